@@ -1,0 +1,3 @@
+"""autopush: a Web Push service."""
+
+__version__ = "2.0.0"

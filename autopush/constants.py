@@ -1,0 +1,13 @@
+"""Numbers that more than one module needs."""
+
+THREAD_POOL_SIZE = 50
+"""Worker threads, and so the number of blocking storage calls at a time."""
+
+DEFAULT_ROUTER_TIMEOUT = 3
+"""Seconds a bridge may take to answer."""
+
+MAX_EXPIRY = 2_592_000
+"""Seconds (30 days) after which a stored row may be removed (storage.md 10)."""
+
+MAX_TTL = 5_184_000
+"""Seconds (60 days): larger TTL headers are reduced to this (http-endpoint.md 5.4)."""

@@ -1,0 +1,185 @@
+"""What the service remembers, as one interface with several back ends (storage.md 17).
+
+Back ends: :mod:`autopush.db.sqlite` (one file) and DynamoDB. Nothing above ``autopush/db`` may
+know which one it talks to.
+
+Conventions
+* Every method starts its work at once and returns a :class:`~twisted.internet.defer.Deferred`;
+  a caller that doesn't care for the result may drop it (after adding an errback).
+* When a write's Deferred fires, the write is durable and seen by every reader.
+* Failures: :class:`~autopush.exceptions.StoreBusy` (try later) or
+  :class:`~autopush.exceptions.StoreError`.
+* UAIDs are 32 lower-case hex digits, channel ids are dashed lower-case UUIDs; both ``str``.
+  Back ends hash UAIDs themselves where ``key_hash`` is set (storage.md 5, quirk S1); records
+  they return carry the plain UAID.
+* A *month* is the name of a message table, as in a record's ``current_month``.
+* Times are whole seconds, ``timestamp`` of a :class:`Batch` and pointers are sort-key
+  timestamps in microseconds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from autopush.notification import WebPushNotification
+
+User = dict[str, Any]
+"""A router record (storage.md 2): an open map. Always has ``uaid``; unknown keys are kept."""
+
+
+class Registration(NamedTuple):
+    """Outcome of :meth:`Store.register_user`."""
+
+    written: bool
+    """False when the condition failed: a newer connection or another router type owns it."""
+    previous: User
+    """The record before the write; empty if there was none or nothing was written."""
+
+
+class Subscription(NamedTuple):
+    """A user and whether one of its channels is registered."""
+
+    user: User | None
+    subscribed: bool
+    """Whether the channel is in the channel set of the user's ``current_month``."""
+
+
+class Channels(NamedTuple):
+    """A user's channel row."""
+
+    exists: bool
+    """True also for a row whose last channel was removed."""
+    chids: set[str]
+
+
+class Batch(NamedTuple):
+    """Stored messages in sort-key order."""
+
+    timestamp: int | None
+    """Topic fetch: the stored pointer. Timestamp fetch: sort-key timestamp of the last
+    timestamped row read, delivered or not. None if there is none."""
+    messages: list[WebPushNotification]
+
+
+class Months(ABC):
+    """Which message tables this process uses (storage.md 8)."""
+
+    @property
+    @abstractmethod
+    def current(self) -> str:
+        """Name of the table new users get."""
+
+    @abstractmethod
+    def accepts(self, month: object) -> bool:
+        """Whether a record whose ``current_month`` is this may be used here."""
+
+
+class Store(ABC):
+    """One storage back end. See the module's conventions."""
+
+    months: Months
+
+    # ---- life cycle
+
+    @abstractmethod
+    def setup(self) -> Deferred[None]:
+        """Open or create everything and check that reading and writing works."""
+
+    @abstractmethod
+    def close(self) -> Deferred[None]:
+        """Finish the writes already accepted, then let go of all resources."""
+
+    @abstractmethod
+    def health(self) -> Deferred[dict[str, str | None]]:
+        """Map of part name (router table's name, ``storage``) to an error text, or None if well."""
+
+    # ---- users (storage.md 17.2)
+
+    @abstractmethod
+    def get_user(self, uaid: str) -> Deferred[User | None]:
+        """The record; a record holding only its key is removed and counts as none."""
+
+    @abstractmethod
+    def get_subscription(self, uaid: str, chid: str) -> Deferred[Subscription]:
+        """Record and channel membership in one consistent read, for the message hot path."""
+
+    @abstractmethod
+    def register_user(self, user: User) -> Deferred[Registration]:
+        """Merge these attributes into the record, creating it if absent.
+
+        Applied only if (no stored ``router_type`` or an equal one) and (no stored ``node_id``,
+        or no stored ``connected_at``, or stored ``connected_at`` < the new one). ``user`` is not
+        changed.
+
+        :raises AutopushException: ``router_type`` or ``connected_at`` is missing.
+        """
+
+    @abstractmethod
+    def drop_user(self, uaid: str) -> Deferred[bool]:
+        """Delete the record; whether it existed."""
+
+    @abstractmethod
+    def clear_node(self, uaid: str, node_id: str, connected_at: int) -> Deferred[bool]:
+        """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
+
+    # ---- channels (storage.md 17.3)
+
+    @abstractmethod
+    def add_channel(self, month: str, uaid: str, chid: str) -> Deferred[None]:
+        """Add to the channel set, refreshing the row's expiry."""
+
+    @abstractmethod
+    def remove_channel(self, month: str, uaid: str, chid: str) -> Deferred[bool]:
+        """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
+
+    @abstractmethod
+    def list_channels(self, month: str, uaid: str) -> Deferred[Channels]:
+        """The channel row."""
+
+    @abstractmethod
+    def touch_channels(self, month: str, uaid: str) -> Deferred[None]:
+        """Refresh the channel row's expiry if it exists (at hello; quirk S2)."""
+
+    # ---- messages (storage.md 17.3)
+
+    @abstractmethod
+    def store_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
+        """Insert, or replace the row with the same sort key (that is how topics are replaced).
+
+        Row expiry is now + min(ttl or 0, 30 days).
+        """
+
+    @abstractmethod
+    def delete_message(self, month: str, notification: WebPushNotification) -> Deferred[bool]:
+        """Delete the row, only if its update id is the notification's when that has one.
+
+        Falls back to searching the user's rows for the update id (quirk S7). Whether a row was
+        deleted.
+        """
+
+    @abstractmethod
+    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
+        """Topic and low-sorting legacy rows (sort key < ``02``), at most ``limit`` - 1 messages.
+
+        The channel row counts as one, whether it exists or not (quirk Q11). Unreadable rows are
+        logged, deleted and skipped (quirk Q15).
+        """
+
+    @abstractmethod
+    def fetch_since(
+        self, month: str, uaid: str, timestamp: int | None, limit: int = 10
+    ) -> Deferred[Batch]:
+        """At most ``limit`` rows with sort keys above ``02:<timestamp>:z`` (or above ``01;``)."""
+
+    @abstractmethod
+    def set_pointer(self, month: str, uaid: str, timestamp: int) -> Deferred[None]:
+        """Remember that everything up to ``timestamp`` was read. Never moves backwards."""
+
+    @abstractmethod
+    def move_month(self, uaid: str, old: str, new: str) -> Deferred[None]:
+        """Carry a drained user over: channels (merged), late messages, then the record's
+        ``current_month`` and ``last_connect``, which are only written to an existing record."""
+

@@ -1,0 +1,5 @@
+"""Type aliases shared by the package."""
+
+from typing import Any
+
+JSONDict = dict[str, Any]
