@@ -24,7 +24,13 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 
+from autopush.exceptions import StoreError
 from autopush.notification import WebPushNotification
+
+
+class StoreUnusable(StoreError):
+    """The store can't be used as it is; ``str()`` is one line that tells what to do about it."""
+
 
 User = dict[str, Any]
 """A router record (storage.md 2): an open map. Always has ``uaid``; unknown keys are kept."""
@@ -149,7 +155,9 @@ class Store(ABC):
     def store_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
         """Insert, or replace the row with the same sort key (that is how topics are replaced).
 
-        Row expiry is now + min(ttl or 0, 30 days).
+        Row expiry is now + min(ttl or 0, 30 days). A back end may store a timestamped message
+        under a later timestamp than its own, so that no reader which has passed that timestamp
+        already misses it (storage.md 17.6); storing the same message again replaces its row.
         """
 
     @abstractmethod
@@ -176,7 +184,10 @@ class Store(ABC):
 
     @abstractmethod
     def set_pointer(self, month: str, uaid: str, timestamp: int) -> Deferred[None]:
-        """Remember that everything up to ``timestamp`` was read. Never moves backwards."""
+        """Remember that everything up to ``timestamp`` was read. Never moves backwards.
+
+        Creates the channel row if there is none and refreshes its expiry.
+        """
 
     @abstractmethod
     def move_month(self, uaid: str, old: str, new: str) -> Deferred[None]:

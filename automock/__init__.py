@@ -1,0 +1,1 @@
+"""Stand-ins for the services autopush talks to, as real servers on loopback."""

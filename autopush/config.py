@@ -1,0 +1,473 @@
+"""What the operator decided, as one object every part of the service reads.
+
+Source: python-api.md 2.2, configuration.md 4 and 5.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import attrs
+from cryptography.fernet import Fernet, MultiFernet
+
+import autopush.db
+from autopush import endpoint_token
+from autopush.exceptions import InvalidConfig, VapidAuthException
+from autopush.ssl import AutopushSSLContextFactory
+from autopush.types import JSONDict
+from autopush.utils import canonical_url, get_amid, parse_auth_header, resolve_ip
+
+if TYPE_CHECKING:
+    from autopush.metrics import IMetrics
+
+T = TypeVar("T")
+
+FINGERPRINT = re.compile(r"[0-9A-F]{2}(?::[0-9A-F]{2}){31}", re.IGNORECASE)
+"""SHA-256 fingerprint of a client certificate."""
+
+WILDCARD_HOSTS = frozenset({"", "::", "0.0.0.0"})
+"""Listening addresses that are no name others can use."""
+
+
+# ---------------------------------------------------------------------------------- value types
+
+
+@attrs.define(slots=False)
+class SSLConfig:
+    """Files of a TLS listener; no key means no TLS."""
+
+    key: str | None = None
+    cert: str | None = None
+    dh_param: str | None = None
+
+    def cf(self, **kwargs: Any) -> AutopushSSLContextFactory | None:
+        """Build the context factory, or None if TLS is off.
+
+        :param kwargs: passed on (``require_peer_certs``)
+        :raises OpenSSL.SSL.Error, OSError: a file is missing or unusable
+        """
+        if not self.key:
+            return None
+        return AutopushSSLContextFactory(self.key, self.cert, dh_file=self.dh_param, **kwargs)
+
+
+@attrs.define(slots=False)
+class DDBTableConfig:
+    """Name and provisioned capacity (units) of a DynamoDB table."""
+
+    tablename: str
+    read_throughput: int = 5
+    write_throughput: int = 5
+
+
+def _init_crypto_key(ck: str | list[str] | None) -> list[str]:
+    """Normalise ``crypto_key``: none, or only empty texts, becomes one fresh random key."""
+    keys = [ck] if isinstance(ck, str) else list(ck or [])
+    return [key for key in keys if key] or [Fernet.generate_key().decode()]
+
+
+def _nested(cls: type[T], **kwargs: Any) -> Any:
+    """Describe an attribute whose dict value is turned into ``cls(**value)``."""
+
+    def convert(value: T | dict[str, Any]) -> T:
+        return cls(**value) if isinstance(value, dict) else value
+
+    return attrs.field(converter=convert, **kwargs)
+
+
+# ------------------------------------------------------------------------------------ the object
+
+
+@attrs.define(slots=False, eq=False, on_setattr=attrs.setters.NO_OP)
+class AutopushConfig:
+    """The whole configuration. Attributes may be changed after construction.
+
+    Times are seconds, sizes bytes. ``hostname``, ``router_url``, ``endpoint_url``, ``ws_url`` and
+    ``fernet`` are computed (configuration.md 4.1).
+
+    :raises ValueError: a crypto key is not 32 bytes of url-safe base64
+    :raises InvalidConfig: ``public_url`` is no origin
+    """
+
+    debug: bool = False
+    _crypto_key: Any = attrs.field(default=None, converter=_init_crypto_key, repr=False)
+    bear_hash_key: list[str] = attrs.field(factory=list, repr=False)
+    human_logs: bool = True
+    hostname: str | None = None
+    port: int | None = None
+    _resolve_hostname: bool = False
+    router_scheme: str | None = None
+    router_hostname: str | None = None
+    router_port: int | None = None
+    endpoint_scheme: str | None = None
+    endpoint_hostname: str | None = None
+    endpoint_port: int | None = None
+    proxy_protocol_port: int | None = None
+    memusage_port: int | None = None
+    statsd_host: str | None = "localhost"
+    statsd_port: int = 8125
+    megaphone_api_url: str | None = None
+    megaphone_api_token: str | None = attrs.field(default=None, repr=False)
+    megaphone_poll_interval: int = 30
+    datadog_api_key: str | None = attrs.field(default=None, repr=False)
+    datadog_app_key: str | None = attrs.field(default=None, repr=False)
+    datadog_flush_interval: int | None = None
+    router_table: DDBTableConfig = _nested(  # noqa: RUF009
+        DDBTableConfig, factory=lambda: DDBTableConfig(tablename="router")
+    )
+    message_table: DDBTableConfig = _nested(  # noqa: RUF009
+        DDBTableConfig, factory=lambda: DDBTableConfig(tablename="message")
+    )
+    preflight_uaid: str = "deadbeef00000000deadbeef00000000"
+    ssl: SSLConfig = _nested(SSLConfig, factory=SSLConfig)  # noqa: RUF009
+    router_ssl: SSLConfig = _nested(SSLConfig, factory=SSLConfig)  # noqa: RUF009
+    client_certs: dict[str, str] | None = None
+    router_conf: JSONDict = attrs.field(factory=dict, repr=False)
+    connect_timeout: float = 0.5
+    max_data: int = 4096
+    env: str = "development"
+    ami_id: str | None = None
+    cors: bool = False
+    hello_timeout: int = 0
+    msg_limit: int = 100
+    auto_ping_interval: float | None = None
+    auto_ping_timeout: float | None = None
+    max_connections: int | None = None
+    close_handshake_timeout: int | None = None
+    _notification_legacy: bool = False
+    use_cryptography: bool = False
+    sts_max_age: int = 31536000
+    no_sslcontext_cache: bool = False
+    aws_ddb_endpoint: str | None = None
+    allow_table_rotation: bool = True
+
+    # ---- not in 1.58.3
+    key_hash: str = attrs.field(default="", repr=False)
+    """HMAC key for UAIDs in storage and logs; empty: they are used as they are."""
+    db_dsn: str = "dynamodb:"
+    store_direct: bool = False
+    """Whether a message handed to a connected user agent is also stored until acknowledged."""
+    public_url: str | None = None
+    """Origin others reach the HTTP API at; when set it is ``endpoint_url``."""
+    data_dir: str | None = None
+    host: str = "0.0.0.0"
+    """Address the listeners bind, or ``unix:<path>``."""
+    max_message_size: int = 1024 * 1024
+    """Longest WebSocket message taken from a user agent."""
+    max_direct_unacked: int = 1000
+    """Direct messages one connection may have un-acknowledged."""
+
+    router_url: str = attrs.field(init=False)
+    endpoint_url: str = attrs.field(init=False)
+    ws_url: str = attrs.field(init=False)
+    fernet: MultiFernet = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        name = self.hostname or socket.gethostname()
+        self.hostname = resolve_ip(name) if self._resolve_hostname else name
+        self.endpoint_hostname = self.endpoint_hostname or self.hostname
+        self.router_hostname = self.router_hostname or self.hostname
+        self.use_crypto_keys(self._crypto_key)
+        if self.public_url:
+            self.public_url = normalize_origin(self.public_url)
+        self.compute_urls()
+
+    def compute_urls(self) -> None:
+        """Derive the URLs from scheme, host and port; again after a port has been chosen."""
+        self.router_url = canonical_url(
+            self.router_scheme or "http", str(self.router_hostname), self.router_port
+        )
+        self.endpoint_url = self.public_url or canonical_url(
+            self.endpoint_scheme or "http", bracketed(self.endpoint_hostname), self.endpoint_port
+        )
+        scheme = "wss" if self.ssl.key else "ws"
+        host = bracketed(self.hostname)
+        self.ws_url = f"{scheme}://{host}:{self.port}/" if self.port else f"{scheme}://{host}/"
+
+    @property
+    def enable_tls_auth(self) -> bool:
+        """Whether requests are authorised by TLS client certificate."""
+        return self.client_certs is not None
+
+    @classmethod
+    def from_argparse(cls, ns: Any, **kwargs: Any) -> AutopushConfig:
+        """Build an instance from parsed options.
+
+        :param ns: object with the options as attributes; absent ones count as not given
+        :param kwargs: constructor keywords that override what the options say
+        :raises InvalidConfig: options contradict each other or can't be used
+        """
+        options: dict[str, Any] = {
+            "router_conf": router_conf_from_options(ns),
+            **{
+                name: getattr(ns, name) for name in SAME_NAME if getattr(ns, name, None) is not None
+            },
+            **_renamed_options(ns),
+        }
+        options["client_certs"] = client_certs_from_options(ns)
+        check_router_conf(options["router_conf"])
+        if not getattr(ns, "no_aws", False) and "ami_id" not in kwargs:
+            options["ami_id"] = get_amid() or "Unknown"
+        if options.get("key_hash"):
+            autopush.db.key_hash = options["key_hash"]  # type: ignore[attr-defined,unused-ignore]
+        options.update(kwargs)
+        try:
+            return cls(**options)
+        except (ValueError, TypeError) as exc:
+            raise InvalidConfig(f"Invalid crypto_key: {exc}") from exc
+        except OSError as exc:
+            raise InvalidConfig(f"Can't resolve hostname: {exc}") from exc
+
+    def use_crypto_keys(self, keys: list[str]) -> None:
+        """Replace the crypto keys, newest first.
+
+        :raises ValueError: one is no Fernet key
+        """
+        self._crypto_key = keys
+        self.fernet = MultiFernet([Fernet(key) for key in keys])
+
+    # ------------------------------------------------------------------------------- endpoints
+
+    def make_endpoint(self, uaid: str, chid: str, key: str | None = None) -> str:
+        """Return the URL at which messages for a channel are accepted (http-endpoint.md 4).
+
+        :param uaid: user agent id, with or without dashes
+        :param chid: channel id, with or without dashes
+        :param key: application server key as base64url; the URL then only takes its messages
+        :raises ValueError: ``key`` can't be decoded
+        """
+        return endpoint_token.make_endpoint(self.fernet, self.endpoint_url, uaid, chid, key)
+
+    def parse_endpoint(
+        self,
+        metrics: IMetrics,
+        token: str,
+        version: str | None = "v1",
+        ckey_header: str | None = None,
+        auth_header: str | None = None,
+    ) -> JSONDict:
+        """Decode an endpoint's token (http-endpoint.md 5.2), counting ``notification.auth``.
+
+        :returns: ``uaid``, ``chid`` (hex), ``version``, ``public_key``
+        :raises cryptography.fernet.InvalidToken: not our token
+        :raises InvalidTokenException: ours, but malformed
+        :raises VapidAuthException: Authorization or Crypto-Key don't fit the token
+        """
+        try:
+            parsed = endpoint_token.parse_endpoint(
+                self.fernet, token, version, ckey_header, auth_header
+            )
+        except VapidAuthException:
+            if auth_header:
+                _count_auth(metrics, parse_auth_header(auth_header))
+            raise
+        if parsed.auth:
+            _count_auth(metrics, parsed.auth)
+        return {
+            "uaid": parsed.uaid,
+            "chid": parsed.chid,
+            "version": parsed.version,
+            "public_key": parsed.public_key,
+        }
+
+
+def _count_auth(metrics: IMetrics, auth: JSONDict) -> None:
+    if auth:
+        tags = [f"vapid:{auth['version']}", f"scheme:{str(auth['scheme']).lower()}"]
+        metrics.increment("notification.auth", tags=tags)
+
+
+# --------------------------------------------------------------------------- options → attributes
+
+SAME_NAME = (  # noqa: SIM905
+    "debug crypto_key human_logs hostname port resolve_hostname router_hostname router_port"
+    " endpoint_scheme endpoint_hostname endpoint_port proxy_protocol_port memusage_port"
+    " statsd_host statsd_port datadog_api_key datadog_app_key datadog_flush_interval max_data env"
+    " hello_timeout msg_limit auto_ping_interval auto_ping_timeout max_connections"
+    " close_handshake_timeout use_cryptography sts_max_age aws_ddb_endpoint key_hash db_dsn"
+    " store_direct public_url data_dir host max_message_size max_direct_unacked"
+).split()
+"""Options that keep their name as an attribute."""
+
+
+def _renamed_options(ns: Any) -> dict[str, Any]:
+    """Return the attributes that are named or shaped differently from their options."""
+
+    def given(name: str, default: Any = None) -> Any:
+        return getattr(ns, name, default)
+
+    def table(prefix: str) -> dict[str, Any]:
+        return {
+            "tablename": given(f"{prefix}_tablename") or prefix,
+            "read_throughput": given(f"{prefix}_read_throughput", 5),
+            "write_throughput": given(f"{prefix}_write_throughput", 5),
+        }
+
+    def ssl(prefix: str) -> dict[str, Any]:
+        return {
+            "key": given(f"{prefix}ssl_key"),
+            "cert": given(f"{prefix}ssl_cert"),
+            "dh_param": given("ssl_dh_param"),
+        }
+
+    return {
+        # An empty key would make every registration secret forgeable: quirk C6.
+        "bear_hash_key": [key for key in given("auth_key") or [] if key],
+        "connect_timeout": given("connection_timeout", 1),
+        "no_sslcontext_cache": bool(given("_no_sslcontext_cache", False)),
+        "cors": not given("no_cors", True),
+        "allow_table_rotation": not given("no_table_rotation", False),
+        "router_scheme": "https" if given("router_ssl_key") else "http",
+        "router_table": table("router"),
+        "message_table": table("message"),
+        "ssl": ssl(""),
+        "router_ssl": ssl("router_"),
+    }
+
+
+def _json_object(text: str, error: str) -> JSONDict:
+    """Parse a JSON object; anything else is ``InvalidConfig(error)``."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidConfig(error) from exc
+    if value is not None and not isinstance(value, dict):
+        raise InvalidConfig(error)
+    return value or {}
+
+
+def router_conf_from_options(ns: Any) -> JSONDict:
+    """Collect the bridge routers' settings (configuration.md 4.4).
+
+    :raises InvalidConfig: first half of configuration.md 5
+    """
+    conf: JSONDict = {}
+    if getattr(ns, "apns_creds", None):
+        conf["apns"] = _json_object(ns.apns_creds, "Invalid JSON specified for APNS config options")
+    if getattr(ns, "senderid_list", None):
+        senders = _json_object(ns.senderid_list, "Invalid JSON specified for senderid_list")
+        if not senders:
+            raise InvalidConfig("No GCM SenderIDs specified or found.")
+        conf["gcm"] = {
+            "ttl": ns.gcm_ttl,
+            "dryrun": ns.gcm_dryrun,
+            "max_data": ns.max_data,
+            "collapsekey": ns.gcm_collapsekey,
+            "senderIDs": senders,
+            "endpoint": ns.gcm_endpoint,
+        }
+    if getattr(ns, "fcm_creds", None):
+        conf["fcm"] = {
+            "version": ns.fcm_version,
+            "ttl": ns.fcm_ttl,
+            "dryrun": ns.fcm_dryrun,
+            "max_data": ns.max_data,
+            "collapsekey": ns.fcm_collapsekey,
+            "creds": ns.fcm_creds,
+        }
+    if getattr(ns, "adm_creds", None):
+        conf["adm"] = ns.adm_creds
+    return conf
+
+
+def check_router_conf(conf: JSONDict) -> None:
+    """Parse and check FCM and ADM credentials in place.
+
+    They come after ``client_certs`` in the order of configuration.md 5, hence the second pass.
+
+    :raises InvalidConfig: second half of configuration.md 5
+    """
+    if "fcm" in conf:
+        error = "Invalid JSON specified for FCM config options"
+        creds = _json_object(conf["fcm"]["creds"], error)
+        if not creds:
+            raise InvalidConfig("Empty credentials for FCM config options")
+        for entry in creds.values():
+            if not isinstance(entry, dict):
+                raise InvalidConfig(error)
+            if "auth" not in entry:
+                raise InvalidConfig("Missing auth for FCM config options")
+        conf["fcm"]["creds"] = creds
+        if conf["fcm"]["version"] not in (0, 1):
+            raise InvalidConfig("Invalid fcm_version: must be 0 (legacy) or 1 (HTTP v1)")
+    if "adm" in conf:
+        conf["adm"] = _json_object(conf["adm"], "Invalid JSON specified for ADM config options")
+
+
+def client_certs_from_options(ns: Any) -> dict[str, str] | None:
+    """Turn ``{"<name>": ["<fingerprint>", …]}`` into fingerprint (upper case) → name.
+
+    :raises InvalidConfig: configuration.md 5
+    """
+    text = getattr(ns, "client_certs", None)
+    if not text:
+        return None
+    error = "Invalid JSON specified for client_certs"
+    try:
+        certs = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidConfig(error) from exc
+    if not certs and not isinstance(certs, bool):
+        return None
+    if not isinstance(certs, dict) or not all(isinstance(v, list) for v in certs.values()):
+        raise InvalidConfig(error)
+    if not getattr(ns, "ssl_key", None):
+        raise InvalidConfig("client_certs specified without SSL enabled (no ssl_key specified)")
+    names: dict[str, str] = {}
+    for name, fingerprints in certs.items():
+        for fingerprint in fingerprints:
+            usable = name and isinstance(fingerprint, str) and FINGERPRINT.fullmatch(fingerprint)
+            if not usable or fingerprint.upper() in names:
+                raise InvalidConfig("Invalid client_certs argument")
+            names[fingerprint.upper()] = name
+    return names
+
+
+# ------------------------------------------------------------------------------ addresses
+
+
+def bracketed(host: str | None) -> str:
+    """Return the host as it appears in a URL: IPv6 addresses in brackets."""
+    host = host or ""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def normalize_origin(url: str) -> str:
+    """Check ``public_url`` and return it as browsers serialise an origin (RFC 6454 6.2).
+
+    It must be an origin because VAPID's ``aud`` is one and is compared with it (RFC 8292 2).
+
+    :raises InvalidConfig: not ``http[s]://host[:port]``
+    """
+    error = f"Invalid public_url: {url!r}, must be http://host[:port] or https://host[:port]"
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+        host = (parts.hostname or "").encode("idna" if parts.hostname else "ascii").decode()
+    except ValueError as exc:
+        raise InvalidConfig(error) from exc
+    extra = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in ("http", "https") or not host or extra or port == 0:
+        raise InvalidConfig(error)
+    if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host):
+        raise InvalidConfig(error)
+    return canonical_url(parts.scheme, bracketed(host), port)
+
+
+def announced_host(host: str, hostname: str | None) -> str:
+    """Return the name to put into URLs for a service that listens on ``host``.
+
+    An explicit ``hostname`` wins. A wildcard is reached under the machine's name, a Unix socket
+    by a proxy on this machine, anything else under the address itself.
+    """
+    if hostname:
+        return hostname
+    if host.startswith("unix:"):
+        return "localhost"
+    if host in WILDCARD_HOSTS:
+        return socket.gethostname()
+    return host

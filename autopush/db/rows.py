@@ -1,0 +1,115 @@
+"""Message rows and JSON texts, as every embedded back end stores them (storage.md 3, 4)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import uuid
+from typing import Any, NamedTuple
+
+import orjson
+
+from autopush.constants import MAX_EXPIRY
+from autopush.notification import WebPushNotification
+
+TOPIC = "01:"
+"""Sort keys of topic messages start so."""
+TIMESTAMPED = "02:"
+"""Sort keys of timestamped messages start so; those are all between this and AFTER_TIMESTAMPED."""
+AFTER_TIMESTAMPED = "02;"
+TOPICS_END = "02"
+"""The topic fetch reads the sort keys below this."""
+TOPICS_AND_LOW_LEGACY_END = "01;"
+"""The timestamp fetch starts above this when there is no pointer."""
+
+
+class MessageRow(NamedTuple):
+    """A stored message but for its user."""
+
+    sort_key: str
+    update_id: str | None
+    data: str | None
+    headers: str | None
+    """JSON object, or None for a message without payload."""
+    ttl: int
+    timestamp: int
+    expiry: int
+
+
+def write_message(notification: WebPushNotification, now: int) -> MessageRow:
+    """The row for a message stored at ``now`` (s).
+
+    A missing TTL counts as 0, a missing timestamp as now (quirk S20).
+    """
+    headers = notification.headers
+    ttl = notification.ttl or 0
+    return MessageRow(
+        notification.sort_key,
+        notification.update_id,
+        notification.data or None,
+        dump_json(headers) if headers else None,
+        ttl,
+        now if notification.timestamp is None else notification.timestamp,
+        now + min(ttl, MAX_EXPIRY),
+    )
+
+
+def read_message(uaid: uuid.UUID, row: MessageRow) -> WebPushNotification:
+    """The message in a row.
+
+    :raises ValueError: the row can't be a message (quirk Q15)
+    """
+    headers = load_json(row.headers) if row.headers else None
+    if headers is not None and not isinstance(headers, dict):
+        raise ValueError("headers are no object")
+    if row.data and not headers:
+        raise ValueError("payload without headers")
+    if row.sort_key.startswith((TOPIC, TIMESTAMPED)) and not row.update_id:
+        raise ValueError("no update id")
+    item = {
+        "chidmessageid": row.sort_key,
+        "updateid": row.update_id,
+        "ttl": row.ttl,
+        "timestamp": row.timestamp,
+        "headers": headers,
+        "data": row.data,
+    }
+    return WebPushNotification.from_message_table(uaid, item)
+
+
+def key_timestamp(sort_key: str) -> int | None:
+    """The timestamp (µs) in a timestamped message's sort key; None for the other kinds.
+
+    Also None for a key that is malformed.
+    """
+    if not sort_key.startswith(TIMESTAMPED):
+        return None
+    digits = sort_key[3 : sort_key.find(":", 3)]
+    return int(digits) if digits.isascii() and digits.isdigit() else None
+
+
+def hash_uaid(key: str, uaid: str) -> str:
+    """The UAID as stored: HMAC-SHA256 with ``key``, the UAID itself if that is empty (5)."""
+    if not key:
+        return uaid
+    return hmac.new(key.encode(), uaid.encode(), hashlib.sha256).hexdigest()
+
+
+def dump_json(value: Any) -> str:
+    """JSON text, also for what orjson refuses: integers over 64 bits, lone surrogates."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value)
+
+
+def load_json(text: str) -> Any:
+    """What :func:`dump_json` was given.
+
+    :raises ValueError: not JSON
+    """
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return json.loads(text)

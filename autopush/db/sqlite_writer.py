@@ -1,0 +1,277 @@
+"""The one thread of a process that writes to the embedded store.
+
+Group commit: what has been asked for while the last transaction was being written shares the
+next one, with one fsync, and all callers are answered by one call into the reactor thread. That
+makes ``synchronous = FULL`` affordable. The thread also waits a moment (``commit_delay``) before
+it starts: a direct message that the user agent acknowledges within that time never touches the
+disk (:meth:`WriteBatch.delete`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from autopush.db import sqlite_messages
+from autopush.db.sqlite_errors import concerns_whole_database, store_error
+from autopush.db.sqlite_ops import Call, Delete, Operation, Put, WriteBatch
+from autopush.exceptions import StoreBusy, StoreError
+
+log = Logger()
+
+COMMIT_DELAY = 0.002
+"""Seconds from the first write of a batch to its start; about what an ack takes on a LAN."""
+
+MAX_WAITING = 20_000
+"""Writes that may wait for the disk (some 40 MB of messages); further ones are refused as busy."""
+
+STUCK_AFTER = 30
+"""Seconds after which a transaction that doesn't end is reported by :attr:`GroupWriter.error`."""
+
+
+def write(connection: sqlite3.Connection, batch: WriteBatch) -> None:
+    """Run and commit the batch, noting each operation's result. Never raises.
+
+    An operation that fails for its own reasons doesn't hurt the others.
+    """
+    try:
+        try:
+            _write_together(connection, batch)
+        except Exception as error:
+            _roll_back(connection)
+            if concerns_whole_database(error):
+                raise
+            _write_apart(connection, batch)
+    except BaseException as error:
+        batch.fail(store_error(error))
+        _roll_back(connection)
+
+
+def _write_together(connection: sqlite3.Connection, batch: WriteBatch) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    for call in batch.calls:
+        call.result = call.function(connection)
+    if batch.deletes:
+        sqlite_messages.delete(connection, batch.deletes)
+    if batch.puts:
+        sqlite_messages.put(connection, list(batch.puts))
+    connection.execute("COMMIT")
+
+
+def _write_apart(connection: sqlite3.Connection, batch: WriteBatch) -> None:
+    """After an operation has failed: again, in one transaction, but each for itself."""
+    connection.execute("BEGIN IMMEDIATE")
+    for op in batch:
+        connection.execute("SAVEPOINT operation")
+        try:
+            _run(connection, op)
+        except Exception as error:
+            if concerns_whole_database(error):
+                raise
+            op.result = store_error(error)
+            log.failure("Storage operation failed")
+            connection.execute("ROLLBACK TO operation")
+        connection.execute("RELEASE operation")
+    connection.execute("COMMIT")
+
+
+def _run(connection: sqlite3.Connection, op: Operation) -> None:
+    op.result = None
+    if isinstance(op, Put):
+        sqlite_messages.put(connection, [op])
+    elif isinstance(op, Delete):
+        sqlite_messages.delete(connection, [op])
+    else:
+        op.result = op.function(connection)
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        # The next batch starts with a new connection (GroupWriter._write).
+        pass
+
+
+class GroupWriter:
+    """See the module. All methods are for the reactor thread.
+
+    :param open_connection: called in the writer thread
+    :param commit_delay: seconds
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        open_connection: Callable[[], sqlite3.Connection],
+        commit_delay: float = COMMIT_DELAY,
+    ) -> None:
+        self._reactor: IReactorFromThreads = reactor
+        self._clock: IReactorTime = reactor
+        self._open_connection = open_connection
+        self._commit_delay = commit_delay
+        self._lock = threading.Lock()
+        """Guards _pending and what is in it, and _closing."""
+        self._gate = threading.Lock()
+        """Held while there is nothing to do; the thread waits for it."""
+        self._gate.acquire()
+        self._pending = WriteBatch()
+        self._closing = False
+        self._closed: list[Deferred[None]] = []
+        self._taken_out: list[Operation] = []
+        self._started: float | None = None
+        self._failing: str | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._thread = threading.Thread(target=self._loop, name="sqlite-writer", daemon=True)
+
+    # ---- for the store
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong with writing, or None."""
+        if not self._thread.is_alive():
+            return "the writer thread is not running"
+        started = self._started
+        if started is not None and time.monotonic() - started > STUCK_AFTER:
+            return "a transaction doesn't end"
+        return self._failing
+
+    def call(self, function: Callable[[sqlite3.Connection], Any]) -> Deferred[Any]:
+        """Run ``function(connection)`` in the next transaction; its result."""
+        op = Call(function)
+        with self._lock:
+            if self._accepts(op):
+                self._pending.calls.append(op)
+        return op.deferred
+
+    def put(self, columns: tuple[Any, ...], timestamp: int | None) -> Deferred[None]:
+        """Store a message; see :class:`Put`."""
+        op = Put(columns, timestamp)
+        with self._lock:
+            if self._accepts(op):
+                self._pending.put(op)
+        return op.deferred
+
+    def delete(self, uaid: str, sort_key: str, update_id: str | None) -> Deferred[bool]:
+        """Delete a message; whether there was one."""
+        op = Delete(uaid, sort_key, update_id)
+        with self._lock:
+            out = self._pending.delete(op) if self._accepts(op) else None
+        if out:
+            if not op.is_known:
+                op.result = True
+                self._fire_soon(op)
+            for put in out:
+                self._fire_soon(put)
+        return op.deferred
+
+    def close(self) -> Deferred[None]:
+        """Write what was accepted, refuse everything else, end the thread."""
+        closed: Deferred[None] = Deferred()
+        self._closed.append(closed)
+        with self._lock:
+            self._closing = True
+            self._announce()
+        if not self._thread.is_alive():
+            self._finish_closing()
+        return closed
+
+    # ---- reactor thread
+
+    def _accepts(self, op: Operation) -> bool:
+        if self._closing:
+            refused: StoreError = StoreError("the store is closed")
+        elif not self._thread.is_alive():
+            refused = StoreError("the writer thread is not running")
+        elif len(self._pending) >= MAX_WAITING:
+            refused = StoreBusy("too many writes are waiting")
+        else:
+            self._announce()
+            return True
+        op.result = refused
+        self._fire_soon(op)
+        return False
+
+    def _announce(self) -> None:
+        if not self._pending.announced:
+            self._pending.announced = True
+            self._gate.release()
+
+    def _fire_soon(self, op: Operation) -> None:
+        """Answer in the next turn of the loop: the caller is amid something else now."""
+        self._taken_out.append(op)
+        if len(self._taken_out) == 1:
+            self._clock.callLater(0, self._fire_taken_out)
+
+    def _fire_taken_out(self) -> None:
+        ops, self._taken_out = self._taken_out, []
+        for op in ops:
+            _fire(op)
+
+    def _finish(self, batch: WriteBatch) -> None:
+        failing = None if batch.error is None else str(batch.error)
+        if failing is not None and failing != self._failing:
+            log.error("Storage can't be written: {error}", error=failing)
+        self._failing = failing
+        for op in batch:
+            _fire(op)
+
+    def _finish_closing(self) -> None:
+        if self._thread.ident is not None:
+            self._thread.join()
+        waiting, self._closed = self._closed, []
+        for closed in waiting:
+            closed.callback(None)
+
+    # ---- writer thread
+
+    def _loop(self) -> None:
+        closing = False
+        while not closing:
+            self._gate.acquire()
+            if not self._closing:
+                time.sleep(self._commit_delay)
+            with self._lock:
+                batch, self._pending = self._pending, WriteBatch()
+                closing = self._closing
+            self._started = time.monotonic()
+            try:
+                if len(batch):
+                    self._write(batch)
+            except BaseException as error:
+                # Whatever it is, callers must hear of it and the thread must live.
+                batch.fail(store_error(error))
+            self._started = None
+            self._reactor.callFromThread(self._finish, batch)
+        if self._connection is not None:
+            self._connection.close()
+        self._reactor.callFromThread(self._finish_closing)
+
+    def _write(self, batch: WriteBatch) -> None:
+        if self._connection is None:
+            self._connection = self._open_connection()
+        write(self._connection, batch)
+        if self._connection.in_transaction:
+            # It couldn't even be rolled back: start afresh.
+            connection, self._connection = self._connection, None
+            connection.close()
+
+
+def _fire(op: Operation) -> None:
+    if isinstance(op.result, Exception):
+        op.deferred.errback(Failure(op.result))
+    else:
+        op.deferred.callback(op.result)

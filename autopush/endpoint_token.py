@@ -1,0 +1,137 @@
+"""Endpoint URLs: a sealed user agent and channel, optionally bound to one sender's key.
+
+Source: http-endpoint.md 4 and 5.2. The token is a Fernet token without padding of UAID and CHID
+(16 bytes each) and, in version 2, the SHA-256 of the application server's key.
+"""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import sha256
+from typing import NamedTuple
+
+from autopush.crypto_key import CryptoKey, CryptoKeyException
+from autopush.encoding import AnyFernet, base64url_decode, decrypt, repad
+from autopush.exceptions import InvalidTokenException, VapidAuthException
+from autopush.types import JSONDict
+from autopush.vapid import parse_auth_header
+
+ID_SIZE = 16
+V1_SIZE = 2 * ID_SIZE
+V2_SIZE = V1_SIZE + sha256().digest_size
+
+UNVERSIONED = (None, "")
+"""URLs without a version are version 1 (quirk Q2)."""
+
+
+class EndpointToken(NamedTuple):
+    """What an endpoint URL and the headers of a request to it say."""
+
+    uaid: str
+    """32 hex digits."""
+    chid: str
+    """32 hex digits."""
+    version: str
+    """``v1`` or ``v2``."""
+    public_key: str | None
+    """Key the sender shows, as base64url text; in version 2 it is the key subscribed with."""
+    auth: JSONDict | None
+    """Parsed ``Authorization`` (see :func:`~autopush.vapid.parse_auth_header`), if any."""
+
+
+def make_endpoint(
+    fernet: AnyFernet, endpoint_url: str, uaid: str, chid: str, key: str | None = None
+) -> str:
+    """Return the URL at which messages for a channel are accepted.
+
+    :param endpoint_url: origin of the endpoint node
+    :param uaid: user agent id, with or without dashes
+    :param chid: channel id, with or without dashes
+    :param key: base64url of the only sender's public key; None or empty: anyone may send
+        (quirk Q38)
+    :raises ValueError: ``key`` isn't base64url, or an id isn't 32 hex digits
+    """
+    content = _id_bytes(uaid) + _id_bytes(chid)
+    version = "v1"
+    if key:
+        content += sha256(base64url_decode(key)).digest()
+        version = "v2"
+    token = fernet.encrypt(content).decode("ascii").rstrip("=")
+    return f"{endpoint_url}/wpush/{version}/{token}"
+
+
+def _id_bytes(text: str) -> bytes:
+    content = bytes.fromhex(text.replace("-", ""))
+    if len(content) != ID_SIZE:
+        raise ValueError("not an id")
+    return content
+
+
+def parse_endpoint(
+    fernet: AnyFernet,
+    token: str,
+    version: str | None = "v1",
+    ckey_header: str | None = None,
+    auth_header: str | None = None,
+) -> EndpointToken:
+    """Open an endpoint's token and check that the request may use it (http-endpoint.md 5.2).
+
+    The checks come in the order of that section; the sender's signature isn't among them.
+
+    :param token: padded or not
+    :param version: ``v1``, ``v2`` or none
+    :param ckey_header: ``Crypto-Key``
+    :param auth_header: ``Authorization``
+    :raises cryptography.fernet.InvalidToken: not our token
+    :raises InvalidTokenException: ours, but malformed or of an unknown version; or a malformed
+        ``Crypto-Key``
+    :raises VapidAuthException: ``Authorization`` is missing, malformed or for another key
+    """
+    content = decrypt(fernet, repad(token))
+    public_key = _sender_key(ckey_header) if ckey_header else None
+    auth = None
+    if auth_header:
+        auth = parse_auth_header(auth_header)
+        if not auth:
+            raise VapidAuthException("Invalid Auth token")
+        if auth["version"] == 2:
+            if "k" not in auth:
+                raise VapidAuthException("Missing Public Key")
+            public_key = auth["k"]
+    if version in UNVERSIONED:
+        version = "v1"
+    if version == "v2":
+        if auth is None:
+            raise VapidAuthException("Missing Authorization Header")
+        _check_size(content, V2_SIZE)
+        _check_sender(public_key, content[V1_SIZE:])
+    elif version == "v1":
+        _check_size(content, V1_SIZE)
+    else:
+        raise InvalidTokenException("Unknown endpoint version")
+    uaid, chid = content[:ID_SIZE].hex(), content[ID_SIZE:V1_SIZE].hex()
+    return EndpointToken(uaid, chid, version, public_key, auth)
+
+
+def _sender_key(header: str) -> str | None:
+    try:
+        return CryptoKey(header).get_label("p256ecdsa")
+    except CryptoKeyException as exc:
+        raise InvalidTokenException("Invalid key data") from exc
+
+
+def _check_size(content: bytes, size: int) -> None:
+    if len(content) != size:
+        raise InvalidTokenException("Corrupted push token")
+
+
+def _check_sender(public_key: str | None, digest: bytes) -> None:
+    """:raises VapidAuthException: the sender's key isn't the one subscribed with."""
+    if not public_key:
+        raise VapidAuthException("Invalid key data")
+    try:
+        key = base64url_decode(public_key)
+    except ValueError as exc:
+        raise VapidAuthException("Invalid key data") from exc
+    if not hmac.compare_digest(sha256(key).digest(), digest):
+        raise VapidAuthException("Key mismatch")

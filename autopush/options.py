@@ -1,0 +1,484 @@
+"""The options of the commands, as tables.
+
+Source: configuration.md 3. :mod:`autopush.main_argparse` makes parsers from them, the
+documentation is generated from those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+# --------------------------------------------------------------------------------- option kinds
+
+
+def _number(kind: Callable[[str], Any], low: float, high: float = math.inf) -> Any:
+    """Return a converter that also checks the range (bounds included)."""
+
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if not low <= value <= high:
+            bound = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
+            raise argparse.ArgumentTypeError(f"must be {bound}, not {text}")
+        return value
+
+    convert.__name__ = kind.__name__  # argparse: "invalid int value: ..."
+    return convert
+
+
+PORT = _number(int, 0, 65535)
+COUNT = _number(int, 0)
+POSITIVE = _number(int, 1)
+SECONDS = _number(float, 0)
+TEXT = str
+FLAG = "flag"
+"""Off unless given."""
+SWITCH = "switch"
+"""``--name`` and ``--no_name``, so that a default of on can be turned off."""
+LIST = "list"
+"""Repeatable; the values add up in order."""
+
+
+METAVARS = {
+    "client_certs": "JSON",
+    "senderid_list": "JSON",
+    "fcm_creds": "JSON",
+    "apns_creds": "JSON",
+    "adm_creds": "JSON",
+    "crypto_key": "KEY",
+    "auth_key": "KEY",
+    "key_hash": "KEY",
+    "data_dir": "DIR",
+    "db_dsn": "DSN",
+    "endpoint_hostname": "NAME",
+    "host": "ADDRESS",
+    "hostname": "NAME",
+    "log_level": "LEVEL",
+    "log_output": "WHERE",
+    "public_url": "URL",
+    "router_hostname": "NAME",
+    "router_ssl_cert": "FILE",
+    "router_ssl_key": "FILE",
+    "ssl_cert": "FILE",
+    "ssl_dh_param": "FILE",
+    "ssl_key": "FILE",
+}
+
+
+class Option(NamedTuple):
+    """One row of an option table. The key in files is ``name``."""
+
+    name: str
+    env: str | None
+    kind: Any
+    default: Any
+    help: str
+    short: str | None = None
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in the help text."""
+        if self.kind is PORT:
+            return "PORT"
+        if self.kind in (COUNT, POSITIVE, int):
+            return "N"
+        if self.kind is SECONDS:
+            return "SECONDS"
+        return METAVARS.get(self.name, "TEXT")
+
+
+OptionGroup = tuple[str, tuple[Option, ...]]
+
+
+# ------------------------------------------------------------------- 3.1 shared by both daemons
+
+LOGGING: OptionGroup = (
+    "logging",
+    (
+        Option("debug", "DEBUG", FLAG, False, "log level debug, HTTP servers in debug mode"),
+        Option(
+            "log_level",
+            "LOG_LEVEL",
+            TEXT,
+            "",
+            "debug, info, warn, error or critical; empty: info, or debug with --debug",
+        ),
+        Option("log_output", "LOG_OUTPUT", TEXT, "stdout", "stdout, none, or a file to append to"),
+        Option(
+            "firehose_stream_name",
+            "STREAM_NAME",
+            TEXT,
+            "",
+            "also deliver log lines to this Kinesis Firehose stream",
+        ),
+        Option("human_logs", "HUMAN_LOGS", FLAG, False, "text lines instead of JSON"),
+    ),
+)
+
+KEYS: OptionGroup = (
+    "keys",
+    (
+        Option(
+            "crypto_key",
+            "CRYPTO_KEY",
+            LIST,
+            None,
+            "Fernet key of endpoint URLs and message ids, as printed by autokey; repeatable,"
+            " newest first; none: a random key for the life of the process",
+        ),
+        Option(
+            "key_hash",
+            "KEY_HASH",
+            TEXT,
+            "",
+            "key for hashing user agent ids in storage and logs; must not change once there is"
+            " data; empty: not hashed",
+        ),
+    ),
+)
+
+METRICS: OptionGroup = (
+    "metrics",
+    (
+        Option(
+            "datadog_api_key",
+            "DATADOG_API_KEY",
+            TEXT,
+            "",
+            "send metrics to Datadog instead of statsd",
+        ),
+        Option("datadog_app_key", "DATADOG_APP_KEY", TEXT, "", "Datadog application key"),
+        Option(
+            "datadog_flush_interval",
+            "DATADOG_FLUSH_INTERVAL",
+            POSITIVE,
+            10,
+            "seconds between reports to Datadog",
+        ),
+        Option("statsd_host", "STATSD_HOST", TEXT, "localhost", "statsd host; empty: no statsd"),
+        Option("statsd_port", "STATSD_PORT", PORT, 8125, "statsd port"),
+    ),
+)
+
+ADDRESSES: OptionGroup = (
+    "addresses",
+    (
+        Option(
+            "hostname",
+            "LOCAL_HOSTNAME",
+            TEXT,
+            None,
+            "host name to announce; none: the system's host name",
+        ),
+        Option(
+            "resolve_hostname",
+            "RESOLVE_HOSTNAME",
+            FLAG,
+            False,
+            "announce the host name's first IPv4 address instead",
+        ),
+        Option(
+            "endpoint_scheme",
+            "ENDPOINT_SCHEME",
+            TEXT,
+            "http",
+            "scheme of endpoint URLs (whatever ssl_key says)",
+        ),
+        Option(
+            "endpoint_hostname",
+            "ENDPOINT_HOSTNAME",
+            TEXT,
+            None,
+            "host in endpoint URLs; none: hostname",
+        ),
+        Option("endpoint_port", "ENDPOINT_PORT", PORT, 8082, "port in endpoint URLs", "-e"),
+    ),
+)
+
+TLS: OptionGroup = (
+    "TLS",
+    (
+        Option("ssl_key", "SSL_KEY", TEXT, "", "private key file; switches TLS on"),
+        Option("ssl_cert", "SSL_CERT", TEXT, "", "certificate chain file"),
+        Option("ssl_dh_param", "SSL_DH_PARAM", TEXT, None, "file with DH parameters (optional)"),
+        Option(
+            "_no_sslcontext_cache",
+            "_NO_SSLCONTEXT_CACHE",
+            FLAG,
+            False,
+            "don't cache TLS contexts of ssl.wrap_socket (no effect from Python 3.12 on)",
+        ),
+    ),
+)
+
+STORAGE: OptionGroup = (
+    "storage",
+    (
+        Option("db_dsn", "DB_DSN", TEXT, "dynamodb:", "dynamodb: or sqlite:///path/file.db"),
+        Option("router_tablename", "ROUTER_TABLENAME", TEXT, "router", "router table"),
+        Option(
+            "router_read_throughput",
+            "ROUTER_READ_THROUGHPUT",
+            POSITIVE,
+            5,
+            "read units of a router table this process creates",
+        ),
+        Option(
+            "router_write_throughput",
+            "ROUTER_WRITE_THROUGHPUT",
+            POSITIVE,
+            5,
+            "write units of a router table this process creates",
+        ),
+        Option(
+            "message_tablename", "MESSAGE_TABLENAME", TEXT, "message", "prefix of message tables"
+        ),
+        Option(
+            "message_read_throughput",
+            "MESSAGE_READ_THROUGHPUT",
+            POSITIVE,
+            5,
+            "read units of message tables this process creates",
+        ),
+        Option(
+            "message_write_throughput",
+            "MESSAGE_WRITE_THROUGHPUT",
+            POSITIVE,
+            5,
+            "write units of message tables this process creates",
+        ),
+        Option(
+            "no_table_rotation",
+            "NO_TABLE_ROTATION",
+            FLAG,
+            False,
+            "use the latest existing message table for ever",
+        ),
+        Option(
+            "aws_ddb_endpoint",
+            "AWS_LOCAL_DYNAMODB",
+            TEXT,
+            None,
+            "DynamoDB endpoint, e.g. of a local DynamoDB",
+        ),
+        Option("no_aws", "NO_AWS", FLAG, False, "skip the look-ups of EC2 metadata"),
+    ),
+)
+
+SERVICE: OptionGroup = (
+    "service",
+    (
+        Option(
+            "store_direct",
+            "STORE_DIRECT",
+            SWITCH,
+            False,
+            "also store messages handed to a connected user agent, until acknowledged: none is"
+            " lost in a crash",
+        ),
+        Option("env", "AUTOPUSH_ENV", TEXT, "development", "text reported in the hello reply"),
+        Option(
+            "sts_max_age",
+            "STS_MAX_AGE",
+            COUNT,
+            31536000,
+            "max-age of Strict-Transport-Security, seconds; 0: no header",
+        ),
+        Option(
+            "memusage_port",
+            "MEMUSAGE_PORT",
+            PORT,
+            None,
+            "port of the memory API; none or 0: off; don't expose",
+        ),
+        Option(
+            "use_cryptography",
+            "USE_CRYPTOGRAPHY",
+            FLAG,
+            False,
+            "accepted, no effect: VAPID is always verified with cryptography",
+        ),
+    ),
+)
+
+LIMITS: OptionGroup = (
+    "limits",
+    (
+        Option("max_data", "MAX_DATA", POSITIVE, 4096, "longest message body, bytes"),
+        Option(
+            "msg_limit",
+            "MSG_LIMIT",
+            POSITIVE,
+            100,
+            "stored messages sent in one pass before a user agent is reset",
+        ),
+        Option(
+            "connection_timeout",
+            "CONNECTION_TIMEOUT",
+            COUNT,
+            1,
+            "seconds to connect to another node",
+        ),
+    ),
+)
+
+BRIDGES: OptionGroup = (
+    "bridges",
+    (
+        Option("gcm_ttl", "GCM_TTL", COUNT, 60, "minimum TTL for GCM, seconds"),
+        Option("gcm_dryrun", "GCM_DRYRUN", FLAG, False, "GCM checks but doesn't deliver"),
+        Option("gcm_collapsekey", "GCM_COLLAPSEKEY", TEXT, "simplepush", "accepted, no effect"),
+        Option(
+            "gcm_endpoint",
+            "GCM_ENDPOINT",
+            TEXT,
+            "gcm-http.googleapis.com/gcm/send",
+            "host and path of GCM",
+        ),
+        Option(
+            "senderid_list",
+            "SENDERID_LIST",
+            TEXT,
+            "",
+            'JSON: {"<senderid>": {"auth": "<key>"}}; switches GCM on',
+        ),
+        Option(
+            "fcm_creds",
+            "FCM_CREDS",
+            TEXT,
+            "",
+            'JSON: {"<app_id>": {"auth": ..., "projectid": ...}}; switches FCM on',
+        ),
+        Option("fcm_ttl", "FCM_TTL", COUNT, 60, "minimum TTL for FCM, seconds"),
+        Option("fcm_dryrun", "FCM_DRYRUN", FLAG, False, "FCM checks but doesn't deliver"),
+        Option("fcm_collapsekey", "FCM_COLLAPSEKEY", TEXT, "simplepush", "accepted, no effect"),
+        Option("fcm_version", "FCM_VERSION", int, 1, "0: legacy FCM, 1: HTTP v1"),
+        Option(
+            "apns_creds",
+            "APNS_CREDS",
+            TEXT,
+            "",
+            'JSON: {"<channel>": {"cert": ..., "key": ..., "topic": ..., "sandbox": ...,'
+            ' "max_connections": ..., "max_retry": ...}}; switches APNs on',
+        ),
+        Option(
+            "adm_creds",
+            "ADM_CREDS",
+            TEXT,
+            "",
+            'JSON: {"<profile>": {"client_id": ..., "client_secret": ...}}; switches ADM on',
+        ),
+    ),
+)
+
+SHARED = (LOGGING, KEYS, METRICS, ADDRESSES, TLS, STORAGE, SERVICE, LIMITS, BRIDGES)
+
+# ------------------------------------------------------------------------- 3.2 connection node
+
+CONNECTION: OptionGroup = (
+    "connection node",
+    (
+        Option("port", "PORT", PORT, 8080, "port for user agents (WebSocket)", "-p"),
+        Option(
+            "router_hostname",
+            "ROUTER_HOSTNAME",
+            TEXT,
+            None,
+            "host other nodes reach this one at; none: hostname",
+        ),
+        Option("router_port", "ROUTER_PORT", PORT, 8081, "port for other nodes", "-r"),
+        Option(
+            "router_ssl_key",
+            "ROUTER_SSL_KEY",
+            TEXT,
+            "",
+            "private key file for the port for other nodes; switches TLS on",
+        ),
+        Option("router_ssl_cert", "ROUTER_SSL_CERT", TEXT, "", "its certificate chain file"),
+        Option(
+            "auto_ping_interval",
+            "AUTO_PING_INTERVAL",
+            SECONDS,
+            0,
+            "seconds between pings to user agents, 0: off",
+        ),
+        Option(
+            "auto_ping_timeout",
+            "AUTO_PING_TIMEOUT",
+            SECONDS,
+            4,
+            "seconds to wait for a pong before closing",
+        ),
+        Option(
+            "max_connections",
+            "MAX_CONNECTIONS",
+            COUNT,
+            0,
+            "connections above this are answered 503, 0: unlimited",
+        ),
+        Option(
+            "close_handshake_timeout",
+            "CLOSE_HANDSHAKE_TIMEOUT",
+            COUNT,
+            0,
+            "seconds a closed connection gets before it is cut, 0: 10",
+        ),
+        Option(
+            "hello_timeout",
+            "HELLO_TIMEOUT",
+            COUNT,
+            0,
+            "seconds to say hello in, 0: off",
+        ),
+    ),
+)
+
+# --------------------------------------------------------------------------- 3.3 endpoint node
+
+ENDPOINT: OptionGroup = (
+    "endpoint node",
+    (
+        Option("port", "PORT", PORT, 8082, "port for application servers (HTTP)", "-p"),
+        Option(
+            "no_cors",
+            "ALLOW_CORS",
+            FLAG,
+            False,
+            "leave out CORS headers; note the variable's name: ALLOW_CORS=true disables CORS",
+        ),
+        Option(
+            "auth_key",
+            "AUTH_KEY",
+            LIST,
+            [],
+            "key of registration secrets; repeatable, newest first; none: secrets are not checked",
+        ),
+        Option(
+            "client_certs",
+            "CLIENT_CERTS",
+            TEXT,
+            "{}",
+            'JSON: {"<name>": ["<SHA-256 fingerprint>", ...]}; only these TLS clients may use the'
+            " API",
+        ),
+        Option(
+            "proxy_protocol_port",
+            "PROXY_PROTOCOL_PORT",
+            PORT,
+            None,
+            "second port, with the PROXY protocol; none or 0: off",
+        ),
+    ),
+)
+
+# -------------------------------------------------------------------------------- 3.4 obsolete
+
+OBSOLETE = (  # noqa: SIM905
+    "external_router max_message_size s3_bucket senderid_expry proxy_protocol apns_enabled"
+    " apns_sandbox apns_cert_file apns_key_file wake_timeout wake_pem wake_server"
+    " disable_simplepush storage_tablename storage_read_throughput storage_write_throughput"
+    " gcm_enabled fcm_enabled fcm_auth fcm_senderid fcm_project_id fcm_service_cred_path"
+).split()
+"""Accepted with exactly one value and ignored; sample files of old releases still set some."""

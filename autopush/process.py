@@ -1,0 +1,122 @@
+"""What the applications need from the process and the event loop around them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import resource
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred, succeed
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+BACKLOG = 1024
+"""Connections the kernel keeps for us until they are accepted: after a restart all user agents
+come back at once."""
+
+UNIX = "unix:"
+"""Prefix of a ``host`` that is the path of a Unix socket."""
+
+log = Logger()
+
+
+class Listener(Service):
+    """One listening port.
+
+    :param bind: starts to listen; raises CannotListenError
+    """
+
+    def __init__(self, bind: Callable[[], IListeningPort]) -> None:
+        self._bind = bind
+        self.port: Any = None
+
+    def startService(self) -> None:
+        """Bind the port.
+
+        :raises CannotListenError: it is in use or not ours to use
+        """
+        super().startService()
+        self.port = self._bind()
+
+    def stopService(self) -> Deferred[None]:
+        """Accept nothing more; fires when the port is closed."""
+        super().stopService()
+        port, self.port = self.port, None
+        return succeed(None) if port is None else maybeDeferred(port.stopListening)
+
+    @property
+    def number(self) -> int | None:
+        """The port's number; None for a Unix socket or before the start."""
+        return getattr(self.port.getHost(), "port", None) if self.port is not None else None
+
+
+def bind(reactor: Any, host: str, port: int, factory: Any, ssl_cf: Any = None) -> IListeningPort:
+    """Listen with or without TLS.
+
+    :param host: address, or ``unix:<path>`` (then ``port`` means nothing)
+    :raises CannotListenError: in use or not ours to use
+    """
+    if host.startswith(UNIX):
+        path = host.removeprefix(UNIX)
+        if ssl_cf is not None:
+            factory = TLSMemoryBIOFactory(ssl_cf, False, factory)
+        # Who may connect is for the directory's permissions to say. The lock file beside the
+        # socket tells one left by a crash from one in use.
+        return reactor.listenUNIX(path, factory, backlog=BACKLOG, mode=0o666, wantPID=True)
+    if ssl_cf is not None:
+        return reactor.listenSSL(port, factory, ssl_cf, backlog=BACKLOG, interface=host)
+    return reactor.listenTCP(port, factory, backlog=BACKLOG, interface=host)
+
+
+def surviving(function: Callable[..., Any], *args: Any) -> Callable[[], Deferred[Any]]:
+    """Return ``function(*args)`` as a periodic job whose failures are logged and forgotten.
+
+    A timer that sees an exception would stop for ever (configuration.md C16).
+    """
+
+    def job() -> Deferred[Any]:
+        done = maybeDeferred(function, *args)
+        return done.addErrback(lambda failure: log.failure("Error in timer", failure=failure))
+
+    return job
+
+
+async def within(seconds: float, reactor: Any, work: Awaitable[Any], what: str) -> None:
+    """Wait for one step of the shutdown, but not longer than this; failures are logged."""
+    done = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)  # type: ignore[arg-type]
+    try:
+        await done.addTimeout(max(seconds, 0.01), reactor)
+    except (TimeoutError, CancelledError):
+        log.warn("Shutdown goes on without waiting for: {what}", what=what)
+    except Exception:
+        log.failure("Error while shutting down")
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files, and so connections, as we may allow ourselves."""
+    with contextlib.suppress(ValueError, OSError):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def freeze_garbage() -> None:
+    """Exempt everything that exists now from garbage collection: it stays until the end."""
+    gc.collect()
+    gc.freeze()
+
+
+def second_signal_exits() -> None:
+    """From now on, while shutting down, a signal ends the process at once."""
+
+    def leave(number: int, frame: Any) -> None:
+        os._exit(1)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError):  # not in the main thread: a test
+            signal.signal(number, leave)

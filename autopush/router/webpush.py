@@ -1,0 +1,251 @@
+"""Delivery to browsers, through the connection node they are connected to (bridges.md 3).
+
+```
+  node_id in the record? ──no──────────┐
+        │ yes                          ▼
+  deliver: PUT <node>/push/<uaid> ─▶ store ─▶ node_id in the record now? ──no──▶ stored
+        │ 200              not 200     │ no TTL, TTL 0    │ yes
+        ▼                              ▼                  ▼
+    delivered                      400, 201   check: PUT <node>/notif/<uaid> ─not 200─▶ stored
+        ▲                                                 │ 200
+        └─────────────────────────────────────────────────┘
+```
+
+A connection node in this process is called directly instead.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import orjson
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from autopush.exceptions import RouterException, StoreBusy, StoreError
+from autopush.metrics import SinkMetrics
+from autopush.nodeclient import NodeBusy, NodeGone
+from autopush.router.interface import IRouter, RouterResponse
+from autopush.session import Delivery
+
+if TYPE_CHECKING:
+    from autopush.config import AutopushConfig
+    from autopush.db.interface import Store, User
+    from autopush.metrics import IMetrics
+    from autopush.nodeclient import NodeClient
+    from autopush.notification import WebPushNotification
+    from autopush.session import Node
+    from autopush.types import JSONDict
+
+TTL_URL = "https://webpush-wg.github.io/webpush-protocol/#rfc.section.6.2"
+
+NODE_URL = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+"""What nodes write into records as ``node_id``; nothing else is connected to."""
+
+
+class WebPushRouter(IRouter):
+    """Router for ``router_type`` ``webpush`` (and the obsolete ``simplepush``).
+
+    :param router_conf: not used
+    :param agent: client for the other nodes' internal API; None: there are no other nodes
+    :param node: the connection node in this process, if there is one
+    :param metrics: default: the node's or the store's, if they have any
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        conf: AutopushConfig,
+        router_conf: JSONDict | None,
+        db: Store,
+        agent: NodeClient | None,
+        node: Node | None = None,
+        metrics: IMetrics | None = None,
+    ) -> None:
+        self.conf = conf
+        self.db = db
+        self.agent = agent
+        self.node = node
+        if metrics is None:
+            metrics = getattr(node, "metrics", None) or getattr(db, "metrics", None)
+        self.metrics: IMetrics = metrics or SinkMetrics()
+
+    def register(
+        self, uaid: str, router_data: JSONDict, app_id: str, *args: object, **kwargs: object
+    ) -> None:
+        """Accept everything."""
+
+    def amend_endpoint_response(self, response: JSONDict, router_data: JSONDict) -> None:
+        """Add nothing."""
+
+    def route_notification(
+        self, notification: WebPushNotification, uaid_data: User
+    ) -> Deferred[RouterResponse]:
+        """Deliver a notification, or store it for later.
+
+        :param uaid_data: the user's record
+        :returns: fires with the answer for the sender; fails with
+            :class:`~autopush.exceptions.RouterException` when it was neither delivered nor stored
+        """
+        return Deferred.fromCoroutine(self._route(notification, uaid_data))
+
+    async def _route(self, notification: WebPushNotification, user: User) -> RouterResponse:
+        node_id = user.get("node_id")
+        if node_id and await self._send_notification(notification, user, node_id):
+            return self.delivered_response(notification)
+        await self._save_notification(notification, user)
+        try:
+            fresh = await self.db.get_user(notification.uaid.hex)
+        except StoreError:
+            return self.stored_response(notification)
+        if fresh is None:
+            self.metrics.increment("updates.client.deleted")
+            raise RouterException(
+                "User was deleted",
+                status_code=410,
+                response_body="Invalid UAID",
+                log_exception=False,
+                errno=105,
+            )
+        node_id = fresh.get("node_id")
+        if node_id and await self._send_notification_check(fresh, node_id):
+            return self.delivered_response(notification)
+        return self.stored_response(notification)
+
+    # ---- talking to nodes
+
+    async def _send_notification(
+        self, notification: WebPushNotification, user: User, node_id: str
+    ) -> bool:
+        """Hand the notification to the user's node; whether its user agent got it.
+
+        A node that says no keeps its place in the record: it may be about to finish the user's
+        hello, and without ``node_id`` nobody would find that connection (B22).
+        """
+        uaid = notification.uaid.hex
+        node = self.node
+        if node is not None and node_id == node.router_url:
+            try:
+                return await node.deliver(uaid, notification) is Delivery.DELIVERED
+            except StoreError as exc:
+                raise not_saved(exc) from exc
+        body = orjson.dumps(notification.serialize())
+        try:
+            return await self._request(f"/push/{uaid}", node_id, body) == 200
+        except NodeGone as exc:
+            await self._node_gone(user, node_id, exc)
+            return False
+
+    async def _send_notification_check(self, user: User, node_id: str) -> bool:
+        """Tell the user's node that there is something to fetch; whether it does so at once."""
+        uaid = user["uaid"]
+        node = self.node
+        if node is not None and node_id == node.router_url:
+            if node.check(uaid) is not Delivery.DELIVERED:
+                return False
+            self.metrics.increment("ua.notification_check")
+            return True
+        try:
+            return await self._request(f"/notif/{uaid}", node_id) == 200
+        except NodeGone as exc:
+            await self._node_gone(user, node_id, exc)
+            return False
+
+    async def _request(self, path: str, node_id: str, body: bytes = b"") -> int:
+        """PUT something to a node.
+
+        :returns: HTTP status
+        :raises NodeGone: nobody answers there, or it is no address of a node (B21)
+        """
+        if self.agent is None or not NODE_URL.fullmatch(node_id):
+            raise NodeGone("not a node")
+        return await self.agent.request("PUT", node_id + path, body)
+
+    async def _node_gone(self, user: User, node_id: str, reason: NodeGone) -> None:
+        """Forget the node of a user, unless a newer connection is known by now (3.4)."""
+        if isinstance(reason, NodeBusy):
+            return
+        self.metrics.increment("updates.client.host_gone")
+        self.log.debug("Could not route message: {exc}", exc=reason)
+        user.pop("node_id", None)
+        connected_at = user.get("connected_at")
+        if connected_at is None:
+            return
+        try:
+            await self.db.clear_node(user["uaid"], node_id, int(connected_at))
+        except StoreError:
+            pass  # the next sender finds the node gone, too
+
+    # ---- storing
+
+    async def _save_notification(self, notification: WebPushNotification, user: User) -> None:
+        """Store the notification in the message table of the user's month.
+
+        :raises RouterException: no TTL, nothing to store (TTL 0), or the store failed
+        """
+        if notification.ttl is None:
+            raise RouterException(
+                "Missing TTL Header",
+                status_code=400,
+                response_body=f"Missing TTL Header, see: {TTL_URL}",
+                log_exception=False,
+                errno=111,
+            )
+        if notification.ttl == 0:
+            raise RouterException(
+                "Finished Routing",
+                status_code=201,
+                headers={"TTL": "0", "Location": self._location(notification)},
+                log_exception=False,
+                logged_status=204,
+            )
+        try:
+            await self.db.store_message(user["current_month"], notification)
+        except StoreError as exc:
+            raise not_saved(exc) from exc
+
+    # ---- answers
+
+    def delivered_response(self, notification: WebPushNotification) -> RouterResponse:
+        """The user agent got it, or is told to fetch it."""
+        return self._response(notification, "Direct", 200)
+
+    def stored_response(self, notification: WebPushNotification) -> RouterResponse:
+        """It waits for the user agent."""
+        return self._response(notification, "Stored", 201)
+
+    def _response(
+        self, notification: WebPushNotification, destination: str, logged_status: int
+    ) -> RouterResponse:
+        metrics = self.metrics
+        if metrics.active:
+            metrics.increment(
+                "notification.message_data",
+                notification.data_length,
+                tags=[f"destination:{destination}"],
+            )
+        return RouterResponse(
+            status_code=201,
+            response_body="",
+            headers={
+                "Location": self._location(notification),
+                "TTL": str(notification.ttl or 0),
+            },
+            logged_status=logged_status,
+        )
+
+    def _location(self, notification: WebPushNotification) -> str:
+        return f"{self.conf.endpoint_url}/m/{notification.location}"
+
+
+def not_saved(reason: StoreError) -> RouterException:
+    """Return the refusal of a message that may get lost; logged unless the store is just busy."""
+    return RouterException(
+        "Error saving to database",
+        status_code=503,
+        response_body="Retry Request",
+        log_exception=not isinstance(reason, StoreBusy),
+        errno=201,
+    )

@@ -1,0 +1,29 @@
+"""Broadcasts as user agents see them where no Megaphone feeds the node (websocket.md 23.2).
+
+Every id is unknown then: it is reported as not found, and nothing is ever pushed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from autopush.session.wire import Message
+
+if TYPE_CHECKING:
+    from autopush.session.session import Session
+
+NOT_FOUND = "Broadcast not found"
+
+
+def answer(wanted: Any) -> Message:
+    """What a user agent is told about the broadcasts it names, a map of id to version."""
+    if not wanted or not isinstance(wanted, dict):
+        return {}
+    return {"errors": dict.fromkeys(wanted, NOT_FOUND)}
+
+
+def subscribe(session: Session, message: Message) -> None:
+    """``broadcast_subscribe``: answered only where there is something to say."""
+    found = answer(message.get("broadcasts"))
+    if found:
+        session.wire.send({"messageType": "broadcast", "broadcasts": found})

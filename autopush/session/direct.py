@@ -1,0 +1,225 @@
+"""Notifications sent at once, without storage in between (websocket.md 11).
+
+Each is kept until the user agent acknowledges it. With ``store_direct`` it is stored as well,
+so that it survives the process: its row is written while the frame is on its way, deleted when
+it is acknowledged, and must not be sent a second time by the stored loop meanwhile, nor be
+left behind by the read pointer.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.python.failure import Failure
+
+from autopush.session.events import sent
+from autopush.session.wire import Message
+from autopush.utils import ns_time
+
+if TYPE_CHECKING:
+    from autopush.notification import WebPushNotification
+    from autopush.session.session import Session
+
+Key = tuple[str, str | None]
+"""Channel id and version: what an acknowledgement names."""
+
+
+class Row(enum.IntEnum):
+    """What storage knows of a direct notification. Falsy: nothing."""
+
+    NONE = 0
+    WRITING = 1
+    STORED = 2
+    DELETING = 3
+    GONE = 4
+    """Deleted, but a fetch that started before may still bring it."""
+
+
+NONE, WRITING, STORED, DELETING, GONE = Row
+
+
+class Direct:
+    """A notification sent directly and the state of its row."""
+
+    __slots__ = ("early", "notification", "row", "writing")
+
+    def __init__(self, notification: WebPushNotification, row: Row) -> None:
+        self.notification = notification
+        self.row = row
+        self.writing = row is WRITING
+        self.early = False
+        """Whether its deletion was asked for before it was written."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether a fetch that starts now may still bring its row."""
+        return self.row is not GONE or (self.early and self.writing)
+
+    @property
+    def paged(self) -> bool:
+        """Whether the read pointer can leave the row behind: topic rows it can't."""
+        notification = self.notification
+        return not (notification.topic or notification.legacy)
+
+
+def send(session: Session, notification: WebPushNotification) -> None:
+    """Send and remember until acknowledged.
+
+    :raises Exception: the notification has no valid frame; nothing was sent or remembered.
+    """
+    frame = notification.websocket_format()
+    _remember(session, frame, Direct(notification, NONE))
+    session.wire.send(frame)
+
+
+def send_and_store(session: Session, notification: WebPushNotification) -> Deferred[Any]:
+    """Send and store at the same time; fires when the row is durable.
+
+    :raises StoreError: as the Deferred's failure. It was sent all the same, and is saved at the
+        end of the session unless acknowledged.
+    """
+    frame = notification.websocket_format()
+    _place(session, notification)
+    entry = Direct(notification, WRITING)
+    key = _remember(session, frame, entry)
+    session.row_operations += 1
+    try:
+        stored = session.node.store.store_message(session.month, notification)
+    except Exception:
+        stored = fail()
+    stored.addBoth(_written, session, key, entry)
+    session.wire.send(frame)
+    return stored
+
+
+def acknowledged(session: Session, key: Key, entry: Direct) -> None:
+    """Let go of an entry just taken from ``session.direct``, and of its row."""
+    if not entry.row:
+        return
+    if session.leaving is None:
+        session.leaving = {}
+    session.leaving[key] = entry
+    # At once, even where the row is not written yet: the store may not need to, then.
+    entry.early = entry.writing
+    _delete(session, key, entry)
+
+
+def unregistered(session: Session, chid: str) -> None:
+    """Forget what was sent to a channel that is no more."""
+    direct = session.direct
+    if direct:
+        for key in [key for key in direct if key[0] == chid]:
+            acknowledged(session, key, direct.pop(key))
+
+
+def holds(session: Session, key: Key) -> bool:
+    """Whether a stored row is one of ours, and so must not be sent again."""
+    if session.direct is not None and key in session.direct:
+        return True
+    return session.leaving is not None and key in session.leaving
+
+
+def forget_gone(session: Session) -> None:
+    """No fetch is running that could bring back rows deleted since it started."""
+    if session.leaving:
+        kept = {key: entry for key, entry in session.leaving.items() if entry.kept}
+        session.leaving = kept or None
+
+
+def pointer_limit(session: Session) -> int | None:
+    """Sort-key timestamp the stored read pointer must stay below, so that a row that was not
+    acknowledged is read again by the next connection."""
+    if not session.direct:
+        return None
+    stamps = [
+        entry.notification.sortkey_timestamp
+        for entry in session.direct.values()
+        if entry.row and entry.paged
+    ]
+    return min((stamp for stamp in stamps if stamp is not None), default=None)
+
+
+def unpaged(session: Session) -> int:
+    """How many of our rows, at most, each fetch brings again, whatever was read before.
+
+    Counts also those we did not store: a sender that got no answer may have.
+    """
+    count = 0
+    for entries in (session.direct, session.leaving):
+        if entries:
+            count += sum(1 for entry in entries.values() if not entry.paged)
+    return count
+
+
+def unacknowledged(session: Session) -> list[Direct]:
+    """What a session that ends owes its user: all that is not of the moment only (TTL 0)."""
+    if not session.direct:
+        return []
+    return [entry for entry in session.direct.values() if entry.notification.ttl != 0]
+
+
+def renew(notification: WebPushNotification) -> None:
+    """Give a notification that is stored late a place after everything read before."""
+    if not (notification.topic or notification.legacy):
+        notification.sortkey_timestamp = ns_time()
+
+
+def _remember(session: Session, frame: Message, entry: Direct) -> Key:
+    direct = session.direct
+    if direct is None:
+        direct = session.direct = {}
+    key = (frame["channelID"], frame["version"])
+    direct[key] = entry
+    if session.node.metered:
+        sent(session, entry.notification, "Direct")
+    return key
+
+
+def _place(session: Session, notification: WebPushNotification) -> None:
+    """See to it that the row sorts after all this session has read."""
+    if notification.topic or notification.legacy:
+        return
+    stamp = notification.sortkey_timestamp
+    if stamp is None:
+        stamp = notification.sortkey_timestamp = ns_time()
+    if session.pointer is not None and stamp <= session.pointer:
+        # Another node's clock is ahead. ns_time never repeats, so neither does its remainder
+        # within a second: two rows of a channel don't get the same key.
+        notification.sortkey_timestamp = session.pointer + 1 + ns_time() % 1_000_000
+
+
+def _written(result: object, session: Session, key: Key, entry: Direct) -> object:
+    entry.writing = False
+    if entry.row is WRITING:
+        # That nobody waits any more for it doesn't mean that it isn't written.
+        failed = isinstance(result, Failure) and not result.check(CancelledError)
+        entry.row = NONE if failed else STORED
+    elif entry.row is GONE and entry.early:
+        # The store does not keep the order of its operations: nothing was there to delete.
+        entry.early = False
+        _delete(session, key, entry)
+    session.row_operation_done()
+    return result
+
+
+def _delete(session: Session, key: Key, entry: Direct) -> None:
+    entry.row = DELETING
+    session.row_operations += 1
+    node = session.node
+    done = node.background.persist(node.store.delete_message, session.month, entry.notification)
+    done.addCallback(_deleted, session, key, entry)
+
+
+def _deleted(found: object, session: Session, key: Key, entry: Direct) -> None:
+    if found is True:
+        entry.early = False
+    if entry.early and not entry.writing:
+        entry.early = False
+        _delete(session, key, entry)
+    else:
+        entry.row = GONE
+        if not session.fetching:
+            forget_gone(session)
+    session.row_operation_done()

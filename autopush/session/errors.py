@@ -1,0 +1,17 @@
+"""Answers to what a user agent should not have sent."""
+
+from __future__ import annotations
+
+from autopush.session.wire import Message
+
+MORE_INFO = "http://autopush.readthedocs.io/en/latest/api/websocket.html#private-http-endpoint"
+"""Where all error replies point to."""
+
+
+class Malformed(Exception):
+    """A message with a value of the wrong JSON type: logged, never answered (quirk Q8)."""
+
+
+def hello_error(reason: str, status: int) -> Message:
+    """An unsuccessful answer to a hello."""
+    return {"messageType": "hello", "reason": reason, "status": status, "more_info": MORE_INFO}

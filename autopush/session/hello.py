@@ -1,0 +1,215 @@
+"""hello: who is this user agent? (websocket.md 5.1 and 7)"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from autopush.db.interface import User
+from autopush.exceptions import StoreError
+from autopush.session import broadcasts, drain, peers, records
+from autopush.session.errors import Malformed, hello_error
+from autopush.session.events import enabled, identity, log
+from autopush.session.month import is_later
+from autopush.session.states import State
+from autopush.session.wire import Message
+from autopush.utils import validate_uaid
+
+if TYPE_CHECKING:
+    from autopush.session.session import Session
+
+_ABSENT = object()
+
+OVERLOAD_DELAY = (4, 9)
+"""Seconds, lower limit and upper limit (exclusive), before a user agent hears that the store
+fails: they would all be back at once otherwise."""
+
+
+class Entry(NamedTuple):
+    """The outcome of entering a user in the router table."""
+
+    written: bool
+    """False: a newer connection holds the record."""
+    previous: User
+    """The record as it was."""
+    known: bool
+    """Whether the user keeps its UAID, and so may have messages waiting."""
+
+
+def begin(session: Session, message: Message) -> None:
+    """The first message of a connection.
+
+    :raises Malformed: ``uaid`` has the wrong type; the user agent may try again.
+    """
+    if not message.get("use_webpush"):
+        session.wire.send(hello_error("Simplepush not supported", 401))
+        session.close()
+        return
+    offered = message.get("uaid")
+    if offered and not isinstance(offered, str):
+        raise Malformed("uaid is no text")
+    valid, uaid = validate_uaid(offered or "")
+    session.uaid = uaid
+    session.existing_uaid = valid
+    session.state = State.IDENTIFYING
+    wanted = message.get("broadcasts", _ABSENT)
+    Deferred.fromCoroutine(_identify(session, valid, wanted))
+
+
+def duplicate(session: Session, _: Message) -> None:
+    """A hello on a connection that had one."""
+    session.wire.send(hello_error("duplicate hello", 401))
+    session.close()
+
+
+async def _identify(session: Session, valid: bool, wanted: Any) -> None:
+    try:
+        entry = await _enter(session, valid)
+        # The connection may have ended, or be ending, meanwhile; the record stays as it is.
+        if session.state is not State.IDENTIFYING:
+            return
+        if entry.written:
+            _finish(session, entry, wanted)
+        else:
+            session.wire.send(hello_error("already_connected", 500))
+            session.close()
+    except StoreError as error:
+        log.warn("Storage fails at hello", reason=repr(error))
+        if session.state is State.IDENTIFYING:
+            session.start_timer(session.node.randrange(*OVERLOAD_DELAY), _overloaded)
+    except Exception:
+        log.failure("Unexpected error")
+        session.wire.send(hello_error("error", 503))
+        session.close()
+
+
+def _overloaded(session: Session) -> None:
+    session.wire.send(hello_error("error - overloaded", 503))
+    session.close()
+
+
+async def _enter(session: Session, valid: bool) -> Entry:
+    """Write the record that leads to this connection: the known user's, or a new one."""
+    node = session.node
+    assert session.uaid is not None
+    if valid:
+        record = await node.store.get_user(session.uaid)
+        if record is not None and _accepts(session, record):
+            entry = await _return(session, record)
+            if entry is not None:
+                return entry
+        session.uaid = uuid.uuid4().hex
+    session.uaid_reset = True
+    session.reset_uaid = session.rotate = False
+    session.month = node.store.months.current
+    written, previous = await node.store.register_user(
+        records.new_record(
+            session.uaid, node.router_url, session.connected_at, session.month, node.now()
+        )
+    )
+    return Entry(written, previous, False)
+
+
+def _accepts(session: Session, record: User) -> bool:
+    """Whether the record can be kept. It is dropped if not, unless it is a bridge user's."""
+    node = session.node
+    if records.is_bridge(record):
+        return False
+    code = records.drop_code(record, node.store.months)
+    if code is None:
+        return True
+    if enabled("debug"):
+        dump = repr({**record, "uaid": session.uaid_hash})
+        log.debug("Dropping User", code=code, uaid_hash=session.uaid_hash, uaid_record=dump)
+    node.metrics.increment("ua.expiration", tags=[f"code:{code}"])
+    node.background.persist(node.store.drop_user, session.uaid)
+    return False
+
+
+async def _return(session: Session, record: User) -> Entry | None:
+    """Take over the record of a known user; None if it was dropped under our hands."""
+    node = session.node
+    assert session.uaid is not None
+    _outdo(session, record)
+    session.uaid_reset = session.reset_uaid = records.needs_reset(record)
+    changes = records.returning(record, node.router_url, session.connected_at, node.now())
+    written, previous = await node.store.register_user(changes)
+    if not written:
+        return Entry(False, previous, True)
+    if not previous:
+        node.background.persist(node.store.drop_user, session.uaid)
+        return None
+    months = node.store.months
+    month = record["current_month"]
+    if months.accepts(previous.get("current_month")):
+        month = previous["current_month"]  # another node has just finished the transition
+    session.month = month
+    session.rotate = month != months.current and not is_later(month, months.current)
+    return Entry(True, previous, True)
+
+
+def _outdo(session: Session, record: User) -> None:
+    """Don't let our own past shut out this user agent.
+
+    A record of this node from a moment later than any connection of this process can only come
+    from before a restart, and from before the clock was set back.
+    """
+    node = session.node
+    stored = records.number(record["connected_at"])
+    if record.get("node_id") == node.router_url and stored is not None and stored > node.latest:
+        session.connected_at = stored + 1
+
+
+def _finish(session: Session, entry: Entry, wanted: Any) -> None:
+    node = session.node
+    assert session.uaid is not None
+    if node.stopping:
+        session.close()
+        return
+    other = node.clients.get(session.uaid)
+    if other is not None:
+        if session.connected_at <= other.connected_at:
+            session.close()
+            return
+        other.close()
+    _leave_other_node(session, entry.previous)
+    node.clients[session.uaid] = session
+    session.state = State.LIVE
+    session.wire.send(_reply(session, wanted))
+    if enabled("debug"):
+        log.debug("hello", **identity(session))
+    if node.metered:
+        node.metrics.increment("ua.command.hello")
+    if entry.known:
+        # The channels must live as long as the user agent comes here (storage.md S2).
+        node.background.persist(node.store.touch_channels, session.month, session.uaid)
+        drain.start(session)
+    session.replay()
+
+
+def _leave_other_node(session: Session, previous: User) -> None:
+    node = session.node
+    node_id = previous.get("node_id")
+    connected_at = records.number(previous.get("connected_at"))
+    if node_id and connected_at is not None and node_id != node.router_url and node.peers:
+        assert session.uaid is not None
+        request = peers.disconnect(node, node_id, session.uaid, connected_at)
+        node.background.watch(Deferred.fromCoroutine(request))
+
+
+def _reply(session: Session, wanted: Any) -> Message:
+    conf = session.node.conf
+    reply: Message = {
+        "messageType": "hello",
+        "uaid": session.uaid,
+        "status": 200,
+        "use_webpush": True,
+        "env": conf.env,
+    }
+    if conf.auto_ping_interval:
+        reply["ping"] = conf.auto_ping_interval
+    if wanted is not _ABSENT:
+        reply["broadcasts"] = broadcasts.answer(wanted)
+    return reply

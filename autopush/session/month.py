@@ -1,0 +1,61 @@
+"""Monthly transition (websocket.md 15): a drained user moves to the current message table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+
+from autopush.exceptions import StoreBusy
+from autopush.session import drain
+from autopush.session.events import log
+from autopush.session.states import State
+
+if TYPE_CHECKING:
+    from autopush.session.session import Session
+
+RETRY = (1, 1800)
+"""Seconds, lower limit and upper limit (exclusive), before a throttled transition is tried
+again: all users of the old month want to move in the same days."""
+
+
+def is_later(month: str, other: str) -> bool:
+    """Whether a table is one of a later month with the same prefix.
+
+    A node whose month has not changed yet leaves users of one that is ahead where they are.
+    """
+    return month[:-8] == other[:-8] and len(month) == len(other) and month > other
+
+
+def begin(session: Session) -> None:
+    """Move to the current month; commands wait until that is done."""
+    session.state = State.MOVING_MONTH
+    Deferred.fromCoroutine(_move(session))
+
+
+async def _move(session: Session) -> None:
+    store = session.node.store
+    assert session.uaid is not None
+    try:
+        # A row that is written or deleted while it is carried over would be lost or come back.
+        await session.row_operations_done()
+        new = store.months.current
+        if session.state is State.MOVING_MONTH and new != session.month:
+            await store.move_month(session.uaid, session.month, new)
+    except StoreBusy:
+        if session.state is State.MOVING_MONTH:
+            session.state = State.LIVE
+            session.start_timer(session.node.randrange(*RETRY), drain.start)
+            session.replay()
+        return
+    except Exception:
+        log.failure("Unexpected error")
+        session.close()
+        return
+    if session.state is State.MOVING_MONTH:
+        session.month = new
+        session.rotate = False
+        session.pointer = None
+        # What was stored in either month meanwhile is in the new one now (quirk Q19).
+        drain.start(session)
+        session.replay()

@@ -1,0 +1,168 @@
+"""What all sessions of one connection node share."""
+
+from __future__ import annotations
+
+import enum
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.internet.defer import Deferred
+
+from autopush.session import direct, drain
+from autopush.session.background import Background
+from autopush.session.clock import Clock
+from autopush.session.states import State
+
+if TYPE_CHECKING:
+    from autopush.config import AutopushConfig
+    from autopush.db.interface import Store
+    from autopush.metrics import IMetrics
+    from autopush.notification import WebPushNotification
+    from autopush.session.session import Session
+
+MOVING_MONTH = State.MOVING_MONTH
+
+CLOSING_CHUNK = 500
+"""Connections closed in one reactor turn at the end."""
+
+
+class Delivery(enum.Enum):
+    """What became of a notification, or of a request to look for stored ones."""
+
+    DELIVERED = "delivered"
+    NOT_CONNECTED = "not connected"
+    BUSY = "busy"
+
+
+DELIVERED, NOT_CONNECTED, BUSY = Delivery.DELIVERED, Delivery.NOT_CONNECTED, Delivery.BUSY
+
+
+class Peers(Protocol):
+    """How other nodes are reached."""
+
+    def request(self, method: str, url: str, body: bytes = b"") -> Deferred[int]:
+        """One HTTP request; fires with the status of the answer."""
+
+
+class Node:
+    """The user agents connected to this process.
+
+    :param conf: configuration
+    :param store: storage back end
+    :param metrics: where to count
+    :param clock: delays come from here
+    :param peers: way to other connection nodes; None if there are none
+    :param now: wall clock, seconds since the epoch
+    :param randrange: source of randomness for delays
+    """
+
+    def __init__(
+        self,
+        conf: AutopushConfig,
+        store: Store,
+        metrics: IMetrics,
+        clock: Clock,
+        peers: Peers | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+        randrange: Callable[[int, int], int] = random.randrange,
+    ) -> None:
+        self.conf = conf
+        self.store = store
+        self.metrics = metrics
+        self.metered = bool(getattr(metrics, "active", True))
+        self.clock = clock
+        self.peers = peers
+        self.now = now
+        self.randrange = randrange
+        self.clients: dict[str, Session] = {}
+        """The live session of each UAID."""
+        self.saving: set[Session] = set()
+        """Sessions that have ended, but for their notifications being stored."""
+        self.background = Background(clock)
+        self.latest = 0
+        """The largest ``connected_at`` of this process."""
+        self.stopping = False
+        self._store_direct = conf.store_direct
+        self._max_unacked = conf.max_direct_unacked
+
+    @property
+    def router_url(self) -> str:
+        """How other nodes reach this one: its ``node_id`` in router records."""
+        return self.conf.router_url
+
+    async def deliver(self, uaid: str, notification: WebPushNotification) -> Delivery:
+        """Send a notification at once if the user is here (websocket.md 11).
+
+        With ``store_direct`` a notification with a TTL is stored as well, and this returns when
+        that is durable.
+
+        :raises StoreError: it could not be stored (it was sent all the same).
+        :raises ValueError: it can't be sent as it is.
+        """
+        session = self.clients.get(uaid)
+        if session is None:
+            return NOT_CONNECTED
+        unacked = session.direct
+        if (
+            session.wire.output_paused
+            or session.state is MOVING_MONTH
+            or (unacked is not None and len(unacked) >= self._max_unacked)
+        ):
+            return BUSY
+        if self._store_direct and notification.ttl:
+            await direct.send_and_store(session, notification)
+        else:
+            direct.send(session, notification)
+        return DELIVERED
+
+    def check(self, uaid: str) -> Delivery:
+        """Something was stored for this user (PUT /notif): look for it, now or when possible."""
+        session = self.clients.get(uaid)
+        if session is None:
+            return NOT_CONNECTED
+        if session.wire.output_paused:
+            session.check_wanted = True
+            return BUSY
+        drain.check(session)
+        return DELIVERED
+
+    def disconnect(self, uaid: str, connected_at: int) -> bool:
+        """The user connected elsewhere (DELETE /notif); whether that connection was here."""
+        session = self.clients.get(uaid)
+        if session is None or session.connected_at != connected_at:
+            return False
+        session.close()
+        return True
+
+    def shutdown(self, spread: float = 0.0) -> Deferred[None]:
+        """End every session: close it and save what was not acknowledged.
+
+        :param spread: seconds over which the connections are closed, so that the user agents
+            don't all connect elsewhere in the same moment
+        :returns: fires when everything is saved.
+        """
+        self.stopping = True
+        return Deferred.fromCoroutine(self._shut_down(spread))
+
+    def idle(self) -> Deferred[None]:
+        """Fires when no background work is left."""
+        return self.background.idle()
+
+    async def _shut_down(self, spread: float) -> None:
+        sessions = list(self.clients.values())
+        chunks = [sessions[i : i + CLOSING_CHUNK] for i in range(0, len(sessions), CLOSING_CHUNK)]
+        for number, chunk in enumerate(chunks):
+            if number:
+                await self.background.pause(spread / len(chunks))
+            for session in chunk:
+                session.close()
+                session.closed()
+        while self.saving:
+            await next(iter(self.saving)).closed()
+        self.background.stop()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.router_url} with {len(self.clients)} clients>"

@@ -1,0 +1,41 @@
+"""What connection nodes tell each other (websocket.md 7 step 8, 14 step 5)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from autopush.nodeclient import NodeGone
+from autopush.session.events import log
+
+if TYPE_CHECKING:
+    from autopush.session.node import Node
+
+_NODE_URL = re.compile(r"https?://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?").fullmatch
+
+
+async def disconnect(node: Node, node_id: Any, uaid: str, connected_at: int) -> None:
+    """Ask another node to close the connection this user agent had there."""
+    path = f"/notif/{uaid}/{connected_at}"
+    await _request(node, "DELETE", node_id, path, "Failed to delete old node")
+
+
+async def notify(node: Node, node_id: Any, uaid: str) -> None:
+    """Tell another node that something was stored for a user connected there."""
+    await _request(node, "PUT", node_id, f"/notif/{uaid}", "Failed to notify node")
+
+
+async def _request(node: Node, method: str, node_id: Any, path: str, complaint: str) -> None:
+    """Nodes come and go: that one can't be reached is no error."""
+    if node.peers is None:
+        return
+    # Only what has the shape of a node's URL is a place to connect to.
+    if not isinstance(node_id, str) or not _NODE_URL(node_id):
+        log.warn("Not a node's URL", node_id=str(node_id))
+        return
+    try:
+        await node.peers.request(method, node_id + path)
+    except NodeGone:
+        pass
+    except Exception:
+        log.failure("Unexpected error", extra=complaint)

@@ -1,0 +1,162 @@
+"""register and unregister (websocket.md 5.2 and 5.3)."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+
+from autopush.exceptions import StoreError
+from autopush.session import direct, drain
+from autopush.session.errors import MORE_INFO, Malformed
+from autopush.session.events import enabled, extract_code, identity, log, redacted
+from autopush.session.wire import Message
+
+if TYPE_CHECKING:
+    from autopush.session.session import Session
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+
+_ABSENT = object()
+
+INVALID = "Invalid UUID specified"
+
+SERVER_ERROR: Message = {
+    "messageType": "register",
+    "status": 500,
+    "reason": "An unexpected server error occurred",
+}
+
+
+def register(session: Session, message: Message) -> None:
+    """Subscribe a channel: answer with its endpoint URL.
+
+    :raises Malformed: ``channelID`` is neither text nor null.
+    """
+    chid = message.get("channelID", _ABSENT)
+    if chid is _ABSENT:
+        session.wire.send({"messageType": "register", "status": 401, "more_info": MORE_INFO})
+        return
+    if chid is None:
+        _refuse(session, "register", INVALID)
+        return
+    if not isinstance(chid, str):
+        raise Malformed("channelID is no text")
+    reason = _fault(chid)
+    if reason is not None:
+        _refuse(session, "register", reason, chid)
+        return
+    Deferred.fromCoroutine(_register(session, chid, message.get("key")))
+
+
+def unregister(session: Session, message: Message) -> None:
+    """End a channel's subscription. Answered at once; the store is told in the background.
+
+    :raises Malformed: ``channelID`` is no text.
+    """
+    given = message.get("channelID", _ABSENT)
+    if given is _ABSENT:
+        _refuse(session, "unregister", "Missing ChannelID")
+        return
+    if not isinstance(given, str):
+        raise Malformed("channelID is no text")
+    try:
+        chid = str(uuid.UUID(given))
+    except ValueError:
+        _refuse(session, "unregister", "Invalid ChannelID")
+        return
+    node = session.node
+    if node.metered:
+        node.metrics.increment("ua.command.unregister")
+    session.unregisters += 1
+    _log_unregister(session, message, given)
+    _forget(session, chid)
+    node.background.persist(node.store.remove_channel, session.month, session.uaid, chid)
+    message["status"] = 200
+    session.wire.send(message)
+    drain.advance(session)
+
+
+def _fault(chid: str) -> str | None:
+    if _CANONICAL(chid):
+        return None
+    try:
+        uuid.UUID(chid)
+    except ValueError:
+        return INVALID
+    # No blank after "use": that is what user agents have always been told (quirk Q7).
+    return "Bad UUID format, uselower case, dashed format"
+
+
+def _refuse(session: Session, kind: str, reason: str, chid: str | None = None) -> None:
+    reply = {"messageType": kind, "status": 401, "more_info": MORE_INFO, "reason": reason}
+    if chid is not None:
+        reply["channelID"] = chid  # lets the user agent match the answer (quirk Q6)
+    session.wire.send(reply)
+
+
+async def _register(session: Session, chid: str, key: Any) -> None:
+    node = session.node
+    assert session.uaid is not None
+    session.hold_reading()
+    try:
+        endpoint = node.conf.make_endpoint(session.uaid, chid, key)
+        await node.store.add_channel(session.month, session.uaid, chid)
+    except StoreError as error:
+        log.warn("Failed to register", reason=repr(error), **identity(session))
+        session.wire.send(
+            {"messageType": "error", "reason": "overloaded", "status": 503, "channelID": chid}
+        )
+    except (TypeError, ValueError) as error:
+        log.info("Malformed message", reason=repr(error), **identity(session))
+        session.wire.send(SERVER_ERROR)
+    except Exception:
+        log.failure("Unexpected error", extra="Failed to register")
+        session.wire.send(SERVER_ERROR)
+    else:
+        _registered(session, chid, endpoint)
+    session.release_reading()
+
+
+def _registered(session: Session, chid: str, endpoint: str) -> None:
+    session.wire.send(
+        {
+            "messageType": "register",
+            "channelID": chid,
+            "pushEndpoint": endpoint,
+            "status": 200,
+        }
+    )
+    if session.node.metered:
+        session.node.metrics.increment("ua.command.register")
+    session.registers += 1
+    if enabled("info"):
+        log.info(
+            "Register",
+            channel_id=chid,
+            endpoint=redacted(endpoint),
+            user_agent=session.agent.text,
+            **identity(session),
+        )
+
+
+def _log_unregister(session: Session, message: Message, given: str) -> None:
+    if enabled("info"):
+        code = {"code": extract_code(message)} if "code" in message else {}
+        log.info(
+            "Unregister",
+            channel_id=given,
+            user_agent=session.agent.text,
+            **code,
+            **identity(session),
+        )
+
+
+def _forget(session: Session, chid: str) -> None:
+    direct.unregistered(session, chid)
+    stored = session.stored
+    if stored:
+        for key in [key for key in stored if key[0] == chid]:
+            del stored[key]

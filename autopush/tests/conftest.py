@@ -1,0 +1,16 @@
+"""Settings of the whole test-suite."""
+
+from __future__ import annotations
+
+import pytest
+
+LONGEST_ID = 40
+"""Longer parameters (keys and tokens, mostly made anew for each run) don't become part of a test's
+name: parallel workers must find the same names."""
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name a parameter after its argument where its value is no good name."""
+    if isinstance(val, str | bytes) and len(val) > LONGEST_ID:
+        return argname
+    return None

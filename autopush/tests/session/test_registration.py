@@ -1,0 +1,272 @@
+"""register and unregister (websocket.md 5.2 and 5.3)."""
+
+from __future__ import annotations
+
+import pytest
+
+from autopush.exceptions import StoreBusy, StoreError
+from autopush.tests.session.support import (
+    CHID,
+    CHID2,
+    MONTH,
+    MORE_INFO,
+    UAID,
+    Events,
+    Rig,
+    ack,
+    message,
+    numbers,
+    versions,
+)
+
+SERVER_ERROR = {
+    "messageType": "register",
+    "status": 500,
+    "reason": "An unexpected server error occurred",
+}
+
+
+@pytest.fixture
+def rig():
+    return Rig()
+
+
+def register(chid=CHID, **extra):
+    return {"messageType": "register", "channelID": chid, **extra}
+
+
+def unregister(chid=CHID, **extra):
+    return {"messageType": "unregister", "channelID": chid, **extra}
+
+
+def channels(rig):
+    return rig.store.channels[MONTH, UAID].chids
+
+
+def refused(kind, reason, **extra):
+    return {"messageType": kind, "status": 401, "more_info": MORE_INFO, "reason": reason, **extra}
+
+
+def test_5_2_register(rig):
+    session = rig.live()
+    with Events() as events:
+        session.received(register())
+    assert session.wire.sent == [
+        {
+            "messageType": "register",
+            "channelID": CHID,
+            "pushEndpoint": f"https://push.example/wpush/v1/{UAID}-{CHID}",
+            "status": 200,
+        }
+    ]
+    assert channels(rig) == {CHID}
+    assert rig.metrics.of("ua.command.register") == [(1, None)]
+    assert session.registers == 1
+    (event,) = events.of("Register")
+    assert event["channel_id"] == CHID and event["uaid_hash"] == UAID
+    assert "Firefox" in event["user_agent"] and event["ua_os_family"] == "Linux"
+
+
+def test_5_2_the_log_does_not_hold_the_capability(rig):
+    with Events() as events:
+        rig.live().received(register())
+    (event,) = events.of("Register")
+    assert event["endpoint"] == "https://push.example/wpush/v1/..."
+
+
+def test_5_2_a_key_gives_a_v2_endpoint(rig):
+    session = rig.live()
+    session.received(register(key="BAAA"))
+    session.received(register(key=None))
+    first, second = session.wire.sent
+    assert "/v2/" in first["pushEndpoint"] and "/v1/" in second["pushEndpoint"]
+
+
+def test_5_2_without_a_channel(rig):
+    session = rig.live()
+    session.received({"messageType": "register"})
+    assert session.wire.sent == [{"messageType": "register", "status": 401, "more_info": MORE_INFO}]
+    assert session.wire.closes == []
+
+
+@pytest.mark.parametrize(
+    "chid", [CHID.upper(), CHID.replace("-", ""), "{" + CHID + "}", "urn:uuid:" + CHID]
+)
+def test_q7_another_spelling(rig, chid):
+    session = rig.live()
+    session.received(register(chid))
+    text = "Bad UUID format, uselower case, dashed format"
+    # The id in the answer is quirk Q6.
+    assert session.wire.sent == [refused("register", text, channelID=chid)]
+    assert rig.store.calls == [] and session.wire.closes == []
+
+
+@pytest.mark.parametrize("chid", ["", "nope", CHID + "0", "é"])
+def test_5_2_no_uuid(rig, chid):
+    session = rig.live()
+    session.received(register(chid))
+    assert session.wire.sent == [refused("register", "Invalid UUID specified", channelID=chid)]
+
+
+def test_5_2_null(rig):
+    session = rig.live()
+    session.received(register(None))
+    assert session.wire.sent == [refused("register", "Invalid UUID specified")]
+
+
+@pytest.mark.parametrize("chid", [7, [CHID], {"a": 1}, True])
+def test_q8_a_channel_of_the_wrong_type_is_not_answered(rig, chid):
+    session = rig.live()
+    with Events() as events:
+        session.received(register(chid))
+    assert session.wire.sent == [] and session.wire.closes == []
+    assert len(events.of("Malformed message")) == 1
+
+
+def test_5_2_a_key_that_can_not_be_decoded(rig):
+    session = rig.live()
+    session.received(register(key="abcde"))
+    assert session.wire.sent == [SERVER_ERROR]
+    assert session.wire.closes == [] and session.wire.reading
+    assert rig.store.calls == []
+
+
+@pytest.mark.parametrize("failure", [StoreBusy(), StoreError()])
+def test_q5_reading_goes_on_after_a_storage_error(rig, failure):
+    session = rig.live()
+    rig.store.fail("add_channel", failure)
+    session.received(register())
+    assert session.wire.sent == [
+        {"messageType": "error", "reason": "overloaded", "status": 503, "channelID": CHID}
+    ]
+    assert session.wire.reading and session.wire.pauses == 1
+    session.received(register())
+    assert session.wire.sent[1]["status"] == 200
+
+
+def test_5_2_any_other_error(rig):
+    session = rig.live()
+    rig.store.fail("add_channel", RuntimeError())
+    with Events() as events:
+        session.received(register())
+    assert session.wire.sent == [SERVER_ERROR]
+    assert events.of("Unexpected error")[0]["extra"] == "Failed to register"
+
+
+def test_12_reading_is_paused_while_it_is_stored(rig):
+    session = rig.live()
+    rig.store.hold("add_channel")
+    session.received(register())
+    assert not session.wire.reading and session.wire.sent == []
+    session.received(register(CHID2))
+    rig.store.release("add_channel")
+    assert session.wire.reading
+    assert [answer["channelID"] for answer in session.wire.sent] == [CHID, CHID2]
+
+
+@pytest.mark.parametrize("chid", [CHID, CHID.upper(), CHID.replace("-", ""), "urn:uuid:" + CHID])
+def test_5_3_unregister_echoes(rig, chid):
+    session = rig.live()
+    session.received(register())
+    session.wire.take()
+    session.received(unregister(chid, code=True, more={"a": [1]}))
+    assert session.wire.sent == [
+        {
+            "messageType": "unregister",
+            "channelID": chid,
+            "code": True,
+            "more": {"a": [1]},
+            "status": 200,
+        }
+    ]
+    assert channels(rig) == set()
+    assert rig.metrics.of("ua.command.unregister") == [(1, None)]
+    assert session.unregisters == 1
+
+
+def test_5_3_a_channel_that_was_not_registered(rig):
+    session = rig.live()
+    session.received(unregister())
+    assert session.wire.sent[0]["status"] == 200
+
+
+@pytest.mark.parametrize("extra, code", [({}, None), ({"code": 202}, 202), ({"code": "x"}, 0)])
+def test_18_unregister_is_logged(rig, extra, code):
+    with Events() as events:
+        rig.live().received(unregister(**extra))
+    (event,) = events.of("Unregister")
+    assert event["channel_id"] == CHID and event["uaid_hash"] == UAID
+    assert event.get("code") == code
+
+
+def test_5_3_errors(rig):
+    session = rig.live()
+    session.received({"messageType": "unregister"})
+    session.received(unregister("nope"))
+    assert session.wire.sent == [
+        refused("unregister", "Missing ChannelID"),
+        refused("unregister", "Invalid ChannelID"),
+    ]
+    assert session.wire.closes == [] and rig.store.calls == []
+
+
+@pytest.mark.parametrize("chid", [None, 7, True, [CHID], {}])
+def test_q8_unregister_of_the_wrong_type(rig, chid):
+    session = rig.live()
+    with Events() as events:
+        session.received(unregister(chid))
+    assert session.wire.sent == [] and session.wire.closes == []
+    assert len(events.of("Malformed message")) == 1
+
+
+def test_5_3_the_answer_does_not_wait_for_the_store(rig):
+    session = rig.live()
+    rig.store.hold("remove_channel")
+    session.received(unregister())
+    assert session.wire.sent[0]["status"] == 200 and session.wire.reading
+
+
+def test_5_3_the_removal_is_retried(rig):
+    session = rig.live()
+    session.received(register())
+    rig.store.fail("remove_channel", StoreBusy(), StoreBusy())
+    session.received(unregister())
+    assert channels(rig) == {CHID}
+    session.closed()
+    rig.clock.pump([0.25, 0.5])
+    assert channels(rig) == set()
+
+
+def test_q25_what_was_sent_is_forgotten_whatever_the_spelling(rig):
+    session = rig.live()
+    kept = message(chid=CHID2)
+    rig.deliver(message())
+    rig.deliver(kept)
+    session.received(unregister(CHID.upper()))
+    session.closed()
+    (row,) = rig.store.messages[MONTH, UAID].values()
+    assert row.update_id == kept.version
+
+
+def test_q35_the_drain_goes_on_when_the_last_one_was_forgotten(rig):
+    first, second = message(1), message(20, chid=CHID2)
+    rig.put(*[message(stamp) for stamp in range(2, 11)], first, second)
+    session = rig.hello(UAID)
+    assert len(session.wire.take()) == 11
+    session.received(unregister())
+    assert versions(session.wire.take()[1:]) == numbers(second)
+    session.received(ack(second))
+    assert rig.pointer() == second.sortkey_timestamp
+
+
+def test_5_3_no_fetch_while_storage_is_told_of_acks(rig):
+    topics = [message(topic="a"), message(topic="b")]
+    rig.put(*topics)
+    session = rig.hello(UAID)
+    fetches = rig.store.called("fetch_topics")
+    rig.store.hold("delete_message")
+    session.received(ack(topics[0]))
+    session.received(unregister())
+    assert rig.store.called("fetch_topics") == fetches
+    rig.store.release("delete_message")
+    assert rig.store.called("fetch_topics") == fetches + 1

@@ -1,0 +1,440 @@
+"""VAPID (http-endpoint.md 6)."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autopush import vapid
+from autopush.encoding import base64url_encode
+from autopush.exceptions import InvalidRequest, VapidAuthException
+from autopush.jwt import VerifyJWT
+from autopush.tests.vapid_support import ES256, NOW, ORIGIN, Sender, claims, part
+from autopush.vapid import (
+    VerifiedTokens,
+    authenticate,
+    check_claims,
+    decipher_public_key,
+    parse_auth_header,
+    verify,
+)
+
+SENDER = Sender()
+KEY = SENDER.public_key
+
+
+@pytest.fixture(autouse=True)
+def empty_cache():
+    vapid.verified_tokens.clear()
+
+
+# ------------------------------------------------------------------------ 5.2, 6.2: the header
+
+
+class TestParseAuthHeader:
+    @pytest.mark.parametrize("header", ["", "vapid", "vapid;t=a", "sometoken"])
+    def test_no_space_is_a_missing_token(self, header):
+        with pytest.raises(VapidAuthException, match=r"^Missing Auth Token$"):
+            parse_auth_header(header)
+
+    @pytest.mark.parametrize("header", ["Basic abc", "aesgcm t=a,k=b", " vapid t=a"])
+    def test_unknown_scheme_is_empty(self, header):
+        assert parse_auth_header(header) == {}
+
+    @pytest.mark.parametrize("scheme", ["bearer", "WebPush", "BEARER", "webpush"])
+    def test_draft_01_token_is_everything_after_the_first_space(self, scheme):
+        assert parse_auth_header(f"{scheme} a.b, c") == {
+            "scheme": scheme.lower(),
+            "version": 1,
+            "t": "a.b, c",
+        }
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "vapid t=T,k=K",
+            "Vapid  k=K ,  t=T,  foo=bar",
+            "VAPID t=T,\tk=K",
+            'vapid t="T",k="K"',
+            'vapid t="T", k=K, foo="a, b=c \\" d"',
+            'vapid foo="",t=T,k=K',
+            "vapid t=old,t=T,k=K",
+        ],
+    )
+    def test_draft_02_forms(self, header):
+        assert parse_auth_header(header) == {"scheme": "vapid", "version": 2, "t": "T", "k": "K"}
+
+    def test_values_are_split_at_the_first_equals_sign(self):
+        assert parse_auth_header("vapid t=a==,k=b=c=")["k"] == "b=c="
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "vapid t=T,k=K,",
+            "vapid ,t=T,k=K",
+            "vapid t",
+            "vapid ",
+            'vapid t="T',
+            'vapid t="T"x,k=K',
+            'vapid t=T",k=K',
+            'vapid t="T",',
+            'vapid "t"=T',
+            'vapid t="T\\"',
+        ],
+    )
+    def test_malformed_parameters(self, header):
+        with pytest.raises(VapidAuthException, match=r"^Invalid Auth Token$"):
+            parse_auth_header(header)
+
+    def test_q23_only_t_and_k_are_read(self):
+        header = "vapid t=T,k=K,version=9,scheme=x,aud=y"
+        assert parse_auth_header(header) == {"scheme": "vapid", "version": 2, "t": "T", "k": "K"}
+
+    def test_names_are_case_sensitive(self):
+        assert "k" not in parse_auth_header("vapid t=T,K=K")
+
+    @given(st.text(max_size=80))
+    def test_any_parameters_parse_or_are_malformed(self, text):
+        try:
+            auth = parse_auth_header("vapid " + text)
+        except VapidAuthException as exc:
+            assert str(exc) == "Invalid Auth Token"
+        else:
+            assert auth["version"] == 2
+            assert set(auth) <= {"scheme", "version", "t", "k"}
+
+    @given(
+        st.text("abcXYZ019-_.", max_size=20),
+        st.text("abcXYZ019-_=", max_size=20),
+        st.booleans(),
+        st.booleans(),
+        st.text(st.characters(codec="ascii", exclude_characters='"\\\x00\r\n'), max_size=10),
+    )
+    def test_what_is_written_is_read(self, token, key, quote_t, quote_k, other):
+        t = f'"{token}"' if quote_t else token
+        k = f'"{key}"' if quote_k else key
+        auth = parse_auth_header(f'vapid t={t}, k={k} , x="{other}"')
+        assert (auth["t"], auth["k"]) == (token, key)
+
+    def test_long_headers_take_linear_time(self):
+        for text in '"' * 16000, 'a="' * 5000, "\\" * 16000, 'a="\\' * 4000, " " * 16000 + '"':
+            with pytest.raises(VapidAuthException):
+                parse_auth_header("vapid " + text)
+
+
+# -------------------------------------------------------------------------- 6.3: public keys
+
+
+class TestDecipherPublicKey:
+    def test_q25_raw_65_raw_64_and_spki_are_the_same_key(self):
+        for form in SENDER.point, SENDER.point[1:], SENDER.spki:
+            assert decipher_public_key(base64url_encode(form)) == SENDER.point
+
+    def test_padding_is_optional(self):
+        assert decipher_public_key(KEY + "=") == SENDER.point
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            b"",
+            SENDER.point[:-2],
+            b"\x05" + SENDER.point[1:],
+            SENDER.point + b"x",
+            SENDER.spki[:-1],
+            b"0V0" + bytes(85),
+            Sender(ec.SECP256K1()).spki,
+            Sender(ec.SECP384R1()).spki,
+            b"\x31" + SENDER.spki[1:],
+        ],
+    )
+    def test_anything_else_is_unknown(self, key):
+        with pytest.raises(ValueError, match="Unknown public key format specified"):
+            decipher_public_key(base64url_encode(key))
+
+    def test_q39_foreign_characters_are_refused(self):
+        for key in KEY[:5] + "!" + KEY[5:], KEY + "!!", "\n" + KEY:
+            with pytest.raises(ValueError):
+                decipher_public_key(key)
+
+
+# ------------------------------------------------------------------------------- 6.3: tokens
+
+
+class TestVerify:
+    def test_returns_the_claims(self):
+        assert verify(SENDER.token(), KEY, NOW) == claims()
+
+    def test_uses_the_present_by_default(self):
+        with pytest.raises(ValueError):
+            verify(SENDER.token(claims(nbf=9_999_999_999)), KEY)
+        assert verify(SENDER.token(claims(nbf=NOW)), KEY) == claims(nbf=NOW)
+
+    @pytest.mark.parametrize("form", [SENDER.point, SENDER.point[1:], SENDER.spki])
+    def test_every_key_form_verifies(self, form):
+        assert verify(SENDER.token(), base64url_encode(form), NOW) == claims()
+
+    def test_der_signature_is_accepted(self):
+        assert verify(SENDER.token(der=True), KEY, NOW) == claims()
+
+    def test_another_key_is_refused_although_the_token_is_cached(self):
+        token = SENDER.token()
+        verify(token, KEY, NOW)
+        with pytest.raises(InvalidSignature):
+            verify(token, Sender().public_key, NOW)
+
+    def test_changed_token_is_refused_although_the_original_is_cached(self):
+        token = SENDER.token()
+        verify(token, KEY, NOW)
+        header, _, signature = token.split(".")
+        with pytest.raises(InvalidSignature):
+            verify(f"{header}.{part(claims(aud='x'))}.{signature}", KEY, NOW)
+
+    @pytest.mark.parametrize("alg", ["HS256", "none", "es256", "RS256", None, ["ES256"]])
+    def test_q26_other_algorithms_are_refused(self, alg):
+        with pytest.raises(ValueError):
+            verify(SENDER.token(header={"typ": "JWT", "alg": alg}), KEY, NOW)
+
+    def test_header_without_algorithm_is_accepted(self):
+        assert verify(SENDER.token(header={}), KEY, NOW) == claims()
+
+    @pytest.mark.parametrize("header", [b"junk", [], "ES256", None])
+    def test_header_must_be_a_json_object(self, header):
+        with pytest.raises(ValueError):
+            verify(SENDER.token(header=header), KEY, NOW)
+
+    @pytest.mark.parametrize("content", [[], "x", 5, None, b"junk", b'{"a": NaN}', b"\xff"])
+    def test_claims_must_be_a_json_object(self, content):
+        signed = f"{part(ES256)}.{part(content)}"
+        token = f"{signed}.{base64url_encode(SENDER.raw_signature(signed))}"
+        with pytest.raises((ValueError, InvalidSignature)):
+            verify(token, KEY, NOW)
+
+    @pytest.mark.parametrize("token", ["a", "a.b", "a.b.c.d", "", "..", SENDER.token() + ".x"])
+    def test_token_must_have_three_parts(self, token):
+        with pytest.raises((ValueError, InvalidSignature)):
+            verify(token, KEY, NOW)
+
+    def test_empty_signature_is_refused(self):
+        token = SENDER.token().rpartition(".")[0] + "."
+        with pytest.raises(InvalidSignature):
+            verify(token, KEY, NOW)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"nbf": NOW}, {"nbf": 0}, {"nbf": str(NOW)}, {"iat": NOW + 5}, {"iat": 1.5}, {"jti": "x"}],
+    )
+    def test_registered_claims_that_are_well(self, changes):
+        assert verify(SENDER.token(claims(**changes)), KEY, NOW) == claims(**changes)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"nbf": NOW + 1},
+            {"nbf": "soon"},
+            {"nbf": [1]},
+            {"nbf": {}},
+            {"iat": "now"},
+            {"iat": []},
+            {"jti": 5},
+            {"jti": []},
+            {"at_hash": "x"},
+            {"at_hash": False},
+        ],
+    )
+    def test_registered_claims_that_fail(self, changes):
+        with pytest.raises(ValueError):
+            verify(SENDER.token(claims(**changes)), KEY, NOW)
+
+    @pytest.mark.parametrize("name", ["nbf", "iat", "jti"])
+    def test_registered_claim_null_fails(self, name):
+        with pytest.raises(ValueError):
+            verify(SENDER.token({**claims(), name: None}), KEY, NOW)
+
+    @given(st.text(max_size=60), st.text(max_size=60))
+    def test_any_texts_are_refused_with_the_documented_errors(self, token, key):
+        with pytest.raises((ValueError, InvalidSignature)):
+            verify(token, key, NOW)
+
+
+class TestCache:
+    @pytest.fixture
+    def verified(self, monkeypatch):
+        """The tokens whose signature was really checked."""
+        seen = []
+        real = VerifyJWT.validate_and_extract_assertion
+
+        def spy(token, key):
+            seen.append(token)
+            return real(token, key)
+
+        monkeypatch.setattr(VerifyJWT, "validate_and_extract_assertion", staticmethod(spy))
+        return seen
+
+    def test_verified_once_until_it_expires(self, verified):
+        token = SENDER.token(claims(exp=NOW + 10))
+        for now in NOW, NOW + 5, NOW + 10:
+            assert verify(token, KEY, now) == claims(exp=NOW + 10)
+        assert len(verified) == 1
+        verify(token, KEY, NOW + 11)
+        assert len(verified) == 2
+
+    def test_changes_to_the_result_are_not_remembered(self, verified):
+        token = SENDER.token()
+        verify(token, KEY, NOW)["aud"] = "x"
+        verify(token, KEY, NOW)["aud"] = "y"
+        assert verify(token, KEY, NOW) == claims()
+
+    @pytest.mark.parametrize("exp", [None, "x", [], NOW - 1, NOW + 86401])
+    def test_token_without_usable_expiry_is_not_kept(self, verified, exp):
+        token = SENDER.token(claims(exp=exp))
+        verify(token, KEY, NOW)
+        verify(token, KEY, NOW)
+        assert len(verified) == 2
+        assert len(vapid.verified_tokens) == 0
+
+    def test_refused_token_is_not_kept(self, verified):
+        token = SENDER.token(claims(nbf=NOW + 1))
+        for _ in range(2):
+            with pytest.raises(ValueError):
+                verify(token, KEY, NOW)
+        assert len(vapid.verified_tokens) == 0
+
+    def test_long_token_is_not_kept(self):
+        token = SENDER.token(claims(sub="x" * vapid.MAX_CACHED_LENGTH))
+        verify(token, KEY, NOW)
+        assert len(vapid.verified_tokens) == 0
+
+    def test_is_bounded_and_keeps_what_is_used(self):
+        cache = VerifiedTokens(100)
+        cache.put(("busy", "k"), NOW, {"sub": "busy"})
+        for i in range(10_000):
+            cache.put((str(i), "k"), NOW, {})
+            assert cache.get(("busy", "k"), NOW) == {"sub": "busy"}
+            assert len(cache) <= 100
+        assert cache.get(("0", "k"), NOW) is None
+        assert cache.get(("9999", "k"), NOW) == {}
+
+
+# ------------------------------------------------------------------- 6.4: checks after decoding
+
+
+def refusal(function, *args):
+    with pytest.raises(InvalidRequest) as caught:
+        function(*args)
+    error = caught.value
+    assert error.status_code == 401
+    assert error.errno == 109
+    assert error.headers == {"www-authenticate": "webpush"}
+    return str(error)
+
+
+class TestCheckClaims:
+    def test_valid_claims_pass(self):
+        check_claims(claims(), ORIGIN, NOW)
+
+    def test_trailing_slash_of_the_audience_is_tolerated(self):
+        check_claims(claims(aud=ORIGIN + "/"), ORIGIN, NOW)
+
+    @pytest.mark.parametrize("content", [None, [], "x", 5])
+    def test_claims_must_be_an_object(self, content):
+        assert refusal(check_claims, content, ORIGIN, NOW) == "Invalid Authorization Header"
+
+    def test_no_audience(self):
+        text = "Invalid bearer token: No Audience specified"
+        assert refusal(check_claims, claims(aud=None), ORIGIN, NOW) == text
+        assert refusal(check_claims, {}, ORIGIN, NOW) == text
+
+    @pytest.mark.parametrize(
+        "aud",
+        ["", "https://example.com", ORIGIN + "//", ORIGIN + "/x", ORIGIN + ":443", [ORIGIN], 5, {}],
+    )
+    def test_wrong_audience(self, aud):
+        text = "Invalid bearer token: Invalid Audience Specified"
+        assert refusal(check_claims, claims(aud=aud), ORIGIN, NOW) == text
+
+    def test_no_expiration(self):
+        text = "Invalid bearer token: No expiration"
+        assert refusal(check_claims, claims(exp=None), ORIGIN, NOW) == text
+
+    @pytest.mark.parametrize("exp", ["soon", [], {}, "", "1e9", float("inf"), float("nan")])
+    def test_invalid_expiration(self, exp):
+        text = "Invalid bearer token: Invalid expiration"
+        assert refusal(check_claims, claims(exp=exp), ORIGIN, NOW) == text
+
+    def test_null_expiration(self):
+        text = "Invalid bearer token: Invalid expiration"
+        assert refusal(check_claims, {**claims(), "exp": None}, ORIGIN, NOW) == text
+
+    @pytest.mark.parametrize("exp", [NOW + 60, str(NOW + 60), NOW + 60.9, f" {NOW + 60} "])
+    def test_numeric_texts_and_fractions_are_expirations(self, exp):
+        check_claims(claims(exp=exp), ORIGIN, NOW)
+
+    def test_expired(self):
+        text = "Invalid bearer token: Auth expired"
+        assert refusal(check_claims, claims(exp=NOW - 1), ORIGIN, NOW) == text
+        assert refusal(check_claims, claims(exp=NOW), ORIGIN, NOW + 0.5) == text
+        check_claims(claims(exp=NOW), ORIGIN, NOW)
+
+    def test_too_far_ahead(self):
+        text = "Invalid bearer token: Auth > 24 hours in the future"
+        assert refusal(check_claims, claims(exp=NOW + 86401), ORIGIN, NOW) == text
+        check_claims(claims(exp=NOW + 86400), ORIGIN, NOW)
+
+    def test_audience_is_judged_before_expiration(self):
+        text = refusal(check_claims, claims(aud="x", exp=None), ORIGIN, NOW)
+        assert text == "Invalid bearer token: Invalid Audience Specified"
+
+
+class TestAuthenticate:
+    def authenticate(self, header, public_key=KEY):
+        return authenticate(parse_auth_header(header), public_key, ORIGIN, NOW)
+
+    def test_draft_01_and_draft_02_return_the_claims(self):
+        token = SENDER.token()
+        assert self.authenticate(f"WebPush {token}") == claims()
+        assert self.authenticate(f"vapid t={token},k={KEY}") == claims()
+
+    def test_missing_t(self):
+        text = refusal(self.authenticate, f"vapid k={KEY}")
+        assert text == "Invalid Authorization Header"
+
+    @pytest.mark.parametrize("header", ["vapid t=,k=x", "bearer "])
+    def test_empty_token_has_no_audience(self, header):
+        text = refusal(self.authenticate, header)
+        assert text == "Invalid bearer token: No Audience specified"
+
+    @pytest.mark.parametrize("key", [None, ""])
+    def test_no_key_has_no_audience(self, key):
+        text = refusal(self.authenticate, f"bearer {SENDER.token()}", key)
+        assert text == "Invalid bearer token: No Audience specified"
+
+    def test_unparsable_key(self):
+        text = refusal(self.authenticate, f"bearer {SENDER.token()}", "AAAA")
+        assert text == "Invalid Authorization Header"
+
+    def test_bad_signature(self):
+        text = refusal(self.authenticate, f"bearer {Sender().token()}")
+        assert text == "Invalid Authorization Header"
+
+    def test_q27_token_without_dot(self):
+        assert refusal(self.authenticate, "bearer abc") == "Invalid Authorization Header"
+
+    def test_claims_list(self):
+        text = refusal(self.authenticate, f"bearer {SENDER.token([1])}")
+        assert text == "Invalid Authorization Header"
+
+    def test_library_claim_failure(self):
+        token = SENDER.token(claims(nbf=NOW + 100))
+        assert refusal(self.authenticate, f"bearer {token}") == "Invalid Authorization Header"
+
+    def test_claims_are_checked_for_cached_tokens_too(self):
+        header = f"bearer {SENDER.token()}"
+        assert self.authenticate(header) == claims()
+        auth = parse_auth_header(header)
+        text = refusal(authenticate, auth, KEY, "https://other.example", NOW)
+        assert text == "Invalid bearer token: Invalid Audience Specified"
+        text = refusal(authenticate, auth, KEY, ORIGIN, NOW + 3601)
+        assert text == "Invalid bearer token: Auth expired"

@@ -1,0 +1,230 @@
+"""http-endpoint.md 4, 5.2 and 6: who may send to which endpoint."""
+
+import time
+
+import pytest
+
+from autopush.tests.vapid_support import Sender
+from autopush.tests.web.support import (
+    ORIGIN,
+    SENDER,
+    Endpoint,
+    bytes_of,
+    field_errors,
+    refused,
+    token_for,
+    vapid,
+)
+from autopush.web.webpush import WebPushHandler
+
+NO_TOKEN = (404, 102, "invalid token")
+
+
+@pytest.fixture
+def endpoint():
+    endpoint = Endpoint()
+    endpoint.add_user()
+    return endpoint
+
+
+class TestToken:
+    """Section 5.2, steps 1 and 7 to 9; quirks Q2, Q39"""
+
+    def push_sealed(self, endpoint, content, version="v1/", **headers):
+        return endpoint.push(path=f"/wpush/{version}{endpoint.sealed(content)}", **headers)
+
+    def test_version_1(self, endpoint):
+        assert endpoint.push().status == 201
+
+    def test_missing_version_is_version_1(self, endpoint):
+        assert endpoint.push(path=endpoint.endpoint().replace("/v1", "")).status == 201
+
+    @pytest.mark.parametrize("size", [31, 33, 63, 64])
+    @pytest.mark.parametrize("version", ["v1/", ""])
+    def test_version_1_has_32_bytes(self, endpoint, size, version):
+        content = (bytes_of() + bytes(32))[:size]
+        assert refused(self.push_sealed(endpoint, content, version)) == NO_TOKEN
+
+    @pytest.mark.parametrize("version", ["v0/", "v3/", "v99/", "v01/"])
+    def test_unknown_versions(self, endpoint, version):
+        assert refused(self.push_sealed(endpoint, bytes_of(), version)) == NO_TOKEN
+
+    def test_restricted_endpoint_without_its_version(self, endpoint):
+        path = endpoint.endpoint(SENDER.public_key).replace("/v2", "")
+        assert refused(endpoint.push(path=path)) == NO_TOKEN
+
+    @pytest.mark.parametrize("size", [32, 63, 65])
+    def test_version_2_has_64_bytes(self, endpoint, size):
+        content = (bytes_of() + bytes(64))[:size]
+        answer = self.push_sealed(endpoint, content, "v2/", authorization=vapid())
+        assert refused(answer) == NO_TOKEN
+
+    def test_foreign_token(self, endpoint):
+        other = Endpoint()
+        assert refused(endpoint.push(path=other.endpoint())) == NO_TOKEN
+
+    def test_truncated_token(self, endpoint):
+        assert refused(endpoint.push(path=endpoint.endpoint()[:-1])) == NO_TOKEN
+
+    @pytest.mark.parametrize("token", ["v1", "!!", "a", "%C3%A9", "%00"])
+    def test_garbage(self, endpoint, token):
+        assert refused(endpoint.push(path=f"/wpush/{token}")) == NO_TOKEN
+
+    def test_foreign_characters_are_not_skipped(self, endpoint):
+        assert refused(endpoint.push(path=endpoint.endpoint() + "!!")) == NO_TOKEN
+
+    def test_padding_and_escapes(self, endpoint):
+        path = endpoint.endpoint()
+        padding = "=" * (-len(path.rpartition("/")[2]) % 4)
+        assert endpoint.push(path=path + padding).status == 201
+        assert endpoint.push(path=path + padding.replace("=", "%3D")).status == 201
+        assert endpoint.push(path=path.replace("gAAA", "%67AAA")).status == 201
+
+    def test_malformed_crypto_key(self, endpoint):
+        assert refused(endpoint.push(crypto_key="garbage")) == NO_TOKEN
+        assert endpoint.push(crypto_key="").status == 201
+
+    def test_error_has_no_challenge(self, endpoint):
+        answer = endpoint.push(authorization="none")
+        assert answer.status == 401
+        assert "www-authenticate" not in answer.headers
+
+
+class TestAuthorizationHeader:
+    """Section 5.2, steps 3 to 6 and 8 to 12"""
+
+    @pytest.mark.parametrize(
+        ("header", "text"),
+        [
+            ("abc", "Missing Auth Token"),
+            ("basic abc", "Invalid Auth token"),
+            ("vapid t", "Invalid Auth Token"),
+            ("vapid t=a,k=b,", "Invalid Auth Token"),
+            ("vapid t=a", "Missing Public Key"),
+        ],
+    )
+    def test_malformed(self, endpoint, header, text):
+        """Also on an endpoint that needs none."""
+        expected = (401, 109, f"missing authorization header: {text}")
+        assert refused(endpoint.push(authorization=header)) == expected
+
+    def test_version_2_needs_it(self, endpoint):
+        answer = endpoint.push(path=endpoint.endpoint(SENDER.public_key))
+        expected = (401, 109, "missing authorization header: Missing Authorization Header")
+        assert refused(answer) == expected
+
+    @pytest.mark.parametrize(
+        ("authorization", "crypto_key", "text"),
+        [
+            ("webpush t", None, "Invalid key data"),
+            ("webpush t", "p256ecdsa=!", "Invalid key data"),
+            ("vapid t=a,k=abcde", None, "Invalid key data"),
+            (f"vapid t=a,k={Sender().public_key}", None, "Key mismatch"),
+        ],
+    )
+    def test_key_of_the_subscription(self, endpoint, authorization, crypto_key, text):
+        answer = endpoint.push(
+            path=endpoint.endpoint(SENDER.public_key),
+            authorization=authorization,
+            crypto_key=crypto_key,
+        )
+        assert refused(answer) == (401, 109, f"missing authorization header: {text}")
+
+    @pytest.mark.parametrize(
+        ("header", "tags"),
+        [
+            (f"WebPush {token_for(SENDER)}", ["vapid:1", "scheme:webpush"]),
+            (vapid(), ["vapid:2", "scheme:vapid"]),
+            (vapid() + ",version=x,scheme=y", ["vapid:2", "scheme:vapid"]),
+        ],
+    )
+    def test_metric(self, endpoint, header, tags):
+        """Parameters don't get into tags: Q23, O14"""
+        endpoint.push(authorization=header, crypto_key=f"p256ecdsa={SENDER.public_key}")
+        assert endpoint.metrics.of("notification.auth") == [(1, tags)]
+
+
+class TestVapid:
+    """Section 6"""
+
+    def push(self, endpoint, authorization, version=1, **headers):
+        path = endpoint.endpoint(SENDER.public_key if version == 2 else None)
+        return endpoint.push(path=path, authorization=authorization, **headers)
+
+    def refused_text(self, answer):
+        status, errno, text = refused(answer)
+        assert (status, errno) == (401, 109)
+        assert answer.headers["www-authenticate"] == "webpush"
+        return text
+
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_draft_02(self, endpoint, version):
+        assert self.push(endpoint, vapid(), version).status == 201
+        assert endpoint.metrics.of("updates.vapid.draft02") == [(1, None)]
+
+    @pytest.mark.parametrize("version", [1, 2])
+    @pytest.mark.parametrize("scheme", ["Bearer", "webpush"])
+    def test_draft_01(self, endpoint, version, scheme):
+        header = f"{scheme} {token_for(SENDER)}"
+        key = f"p256ecdsa={SENDER.public_key}"
+        assert self.push(endpoint, header, version, crypto_key=key).status == 201
+        assert endpoint.metrics.of("updates.vapid.draft01") == [(1, None)]
+
+    def test_no_key_means_no_claims(self, endpoint):
+        text = self.refused_text(self.push(endpoint, f"webpush {token_for(SENDER)}"))
+        assert text == "Invalid bearer token: No Audience specified"
+
+    @pytest.mark.parametrize(
+        ("changes", "text"),
+        [
+            ({"aud": None}, "No Audience specified"),
+            ({"aud": ""}, "Invalid Audience Specified"),
+            ({"aud": "https://example.com"}, "Invalid Audience Specified"),
+            ({"aud": [ORIGIN]}, "Invalid Audience Specified"),
+            ({"exp": None}, "No expiration"),
+            ({"exp": "soon"}, "Invalid expiration"),
+            ({"exp": int(time.time()) - 100}, "Auth expired"),
+            ({"exp": int(time.time()) + 90000}, "Auth > 24 hours in the future"),
+        ],
+    )
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_claims(self, endpoint, version, changes, text):
+        answer = self.push(endpoint, vapid(**changes), version)
+        assert self.refused_text(answer) == f"Invalid bearer token: {text}"
+        assert endpoint.node.delivered == []
+
+    @pytest.mark.parametrize(
+        "token",
+        [
+            "x",
+            "a.b.c",
+            token_for(Sender()),
+            SENDER.token([1]),
+            SENDER.token(header={"alg": "HS256"}),
+        ],
+        ids=["no dots", "garbage", "wrong key", "list", "algorithm"],
+    )
+    def test_token(self, endpoint, token):
+        answer = self.push(endpoint, f"vapid t={token},k={SENDER.public_key}")
+        assert self.refused_text(answer) == "Invalid Authorization Header"
+
+    def test_missing_token(self, endpoint):
+        answer = self.push(endpoint, f"vapid k={SENDER.public_key}")
+        assert self.refused_text(answer) == "Invalid Authorization Header"
+
+    def test_client_certificates_don_t_replace_it(self, endpoint):
+        """Q27"""
+        endpoint.conf.client_certs = {}
+        header = f"vapid t={token_for(Sender())},k={SENDER.public_key}"
+
+        class Open(WebPushHandler):
+            def authenticate_peer_cert(self):
+                return True
+
+        endpoint.app._routes["wpush"][0].handler_class = Open
+        assert self.refused_text(self.push(endpoint, header)) == "Invalid Authorization Header"
+
+    def test_comes_last(self, endpoint):
+        answer = self.push(endpoint, vapid(aud="x"), ttl="x")
+        assert field_errors(answer)
+        assert refused(self.push(endpoint, vapid(aud="x"), topic="!"))[1] == 113

@@ -1,0 +1,296 @@
+"""Who sends a message: VAPID (RFC 8292), from the ``Authorization`` header to checked claims.
+
+Source: http-endpoint.md 6.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from cryptography.exceptions import InvalidSignature
+
+from autopush.encoding import base64url_decode
+from autopush.exceptions import InvalidRequest, VapidAuthException
+from autopush.jwt import VerifyJWT
+from autopush.types import JSONDict
+
+MAX_LIFE = 86400
+"""Seconds a token may be valid from now on (RFC 8292 2)."""
+
+CACHED_TOKENS = 4096
+"""Verified tokens remembered. A sender uses one for hours, so this serves as many senders."""
+
+MAX_CACHED_LENGTH = 2048
+"""Characters; longer tokens are verified every time, which bounds the cache to some 16 MB."""
+
+MALFORMED = "Invalid Authorization Header"
+
+
+# ---------------------------------------------------------------------------------- the header
+
+DRAFT_01 = frozenset({"bearer", "webpush"})
+PARAMETERS = frozenset({"t", "k"})
+"""The parameters of a ``vapid`` header that are used; others are allowed (quirk Q23)."""
+
+PARAMETER = re.compile(r'([^=,"]*)=(?:"((?:[^"\\]|\\.)*)"|([^,"]*))(,|$)')
+"""One auth-param (RFC 7235 2.1) without blanks, and the comma after it."""
+
+QUOTED_PAIR = re.compile(r"\\(.)")
+
+
+def parse_auth_header(header: str) -> JSONDict:
+    """Parse an ``Authorization`` header (http-endpoint.md 5.2, 6.2).
+
+    :returns: ``scheme`` (lower case), ``version`` (1 or 2) and, where given, ``t`` (the token)
+        and ``k`` (the public key); empty for an unknown scheme
+    :raises VapidAuthException: nothing after the scheme, or malformed parameters
+    """
+    scheme, blank, rest = header.partition(" ")
+    if not blank:
+        raise VapidAuthException("Missing Auth Token")
+    scheme = scheme.lower()
+    if scheme == "vapid":
+        return {"scheme": scheme, "version": 2, **_parse_parameters(rest)}
+    if scheme in DRAFT_01:
+        return {"scheme": scheme, "version": 1, "t": rest}
+    return {}
+
+
+def _parse_parameters(text: str) -> dict[str, str]:
+    """Return ``t`` and ``k`` out of comma-separated parameters; the last of a name counts."""
+    text = text.replace(" ", "").replace("\t", "")
+    parse = _quoted_parameters if '"' in text else _plain_parameters
+    return {name: value for name, value in parse(text) if name in PARAMETERS}
+
+
+def _plain_parameters(text: str) -> list[tuple[str, str]]:
+    items = [item.partition("=") for item in text.split(",")]
+    if not all(equals for _, equals, _ in items):
+        raise VapidAuthException("Invalid Auth Token")
+    return [(name, value) for name, _, value in items]
+
+
+def _quoted_parameters(text: str) -> list[tuple[str, str]]:
+    items = []
+    position = 0
+    while True:
+        match = PARAMETER.match(text, position)
+        if match is None:
+            raise VapidAuthException("Invalid Auth Token")
+        name, quoted, plain, comma = match.groups()
+        items.append((name, plain if quoted is None else QUOTED_PAIR.sub(r"\1", quoted)))
+        if not comma:
+            return items
+        position = match.end()
+
+
+# --------------------------------------------------------------------------------- the public key
+
+UNCOMPRESSED = b"\x04"
+SPKI_P256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
+"""DER of a P-256 SubjectPublicKeyInfo up to the point (RFC 5480)."""
+
+
+def decipher_public_key(key_data: str) -> bytes:
+    """Return the P-256 point of a key, however the sender writes it.
+
+    :param key_data: base64url of the point (65 bytes), of its coordinates (64), or of the
+        SubjectPublicKeyInfo (91)
+    :returns: 65 bytes, starting with 4; whether they are a point of the curve isn't checked
+    :raises ValueError: none of these
+    """
+    key = base64url_decode(key_data)
+    size = len(key)
+    if size == 91 and key.startswith(SPKI_P256):
+        key = key[len(SPKI_P256) :]
+    elif size == 64:
+        key = UNCOMPRESSED + key
+    if len(key) == 65 and key.startswith(UNCOMPRESSED):
+        return key
+    raise ValueError("Unknown public key format specified")
+
+
+# -------------------------------------------------------------------------------------- the token
+
+
+class VerifiedTokens:
+    """Claims of verified tokens until they expire; at most ``size`` of them.
+
+    Two generations instead of an ordered map: a token used since the last change of generation
+    survives the next one, a hit costs one look-up, and no lock is needed.
+
+    :param size: entries kept at most
+    """
+
+    def __init__(self, size: int) -> None:
+        self._generation = size // 2
+        self._young: dict[tuple[str, str], tuple[float, JSONDict]] = {}
+        self._old: dict[tuple[str, str], tuple[float, JSONDict]] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def get(self, key: tuple[str, str], now: float) -> JSONDict | None:
+        """Return the claims of a token and key that are known to belong together.
+
+        :param now: Unix seconds
+        """
+        entry = self._young.get(key)
+        if entry is None:
+            entry = self._old.pop(key, None)
+            if entry is None:
+                return None
+            self.put(key, *entry)
+        return entry[1] if now <= entry[0] else None
+
+    def put(self, key: tuple[str, str], expires: float, claims: JSONDict) -> None:
+        """Remember claims until ``expires`` (Unix seconds)."""
+        if len(self._young) >= self._generation:
+            self._old, self._young = self._young, {}
+        self._young[key] = (expires, claims)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._young, self._old = {}, {}
+
+
+verified_tokens = VerifiedTokens(CACHED_TOKENS)
+
+
+def verify(token: str, public_key: str, now: float | None = None) -> JSONDict:
+    """Return the claims of a token that was signed with a key.
+
+    Signature (ES256) and the registered claims other than ``aud``, ``sub`` and ``exp`` are
+    checked: ``nbf`` is a number not in the future, ``iat`` a number, ``jti`` a text, ``at_hash``
+    absent (http-endpoint.md 6.3). A token whose header names an algorithm names ES256 (quirk Q26).
+
+    :param public_key: as for :func:`decipher_public_key`
+    :param now: Unix seconds; None: the present
+    :raises cryptography.exceptions.InvalidSignature: wrongly signed, or malformed
+    :raises ValueError: unusable key, header or claims
+    """
+    if now is None:
+        now = time.time()
+    key = (token, public_key)
+    claims = verified_tokens.get(key, now)
+    if claims is None:
+        claims = _verify(token, public_key, now)
+        expires = _cached_until(claims, now)
+        if expires is not None and len(token) <= MAX_CACHED_LENGTH:
+            verified_tokens.put(key, expires, claims)
+    return dict(claims)
+
+
+def _verify(token: str, public_key: str, now: float) -> JSONDict:
+    header, *rest = token.split(".")
+    if len(rest) != 2:
+        raise ValueError("not a JWT")
+    _check_header(header)
+    claims = VerifyJWT.validate_and_extract_assertion(token, decipher_public_key(public_key))
+    if not isinstance(claims, dict):
+        raise ValueError("claims are not an object")
+    _check_registered_claims(claims, now)
+    return claims
+
+
+@lru_cache(maxsize=64)
+def _check_header(header: str) -> None:
+    """:raises ValueError: not a JOSE header, or for another algorithm."""
+    content = orjson.loads(base64url_decode(header))
+    if not isinstance(content, dict):
+        raise ValueError("header is not an object")
+    if content.get("alg", "ES256") != "ES256":
+        raise ValueError("not ES256")
+
+
+def _number(value: Any) -> int:
+    """Return a claim as int; numeric texts and fractions count.
+
+    :raises ValueError: it isn't a number
+    """
+    try:
+        return int(value)
+    except (TypeError, OverflowError) as exc:
+        raise ValueError("not a number") from exc
+
+
+def _check_registered_claims(claims: JSONDict, now: float) -> None:
+    """:raises ValueError: a claim is of the wrong type, not yet valid, or can't be checked."""
+    if "nbf" in claims and _number(claims["nbf"]) > now:
+        raise ValueError("nbf is in the future")
+    if "iat" in claims:
+        _number(claims["iat"])
+    if not isinstance(claims.get("jti", ""), str):
+        raise ValueError("jti is not a text")
+    if "at_hash" in claims:
+        raise ValueError("at_hash without access token")
+
+
+def _cached_until(claims: JSONDict, now: float) -> float | None:
+    """Return when to forget a token; None for one that isn't worth keeping."""
+    try:
+        expires = _number(claims.get("exp"))
+    except ValueError:
+        return None
+    return expires if now <= expires <= now + MAX_LIFE else None
+
+
+# ------------------------------------------------------------------------------------- the verdict
+
+
+def authenticate(auth: JSONDict, public_key: str | None, endpoint_url: str, now: float) -> JSONDict:
+    """Return the claims of a sender that is who it claims to be (http-endpoint.md 6.4).
+
+    :param auth: from :func:`parse_auth_header`
+    :param public_key: from the header's ``k`` or ``Crypto-Key: p256ecdsa=``
+    :param endpoint_url: the origin messages are sent to
+    :param now: Unix seconds
+    :raises InvalidRequest: 401, errno 109
+    """
+    token = auth.get("t")
+    if token is None:
+        raise unauthorized(MALFORMED)
+    claims: JSONDict = {}
+    if token and public_key:
+        try:
+            claims = verify(token, public_key, now)
+        except (InvalidSignature, ValueError) as exc:
+            raise unauthorized(MALFORMED) from exc
+    check_claims(claims, endpoint_url, now)
+    return claims
+
+
+def check_claims(claims: JSONDict, endpoint_url: str, now: float) -> None:
+    """Check for whom and how long a token is valid (http-endpoint.md 6.4).
+
+    :param endpoint_url: the origin messages are sent to; a slash after it is tolerated
+    :param now: Unix seconds
+    :raises InvalidRequest: 401, errno 109
+    """
+    if not isinstance(claims, dict):
+        raise unauthorized(MALFORMED)
+    if "aud" not in claims:
+        raise unauthorized("Invalid bearer token: No Audience specified")
+    audience = claims["aud"]
+    if audience != endpoint_url and audience != endpoint_url + "/":
+        raise unauthorized("Invalid bearer token: Invalid Audience Specified")
+    if "exp" not in claims:
+        raise unauthorized("Invalid bearer token: No expiration")
+    try:
+        expires = _number(claims["exp"])
+    except ValueError:
+        raise unauthorized("Invalid bearer token: Invalid expiration") from None
+    if now > expires:
+        raise unauthorized("Invalid bearer token: Auth expired")
+    if expires - now > MAX_LIFE:
+        raise unauthorized("Invalid bearer token: Auth > 24 hours in the future")
+
+
+def unauthorized(text: str) -> InvalidRequest:
+    """Return the 401 of http-endpoint.md 6.4 with this text."""
+    headers = {"www-authenticate": "webpush"}
+    return InvalidRequest(text, status_code=401, errno=109, headers=headers)

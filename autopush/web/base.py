@@ -1,0 +1,478 @@
+"""What the endpoint's handlers share: headers, JSON errors, validation of requests.
+
+A handler method decorated with :func:`threaded_validate` gets what its schema made of the request
+as keywords; every failure becomes the documented answer (http-endpoint.md 3, 11).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from functools import lru_cache, wraps
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from marshmallow import EXCLUDE, Schema, ValidationError
+from twisted.internet.error import ConnectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from autopush.base import BaseHandler
+from autopush.exceptions import InvalidRequest, RouterException, StoreBusy, StoreError
+from autopush.httpconnection import REASONS
+from autopush.logging import enabled
+from autopush.types import JSONDict
+from autopush.utils import generate_hash
+
+if TYPE_CHECKING:
+    from autopush.router.interface import IRouter, RouterResponse
+
+status_codes = {
+    200: "OK",
+    201: "Created",
+    202: "Accepted",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    413: "Payload Too Large",
+    418: "I'm a teapot",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+"""``error`` members of answers (http-endpoint.md 3.1). Not the phrases of the status line."""
+
+AUTH_SCHEMES = ("bearer", "webpush", "vapid")
+PREF_SCHEME = "webpush"
+DEFAULT_ERR_URL = "http://autopush.readthedocs.io/en/latest/http.html#error-codes"
+
+FIELD_ERRNOS = {"ttl": 112, "encryption": 111, "encryption-key": 111}
+"""Error numbers the public documentation gives to field errors of headers (Q8)."""
+
+DROPPED_BY_BRIDGE = frozenset({"apns", "fcm", "adm"})
+"""Router types whose 404 or 410 means that the device is gone (http-endpoint.md 5.8, Q3)."""
+
+Method = Callable[..., Awaitable[None]]
+
+
+class RequestSchema(Schema):
+    """The rules for one kind of request.
+
+    Rules which need no storage are fields of this or other schemas; :meth:`process` says in which
+    order rules are applied.
+    """
+
+    class Meta:
+        unknown = EXCLUDE
+
+    async def process(self, request: JSONDict, app: Any) -> JSONDict:
+        """Turn a request into the keywords of the handler's method.
+
+        :param request: ``headers``, ``body``, ``path_args``, ``path_kwargs`` and ``arguments``.
+            What is known about it on the way, ``router_type`` and ``vapid``, may be added for the
+            tags of an error's metric.
+        :param app: the application: ``conf``, ``db``, ``metrics``, ``routers``
+        :raises marshmallow.ValidationError: answered as field errors (section 3.2)
+        :raises InvalidRequest: answered as is, with a prefix
+        :raises StoreError: answered 503
+        """
+        loaded: JSONDict = self.load(request)
+        return loaded
+
+
+class ThreadedValidate:
+    """Validates a request before a handler method sees it; the name is historical.
+
+    :param schema: a :class:`RequestSchema` subclass or instance. One instance serves all requests.
+    """
+
+    log = Logger()
+
+    def __init__(self, schema: type[RequestSchema] | RequestSchema) -> None:
+        self.schema = schema() if isinstance(schema, type) else schema
+
+    def _validate_request(
+        self, request: JSONDict, handler: BaseWebHandler, *args: Any, **kwargs: Any
+    ) -> Awaitable[JSONDict]:
+        request.update(
+            headers=handler.request.headers,
+            body=handler.request.body,
+            path_args=args,
+            path_kwargs=kwargs,
+        )
+        return self.schema.process(request, handler.application)
+
+    async def _call_func(self, result: JSONDict, func: Method, handler: BaseWebHandler) -> None:
+        try:
+            await func(handler, **result)
+        except Exception as exc:
+            handler._response_err(exc)
+
+    def _track_validation_timing(self, handler: BaseWebHandler, start_time: float) -> None:
+        handler._timings["validation_time"] = time.time() - start_time
+
+    def _decorator(self, func: Method) -> Method:
+        @wraps(func)
+        async def wrapper(handler: BaseWebHandler, *args: Any, **kwargs: Any) -> None:
+            request: JSONDict = {}
+            start_time = time.time()
+            try:
+                result = await self._validate_request(request, handler, *args, **kwargs)
+            except Exception as exc:
+                self._track_validation_timing(handler, start_time)
+                handler._refuse(exc, request)
+            else:
+                self._track_validation_timing(handler, start_time)
+                await self._call_func(result, func, handler)
+
+        return wrapper
+
+    @classmethod
+    def validate(cls, schema: type[RequestSchema] | RequestSchema) -> Callable[[Method], Method]:
+        """Decorate a handler's ``async def`` method, which must finish the request."""
+        return cls(schema)._decorator
+
+
+threaded_validate = ThreadedValidate.validate
+
+
+class NotFoundHandler(BaseHandler):
+    """The answer for every other path."""
+
+    HEADERS = {
+        "Content-Type": "application/json",
+        "Strict-Transport-Security": "max-age=31536000",
+    }
+    BODY = json.dumps({"code": 404, "error": "Page not found"}).encode()
+
+    def get(self, *_args: Any, **_kwargs: Any) -> None:
+        self.set_status(404, "Page not found")
+        self._headers.update(self.HEADERS)
+        self.finish(self.BODY)
+
+    put = post = delete = get
+
+
+@lru_cache
+def _fixed_headers(
+    sts_max_age: int,
+    cors: bool,
+    methods: str,
+    request_headers: tuple[str, ...],
+    response_headers: tuple[str, ...],
+) -> dict[str, str]:
+    """Return the headers of section 3.3."""
+    headers = {}
+    if cors:
+        headers = {
+            "Access-Control-Allow-Origin": "*",
+            "Access-Control-Allow-Methods": methods,
+            "Access-Control-Allow-Headers": ",".join(request_headers),
+            "Access-Control-Expose-Headers": ",".join(response_headers),
+        }
+    if sts_max_age:
+        headers["Strict-Transport-Security"] = f"max-age={sts_max_age};includeSubDomains"
+    return headers
+
+
+class BaseWebHandler(BaseHandler):
+    """Base of the handlers of the endpoint's API."""
+
+    cors_methods: ClassVar[str] = ""
+    cors_request_headers: ClassVar[tuple[str, ...]] = ()
+    cors_response_headers: ClassVar[tuple[str, ...]] = ()
+
+    _base_tags: dict[str, str]
+    _handling_message = False
+
+    def initialize(self, **kwargs: Any) -> None:
+        super().initialize(**kwargs)
+        self._base_tags = {}
+        self._start_time = time.time()
+        self._timings: dict[str, float] = {}
+
+    def prepare(self) -> None:
+        """Check the client's certificate, then add the headers of section 3.3."""
+        conf = self.conf
+        if conf.client_certs is not None and not self.authenticate_peer_cert():
+            return
+        self._headers.update(
+            _fixed_headers(
+                conf.sts_max_age,
+                conf.cors,
+                self.cors_methods,
+                self.cors_request_headers,
+                self.cors_response_headers,
+            )
+        )
+
+    def options(self, *_args: Any, **_kwargs: Any) -> None:
+        """Answer a CORS preflight; nothing is validated."""
+
+    def head(self, *_args: Any, **_kwargs: Any) -> None:
+        """Answer with headers only; nothing is validated."""
+
+    @property
+    def routers(self) -> dict[str, IRouter]:
+        """Routers by router type."""
+        routers: dict[str, IRouter] = self.application.routers
+        return routers
+
+    # ---- answers
+
+    def _write_response(
+        self,
+        status_code: int,
+        errno: int | None,
+        message: str | None = None,
+        error: str | None = None,
+        headers: dict[str, Any] | None = None,
+        url: str = DEFAULT_ERR_URL,
+        router_type: str | None = None,
+        vapid: Any = None,
+    ) -> None:
+        """Answer with the standard error (section 3.1).
+
+        :param errno: number from the public documentation; becomes null when None
+        :param message: left out when empty
+        :param error: replaces the text from :data:`status_codes` and the status line's phrase
+        :param url: where the error is explained
+        :param router_type: for the metric of a message that was refused
+        :param vapid: truthy if the message had a valid VAPID token; for the same metric
+        """
+        body = {
+            "code": status_code,
+            "errno": errno,
+            "error": error or status_codes.get(status_code, ""),
+            "more_info": url,
+        }
+        if message:
+            body["message"] = message
+        self._write_error_json(body, error, headers)
+        self._count_error(status_code, router_type, vapid)
+        self._track_timing(status_code=status_code)
+
+    def _write_error_json(
+        self, body: JSONDict, reason: str | None = None, headers: dict[str, Any] | None = None
+    ) -> None:
+        status_code = body["code"]
+        self.set_status(status_code, reason or REASONS.get(status_code, "Unknown"))
+        for name, value in (headers or {}).items():
+            self.set_header(name, value)
+        if status_code == 410:
+            self._headers["Cache-Control"] = "max-age=86400"
+        self._headers["Content-Type"] = "application/json"
+        self.finish(json.dumps(body).encode())
+
+    def _count_error(self, status_code: int, router_type: str | None, vapid: Any) -> None:
+        if self._handling_message and status_code >= 300 and self.metrics.active:
+            self.metrics.increment(
+                "notification.message.error",
+                tags=[f"code:{status_code}", f"router:{router_type}", f"vapid:{bool(vapid)}"],
+            )
+
+    def _write_validation_err(self, errors: JSONDict) -> None:
+        """Answer with field errors (section 3.2).
+
+        :param errors: texts by field by container: ``headers``, ``body``, ``token_info``
+        """
+        fields = errors.get("headers", {})
+        errno = next((FIELD_ERRNOS[name] for name in fields if name in FIELD_ERRNOS), None)
+        self._write_error_json(
+            {
+                "code": 400,
+                "errors": errors,
+                "errno": errno,
+                "error": status_codes[400],
+                "more_info": DEFAULT_ERR_URL,
+            }
+        )
+        self._track_timing(status_code=400)
+
+    def _success(self, body: JSONDict) -> None:
+        """Answer 200 with JSON."""
+        self._headers["Content-Type"] = "application/json"
+        self.finish(json.dumps(body).encode())
+
+    # ---- failures
+
+    def _refuse(self, exc: Exception, request: JSONDict) -> None:
+        """Answer a request whose validation failed."""
+        tags = {name: request.get(name) for name in ("router_type", "vapid")}
+        if isinstance(exc, ValidationError):
+            self._write_validation_err(exc.normalized_messages())
+        elif isinstance(exc, InvalidRequest):
+            self._validation_err(exc, **tags)
+        elif isinstance(exc, StoreError):
+            self._store_err(exc, **tags)
+        else:
+            self._response_err(exc, **tags)
+
+    def _validation_err(self, exc: InvalidRequest, **tags: Any) -> None:
+        """A rule with an error of its own was broken."""
+        if enabled("debug"):
+            self.log.debug(
+                "Request validation error: {text}",
+                text=str(exc),
+                status_code=exc.status_code,
+                errno=exc.errno or 0,
+                client_info=self._client_info,
+            )
+        self._write_response(
+            exc.status_code,
+            exc.errno,
+            message=f"Request did not validate {exc}",
+            headers=exc.headers,
+            **tags,
+        )
+
+    def _store_err(self, exc: StoreError, **tags: Any) -> None:
+        """The store failed before anything was decided (section 11)."""
+        busy = isinstance(exc, StoreBusy)
+        errno = 201 if busy else 202
+        if enabled("debug"):
+            self.log.debug(
+                "Throughput Exceeded" if busy else "Unhandled Client Error: {text}",
+                text=str(exc),
+                status_code=503,
+                errno=errno,
+                client_info=self._client_info,
+            )
+        message = "Please slow message send rate" if busy else "Unexpected Error"
+        self._write_response(503, errno, message=message, **tags)
+
+    def _response_err(self, exc: Exception, **tags: Any) -> None:
+        """Something nobody expected."""
+        if isinstance(exc, ConnectionDone):
+            return
+        # The text is a value, not the format: it may contain braces (Q35).
+        self.log.failure(
+            "{text}",
+            failure_of(exc),
+            text=str(exc) or "Exception",
+            status_code=500,
+            errno=999,
+            client_info=self._client_info,
+        )
+        if not self._finished:
+            self._write_response(500, 999, message="An unexpected server error occurred.", **tags)
+
+    # ---- what routers answer
+
+    async def _router_fail_err(
+        self,
+        exc: RouterException,
+        router_type: str | None = None,
+        vapid: Any = False,
+        uaid: str | None = None,
+    ) -> None:
+        """Answer a notification its router refused; a device that is gone is dropped."""
+        if exc.log_exception:
+            self._log_router_exception(exc)
+        if uaid and router_type in DROPPED_BY_BRIDGE and exc.status_code in (404, 410):
+            self.metrics.increment(
+                "notification.bridge.error",
+                tags=[
+                    f"platform:{router_type}",
+                    "reason:unregistered",
+                    f"error:{exc.status_code}",
+                    "errno:0",
+                ],
+            )
+            try:
+                await self.db.drop_user(uaid)
+            except StoreError as failed:
+                # The sender is to stop all the same; whoever goes on makes us try again.
+                self.log.failure("Could not drop user", failure_of(failed))
+        self._router_response(exc, router_type, vapid)
+
+    def _log_router_exception(self, exc: RouterException) -> None:
+        if exc.status_code >= 500:
+            self.log.failure(
+                "{text}",
+                failure_of(exc),
+                text=str(exc) or "Exception",
+                status_code=exc.status_code,
+                errno=exc.errno or 0,
+                client_info=self._client_info,
+            )
+        elif enabled("debug"):
+            success = exc.status_code < 300
+            self.log.debug(
+                "Success" if success else "Client error: {text}",
+                text=str(exc),
+                status_code=exc.status_code,
+                logged_status=exc.logged_status or 0,
+                errno=exc.errno or 0,
+                client_info=self._client_info,
+            )
+
+    def _router_response(
+        self, response: RouterResponse | RouterException, router_type: str | None, vapid: Any
+    ) -> None:
+        """Answer with what a router returned or raised (section 5.8)."""
+        headers = {k: v for k, v in response.headers.items() if v is not None}
+        status_code = response.status_code
+        if not 200 <= status_code < 300:
+            self._write_response(
+                status_code,
+                response.errno or 999,
+                message=response.response_body,
+                headers=headers,
+                router_type=router_type,
+                vapid=vapid,
+            )
+            return
+        self.set_status(status_code)
+        for name, value in headers.items():
+            self.set_header(name, value)
+        if self.metrics.active:
+            self.metrics.increment(
+                "notification.message.success",
+                tags=[
+                    f"destination:{'Stored' if was_stored(response) else 'Direct'}",
+                    f"router:{router_type}",
+                    f"vapid:{bool(vapid)}",
+                ],
+            )
+        self.finish(response.response_body)
+        self._track_timing(status_code=response.logged_status)
+
+    # ---- logs
+
+    def _track_timing(self, status_code: int | None = None) -> None:
+        """Log how long the parts of the request took."""
+        if not enabled("debug"):
+            return
+        self._timings["request_time"] = time.time() - self._start_time
+        self.log.debug(
+            "Request timings",
+            client_info=self._client_info,
+            timings=self._timings,
+            status_code=status_code,
+        )
+
+    def _uaid_hash(self, uaid: str) -> str:
+        return uaid_hash(self.conf.key_hash, uaid)
+
+
+def failure_of(exc: Exception) -> Failure:
+    """Return a caught exception as a Failure with its traceback."""
+    return Failure(exc, type(exc), exc.__traceback__)
+
+
+def was_stored(response: RouterResponse | RouterException) -> bool:
+    """Whether a notification waits in the store (O4: 202 is what 1.58.3 looked for)."""
+    return response.logged_status in (201, 202)
+
+
+def uaid_hash(key_hash: str, uaid: str) -> str:
+    """Return a UAID as logs may show it (storage.md 5)."""
+    return generate_hash(key_hash, uaid) if key_hash else uaid
+
+
+def loggable_record(key_hash: str, user: JSONDict) -> str:
+    """Return the text of a user's record without what allows to reach the device (Q24)."""
+    record = {**user, "uaid": uaid_hash(key_hash, str(user.get("uaid", "")))}
+    if "router_data" in record:
+        record["router_data"] = "[redacted]"
+    return repr(record)

@@ -1,0 +1,90 @@
+"""Health, status and memory routes (http-endpoint.md 10, websocket.md 20, configuration.md 9)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from autopush import __version__
+from autopush.base import BaseHandler
+from autopush.types import JSONDict
+from autopush.web.base import BaseWebHandler
+
+_STATUS = {"status": "OK", "version": __version__}
+
+
+class StatusHandler(BaseWebHandler):
+    """``/status`` and ``/__heartbeat__``: the process answers; nothing else is checked."""
+
+    def authenticate_peer_cert(self) -> bool:
+        """Open to everybody."""
+        return True
+
+    def get(self) -> None:
+        """Status and version."""
+        self.write(_STATUS)
+
+
+class SiteStatusHandler(BaseHandler):
+    """``/status`` and anything below it on the WebSocket port, whatever the method."""
+
+    def _execute(self, transforms: Any, *args: Any, **kwargs: Any) -> None:
+        self.finish(_STATUS)
+
+
+class HealthHandler(BaseWebHandler):
+    """``/health``: whether the storage works."""
+
+    def authenticate_peer_cert(self) -> bool:
+        """Open to everybody."""
+        return True
+
+    async def get(self) -> None:
+        """200 if every part of the store is well, else 503."""
+        try:
+            parts = await self.db.health()
+        except Exception:
+            self.log.failure("Heath Exception", name="storage", client_info=self._client_info)
+            parts = {"storage": "Internal error"}
+        body: JSONDict = {**_STATUS, "clients": self._clients()}
+        for name, error in parts.items():
+            if error is None:
+                body[name] = {"status": "OK"}
+                continue
+            body[name] = {"status": "NOT OK", "error": error}
+            body["status"] = "NOT OK"
+            self.log.error(
+                "Health check failed: {error}",
+                error=error,
+                name=name,
+                client_info=self._client_info,
+            )
+        if body["status"] != "OK":
+            self.set_status(503)
+        self.finish(body)
+
+    def _clients(self) -> int:
+        """User agents connected to this process."""
+        application = self.application
+        if application.node is not None:
+            return len(application.node.clients)
+        return len(getattr(application, "clients", ()))
+
+
+class MemUsageHandler(BaseWebHandler):
+    """``/_memusage``: where the memory is."""
+
+    def authenticate_peer_cert(self) -> bool:
+        """Open to whoever reaches the private port."""
+        return True
+
+    async def get(self) -> None:
+        """Plain text, made in a worker thread."""
+        from autopush.memusage import memusage
+
+        parts = {
+            f"do_{name}": self.get_argument(name, "").lower() != "false"
+            for name in ("dump_rpy_heap", "objgraph")
+        }
+        self.finish(await deferToThread(memusage, **parts))

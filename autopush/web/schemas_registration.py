@@ -1,0 +1,284 @@
+"""What requests to the registration API must look like (http-endpoint.md 8.1 to 8.4).
+
+Order of checks: body is JSON, ids in the path, router type, authorisation, user exists, members
+of the body, the router's own. Nothing about a user is told to those who don't know its secret
+(Q16).
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import orjson
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
+
+from autopush.exceptions import InvalidRequest, RouterException
+from autopush.utils import base64url_decode, generate_hash
+from autopush.web.base import AUTH_SCHEMES, PREF_SCHEME, RequestSchema
+
+if TYPE_CHECKING:
+    from autopush.db.interface import User
+    from autopush.types import JSONDict
+
+valid_token = validate.Regexp(re.compile(r"[^ ]{8,}\Z"))
+"""What GCM, FCM and APNs call a device."""
+
+valid_adm_token = validate.Regexp(re.compile(r"amzn1.adm-registration.v3.[^ ]{256,}\Z"))
+
+
+# ---------------------------------------------------------------------------------------- bodies
+
+
+def parse_uuid(text: str) -> UUID:
+    """Return a UUID in any of its spellings.
+
+    :raises ValueError: it is none; also for the underscores and foreign digits ``int`` takes
+    """
+    found = UUID(text)
+    if found.hex not in text.replace("-", "").lower():
+        raise ValueError("not a UUID")
+    return found
+
+
+class HexUUID(fields.String):
+    """A UUID in any spelling; becomes 32 hex digits."""
+
+    default_error_messages = {"invalid_uuid": "Not a valid UUID."}
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, str):
+            raise self.make_error("invalid_uuid")
+        try:
+            return parse_uuid(value).hex
+        except ValueError as exc:
+            raise self.make_error("invalid_uuid") from exc
+
+
+class SubInfoSchema(Schema):
+    """Members every body may have; others are dropped."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    channelID = HexUUID()
+    key = fields.String(allow_none=True)
+
+    @post_load
+    def check_key(self, data: JSONDict, **_kwargs: Any) -> JSONDict:
+        """Refuse a key no endpoint can be made with, before anything is written (Q13)."""
+        if data.get("key"):
+            try:
+                base64url_decode(data["key"])
+            except ValueError as exc:
+                raise InvalidRequest("Invalid Request body", errno=108) from exc
+        return data
+
+
+class TokenSchema(SubInfoSchema):
+    """Body for ``webpush``."""
+
+    token = fields.String(allow_none=True)
+
+
+class GCMTokenSchema(SubInfoSchema):
+    """Body for ``gcm`` and ``fcm``."""
+
+    token = fields.String(validate=valid_token)
+
+
+class APNSTokenSchema(GCMTokenSchema):
+    """Body for ``apns``."""
+
+    aps = fields.Dict(allow_none=True)
+
+
+class ADMTokenSchema(SubInfoSchema):
+    """Body for ``adm``."""
+
+    token = fields.String(validate=valid_adm_token)
+
+
+TOKEN_SCHEMAS: dict[str, SubInfoSchema] = {
+    "webpush": TokenSchema(),
+    "gcm": GCMTokenSchema(),
+    "fcm": GCMTokenSchema(),
+    "apns": APNSTokenSchema(),
+    "adm": ADMTokenSchema(),
+}
+SUB_INFO_SCHEMA = SubInfoSchema()
+
+
+def parse_body(body: bytes) -> Any:
+    """Return the JSON in a body, whatever its type.
+
+    :raises InvalidRequest: errno 108
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidRequest("Invalid Request body", errno=108) from exc
+
+
+def load_body(schema: SubInfoSchema, content: Any) -> JSONDict:
+    """Check the members of a body.
+
+    :raises marshmallow.ValidationError: field errors, under ``body``
+    """
+    try:
+        data: JSONDict = schema.load(content)
+    except ValidationError as exc:
+        raise ValidationError({"body": exc.normalized_messages()}) from exc
+    return data
+
+
+def chosen_chid(data: JSONDict) -> UUID:
+    """Return the channel id a checked body asks for, else a new one."""
+    chid = data.get("channelID")
+    return UUID(hex=chid) if chid else uuid4()
+
+
+# ------------------------------------------------------------------------- path and authorisation
+
+
+def path_uuid(text: str) -> UUID:
+    """Return an id in the path, in any spelling of a UUID.
+
+    :raises InvalidRequest: 404
+    """
+    try:
+        return parse_uuid(text)
+    except ValueError as exc:
+        raise InvalidRequest("Invalid Path", status_code=404) from exc
+
+
+def check_router_type(router_type: str, app: Any) -> None:
+    """:raises InvalidRequest: errno 108: no such router here."""
+    if router_type not in app.routers:
+        raise InvalidRequest("Invalid router", errno=108)
+
+
+def check_authorization(header: str | None, uaid: str, keys: list[str]) -> None:
+    """Check that a caller has the secret of a UAID (section 8.3).
+
+    :param header: ``Authorization``
+    :param uaid: 32 hex digits
+    :param keys: any of these may have made the secret; none: any secret will do
+    :raises InvalidRequest: 401, errno 109
+    """
+    if not header:
+        raise unauthorized("Unauthorized")
+    scheme, _, secret = re.sub(" +", " ", header.strip()).partition(" ")
+    if scheme.lower() not in AUTH_SCHEMES or not secret or " " in secret:
+        raise unauthorized("Invalid Authentication")
+    if not keys:
+        return
+    given = secret.encode()
+    # All are tried, so that the time taken tells nothing about which.
+    matches = [hmac.compare_digest(given, generate_hash(key, uaid).encode("ascii")) for key in keys]
+    if not any(matches):
+        raise unauthorized("Invalid Authentication")
+
+
+def unauthorized(text: str) -> InvalidRequest:
+    """Return the 401 of section 8.3 with this text."""
+    return InvalidRequest(
+        text, status_code=401, errno=109, headers={"www-authenticate": PREF_SCHEME}
+    )
+
+
+async def authorized_user(request: JSONDict, app: Any) -> JSONDict:
+    """Check path and caller.
+
+    :returns: ``uaid`` (UUID) and ``user``, the record
+    :raises InvalidRequest: 404, 400, 401, 410
+    """
+    path = request["path_kwargs"]
+    uaid = path_uuid(path["uaid"])
+    check_router_type(path["type"], app)
+    check_authorization(request["headers"].get("authorization"), uaid.hex, app.conf.bear_hash_key)
+    user: User | None = await app.db.get_user(uaid.hex)
+    if user is None:
+        raise InvalidRequest("UAID not found", status_code=410, errno=103)
+    return {"uaid": uaid, "user": user}
+
+
+def load_router_data(content: Any, path: JSONDict, app: Any) -> JSONDict:
+    """Check the members of a registration's body, and let the router complete them.
+
+    :param content: the decoded body
+    :raises marshmallow.ValidationError: field errors
+    :raises InvalidRequest: what the router says
+    """
+    router_data = load_body(TOKEN_SCHEMAS[path["type"]], content)
+    try:
+        app.routers[path["type"]].register("", router_data=router_data, app_id=path["app_id"])
+    except RouterException as exc:
+        raise InvalidRequest(
+            str(exc), status_code=exc.status_code, errno=exc.errno, headers=exc.headers
+        ) from exc
+    return router_data
+
+
+# --------------------------------------------------------------------------------------- requests
+
+
+class NewRegistrationSchema(RequestSchema):
+    """``POST .../registration``."""
+
+    async def process(self, request: JSONDict, app: Any) -> JSONDict:
+        """Return ``router_type`` and ``router_data``."""
+        path = request["path_kwargs"]
+        router_type = path["type"]
+        content = parse_body(request["body"]) if router_type in TOKEN_SCHEMAS else None
+        check_router_type(router_type, app)
+        return {
+            "router_type": router_type,
+            "router_data": load_router_data(content, path, app),
+        }
+
+
+class TokenUpdateSchema(RequestSchema):
+    """``PUT`` and ``POST .../registration/{uaid}``."""
+
+    async def process(self, request: JSONDict, app: Any) -> JSONDict:
+        """Return ``uaid``, ``user``, ``router_type`` and ``router_data``."""
+        path = request["path_kwargs"]
+        router_type = path["type"]
+        content = parse_body(request["body"]) if router_type in TOKEN_SCHEMAS else None
+        return {
+            **await authorized_user(request, app),
+            "router_type": router_type,
+            "router_data": load_router_data(content, path, app),
+        }
+
+
+class UaidSchema(RequestSchema):
+    """``GET`` and ``DELETE .../registration/{uaid}``."""
+
+    async def process(self, request: JSONDict, app: Any) -> JSONDict:
+        """Return ``uaid`` and ``user``."""
+        return await authorized_user(request, app)
+
+
+class NewChidSchema(RequestSchema):
+    """``POST .../registration/{uaid}/subscription``."""
+
+    async def process(self, request: JSONDict, app: Any) -> JSONDict:
+        """Return ``uaid``, ``user``, ``chid`` (UUID; a new one if none is given) and
+        ``app_server_key``."""
+        content = parse_body(request["body"])
+        known = await authorized_user(request, app)
+        data = load_body(SUB_INFO_SCHEMA, content)
+        return {**known, "chid": chosen_chid(data), "app_server_key": data.get("key")}
+
+
+class UnregisterChidSchema(RequestSchema):
+    """``DELETE .../registration/{uaid}/subscription/{chid}``."""
+
+    async def process(self, request: JSONDict, app: Any) -> JSONDict:
+        """Return ``uaid``, ``user`` and ``chid`` (UUID)."""
+        chid = path_uuid(request["path_kwargs"]["chid"])
+        return {**await authorized_user(request, app), "chid": chid}

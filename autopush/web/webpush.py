@@ -1,0 +1,351 @@
+"""``POST /wpush``: take a message from an application server (http-endpoint.md 5, RFC 8030 5).
+
+Order of checks: token, user and channel, ``TTL`` and ``Topic``, encryption headers, size, VAPID.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from cryptography.fernet import InvalidToken
+from marshmallow import ValidationError
+
+from autopush import endpoint_token, vapid
+from autopush.exceptions import (
+    InvalidRequest,
+    InvalidTokenException,
+    RouterException,
+    VapidAuthException,
+)
+from autopush.logging import enabled
+from autopush.notification import WebPushNotification
+from autopush.router.interface import RouterResponse
+from autopush.utils import base64url_encode, ms_time
+from autopush.web.base import (
+    BaseWebHandler,
+    RequestSchema,
+    ThreadedValidate,
+    loggable_record,
+    threaded_validate,
+    uaid_hash,
+    was_stored,
+)
+from autopush.web.schemas_webpush import (
+    load_basic_headers,
+    load_crypto_headers,
+)
+
+if TYPE_CHECKING:
+    from autopush.db.interface import User
+    from autopush.endpoint_token import EndpointToken
+    from autopush.httpparser import Headers
+    from autopush.types import JSONDict
+
+VALID_ROUTER_TYPES = frozenset({"simplepush", "webpush", "gcm", "fcm", "apns", "adm"})
+
+MAX_LOGGED_CLAIMS = 10
+"""VAPID claims have names of the sender's choice; more than a handful are not logged."""
+
+
+# ------------------------------------------------------------------------------------- validation
+
+
+class WebPushRequestSchema(RequestSchema):
+    """Everything a message must satisfy before it is routed (http-endpoint.md 5.1)."""
+
+    async def process(self, request: JSONDict, app: Any) -> JSONDict:
+        """Return ``subscription``, ``notification`` and, if the sender identified itself, ``jwt``.
+
+        ``subscription`` has ``uaid`` and ``chid`` (UUIDs), ``public_key`` and ``user_data``, the
+        user's record. ``jwt`` has ``jwt_crypto_key`` and ``jwt_data``, the claims.
+        """
+        conf = app.conf
+        headers, body = request["headers"], request["body"]
+        token = open_token(app, headers, **request["path_kwargs"])
+        uaid, chid = UUID(hex=token.uaid), UUID(hex=token.chid)
+        user = await find_user(app, token.uaid, str(chid))
+        request["router_type"] = user["router_type"]
+        message_headers = check_headers_and_size(headers, body, conf.max_data)
+        result: JSONDict = {
+            "subscription": {
+                "uaid": uaid,
+                "chid": chid,
+                "public_key": token.public_key,
+                "user_data": user,
+            }
+        }
+        if token.auth:
+            result["jwt"] = authenticate_sender(app, token)
+            request["vapid"] = True
+        result["notification"] = WebPushNotification.from_webpush_request_schema(
+            {"subscription": result["subscription"], "headers": message_headers, "body": body},
+            conf.fernet,
+            conf._notification_legacy,
+        )
+        return result
+
+
+def open_token(app: Any, headers: Headers, token: str, api_ver: str | None = None) -> EndpointToken:
+    """Open the token in the URL and check the headers that go with it (section 5.2).
+
+    :raises InvalidRequest: 404, errno 102; 401, errno 109
+    """
+    authorization = headers.get("authorization")
+    try:
+        opened = endpoint_token.parse_endpoint(
+            app.conf.fernet, token, api_ver, headers.get("crypto-key"), authorization
+        )
+    except (InvalidToken, InvalidTokenException) as exc:
+        raise InvalidRequest("invalid token", status_code=404, errno=102) from exc
+    except VapidAuthException as exc:
+        raise InvalidRequest(
+            f"missing authorization header: {exc}", status_code=401, errno=109
+        ) from exc
+    if opened.auth and app.metrics.active:
+        app.metrics.increment(
+            "notification.auth",
+            tags=[f"vapid:{opened.auth['version']}", f"scheme:{opened.auth['scheme']}"],
+        )
+    return opened
+
+
+def check_headers_and_size(headers: Headers, body: bytes, max_data: int) -> JSONDict:
+    """Check what the message itself is like (sections 5.4 to 5.6).
+
+    Field errors are kept until the size is known to be right.
+
+    :returns: ``ttl``, ``topic`` and the headers that tell how the body is encrypted
+    :raises InvalidRequest: errno 104, 110, 113, 114
+    :raises marshmallow.ValidationError: field errors, under ``headers``
+    """
+    errors: JSONDict = {}
+    result: JSONDict = {}
+    try:
+        result["ttl"], result["topic"] = load_basic_headers(
+            headers.get("ttl"), headers.get("topic")
+        )
+    except ValidationError as exc:
+        errors.update(exc.normalized_messages())
+    if body:
+        try:
+            result.update(load_crypto_headers(headers))
+        except ValidationError as exc:
+            errors.update(exc.normalized_messages())
+        if len(body) > max_data:
+            raise InvalidRequest(
+                f"Data payload must be smaller than {max_data}", status_code=413, errno=104
+            )
+    if errors:
+        raise ValidationError({"headers": errors})
+    return result
+
+
+def authenticate_sender(app: Any, token: EndpointToken) -> JSONDict:
+    """Check the sender's VAPID token (section 6).
+
+    :raises InvalidRequest: 401, errno 109
+    """
+    auth = token.auth
+    assert auth is not None
+    claims = vapid.authenticate(auth, token.public_key, app.conf.endpoint_url, time.time())
+    app.metrics.increment(f"updates.vapid.draft{auth['version']:02}")
+    return {"jwt_crypto_key": token.public_key, "jwt_data": claims}
+
+
+# ------------------------------------------------------------------------------ the user's record
+
+
+async def find_user(app: Any, uaid: str, chid: str) -> User:
+    """Return the record of the user a message is for (section 5.3).
+
+    :param uaid: 32 hex digits
+    :param chid: dashed UUID
+    :raises InvalidRequest: 410; an unusable record is dropped
+    """
+    user, subscribed = await app.db.get_subscription(uaid, chid)
+    if user is None:
+        raise InvalidRequest("UAID not found", status_code=410, errno=103)
+    router_type = user.get("router_type")
+    if router_type not in VALID_ROUTER_TYPES:
+        raise await drop_user(app, uaid, user, 102)
+    if router_type not in ("webpush", "simplepush"):
+        await check_bridge_user(app, uaid, user)
+        return user
+    check_critical_failure(user)
+    user["router_type"] = "webpush"
+    month = user.get("current_month")
+    if not month:
+        raise await drop_user(app, uaid, user, 102)
+    if not app.db.months.accepts(month):
+        raise await drop_user(app, uaid, user, 103)
+    if not subscribed:
+        if enabled("debug"):
+            ThreadedValidate.log.debug("Unknown subscription: {channel_id}", channel_id=chid)
+        raise no_such_subscription()
+    return user
+
+
+async def check_bridge_user(app: Any, uaid: str, user: User) -> None:
+    """Mark a record no bridge can use, once (Q36).
+
+    :raises InvalidRequest: 410, errno 105
+    """
+    data = user.get("router_data") or {}
+    if user["router_type"] == "gcm":
+        usable = "senderID" in (data.get("creds") or {})
+    else:
+        usable = user["router_type"] != "fcm" or "app_id" in data
+    if not usable and not user.get("critical_failure"):
+        user["critical_failure"] = "Missing SenderID"
+        user.setdefault("connected_at", ms_time())
+        names = ("router_type", "connected_at", "critical_failure")
+        await app.db.register_user({"uaid": uaid, **{name: user[name] for name in names}})
+    check_critical_failure(user)
+
+
+def check_critical_failure(user: User) -> None:
+    """:raises InvalidRequest: 410, errno 105: the record is marked as beyond repair."""
+    if user.get("critical_failure"):
+        raise InvalidRequest(
+            f"Critical Failure: {user['critical_failure']}", status_code=410, errno=105
+        )
+
+
+def no_such_subscription() -> InvalidRequest:
+    """Return the answer for a channel nobody listens to."""
+    return InvalidRequest("No such subscription", status_code=410, errno=106)
+
+
+async def drop_user(app: Any, uaid: str, user: User, code: int) -> InvalidRequest:
+    """Delete an unusable record.
+
+    :param code: why: 102 or 103 (storage.md 11)
+    :returns: the answer for the sender
+    """
+    key_hash = app.conf.key_hash
+    if enabled("debug"):
+        ThreadedValidate.log.debug(
+            "Dropping User",
+            code=code,
+            uaid_hash=uaid_hash(key_hash, uaid),
+            uaid_record=loggable_record(key_hash, user),
+        )
+    app.metrics.increment("updates.drop_user", tags=[f"errno:{code}"])
+    await app.db.drop_user(uaid)
+    return no_such_subscription()
+
+
+# ---------------------------------------------------------------------------------------- handler
+
+
+class WebPushHandler(BaseWebHandler):
+    """Handler of the push resources."""
+
+    cors_methods = "POST"
+    cors_request_headers = (
+        "content-encoding",
+        "encryption",
+        "crypto-key",
+        "ttl",
+        "encryption-key",
+        "content-type",
+        "authorization",
+        "topic",
+    )
+    cors_response_headers = ("location", "www-authenticate")
+
+    _handling_message = True
+    _message: tuple[User, WebPushNotification, JSONDict | None] | None = None
+
+    @threaded_validate(WebPushRequestSchema)
+    async def post(
+        self,
+        subscription: JSONDict,
+        notification: WebPushNotification,
+        jwt: JSONDict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Route a message that passed all checks.
+
+        :param subscription: as :meth:`WebPushRequestSchema.process` returns it, as are the others
+        """
+        user = subscription["user_data"]
+        self._message = (user, notification, jwt)
+        router_type = user["router_type"]
+        router = self.routers[router_type]
+        if notification.headers and self.metrics.active:
+            encoding = notification.headers["encoding"]
+            self.metrics.increment(f"updates.notification.encoding.{encoding}")
+        start_time = time.time()
+        try:
+            response = router.route_notification(notification, user)
+            if not isinstance(response, RouterResponse):
+                response = await response
+        except RouterException as exc:
+            await self._router_fail_err(exc, router_type, jwt, notification.uaid.hex)
+            return
+        self._timings["route_time"] = time.time() - start_time
+        await self._router_completed(response, user, router_type, jwt)
+
+    async def _router_completed(
+        self, response: RouterResponse, uaid_data: User, router_type: str, vapid: Any
+    ) -> None:
+        """Do to the user's record what the router wants, then answer (section 5.8)."""
+        uaid = uaid_data["uaid"]
+        router_data = response.router_data
+        if router_data is not None and not router_data:
+            if enabled("debug"):
+                self.log.debug(
+                    "Dropping User",
+                    code=100,
+                    uaid_hash=self._uaid_hash(uaid),
+                    uaid_record=loggable_record(self.conf.key_hash, uaid_data),
+                    client_info=self._client_info,
+                )
+            await self.db.drop_user(uaid)
+            self._router_response(response, router_type, vapid)
+            return
+        if router_data is not None:
+            uaid_data["router_data"] = router_data
+            uaid_data["connected_at"] = ms_time()
+            await self.db.register_user(uaid_data)
+        if enabled("debug"):
+            self._log_success(response)
+        self.metrics.timing("notification.request_time", time.time() - self._start_time)
+        self._router_response(response, router_type, vapid)
+
+    def _log_success(self, response: RouterResponse) -> None:
+        if was_stored(response):
+            self.log.debug("Router miss, message stored.", client_info=self._client_info)
+        elif 200 in (response.status_code, response.logged_status):
+            self.log.debug("Successful delivery", client_info=self._client_info)
+
+    @property
+    def _client_info(self) -> JSONDict:
+        """Fields of the request and, from the end of validation on, of the message."""
+        info = super()._client_info
+        if self._message is not None and "message_id" not in info:
+            info.update(self._message_info(*self._message))
+        return info
+
+    def _message_info(
+        self, user: User, notification: WebPushNotification, jwt: JSONDict | None
+    ) -> JSONDict:
+        info = {
+            "message_id": notification.message_id,
+            "uaid_hash": self._uaid_hash(notification.uaid.hex),
+            "channel_id": notification.channel_id.hex,
+            "router_key": user["router_type"],
+            "message_size": notification.data_length,
+            "message_ttl": notification.ttl,
+            "version": notification.version,
+            "encoding": (notification.headers or {}).get("encoding", ""),
+        }
+        if jwt:
+            # Encoded once more than needed, as ever. Claims are redacted by the log.
+            info["jwt_crypto_key"] = base64url_encode(jwt["jwt_crypto_key"])
+            for name in list(jwt["jwt_data"])[:MAX_LOGGED_CLAIMS]:
+                info[f"jwt_{name}"] = jwt["jwt_data"][name]
+        return info

@@ -1,0 +1,58 @@
+"""Packaging. Installed and tried on CPython 3.11, 3.12 and 3.13 (Linux, x86-64).
+
+``pip install .`` gets everything but cyclone, whose metadata pins Twisted and pyOpenSSL releases of
+2019 although it runs on current ones; add it with ``pip install --no-deps cyclone==1.3``.
+requirements.txt is the complete lock: ``pip install --no-deps -r requirements.txt`` (that is what
+``make install`` does).
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "autopush/__init__.py").read_text("utf-8"), re.MULTILINE
+)[1]
+
+setup(
+    name="autopush",
+    version=VERSION,
+    description="Web Push service",
+    long_description="\n\n".join(
+        (HERE / name).read_text("utf-8") for name in ("README.md", "CHANGELOG.md")
+    ),
+    long_description_content_type="text/markdown",
+    license="MPL-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["autopush", "autopush.*", "automock", "automock.*"]),
+    package_data={"autopush": ["db/schema/*.sql"]},
+    install_requires=[
+        "attrs>=26.1",
+        "autobahn==26.10.2",  # the trimmed protocol relies on this release's private attributes
+        "ConfigArgParse>=1.9",
+        "cryptography>=50",
+        "httptools>=0.9",
+        "marshmallow>=4.4,<5",
+        "orjson>=3.13",
+        "pyOpenSSL>=26.4",
+        "service-identity>=26.1",
+        "Twisted>=26.10",
+        "ua-parser>=1.0.2",
+    ],
+    entry_points={
+        "console_scripts": [
+            "autokey = autopush.scripts.autokey:main",
+            "autopush_standalone = autopush.__main__:main",
+        ],
+    },
+    classifiers=[
+        "Framework :: Twisted",
+        "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+)
