@@ -11,3 +11,6 @@ MAX_EXPIRY = 2_592_000
 
 MAX_TTL = 5_184_000
 """Seconds (60 days): larger TTL headers are reduced to this (http-endpoint.md 5.4)."""
+
+RECORD_VERSION = 1
+"""``record_version`` of new router records; an older user gets a new UAID (storage.md 2)."""

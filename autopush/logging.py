@@ -266,7 +266,8 @@ class PushLogger:
         find_host_name(no_aws)
         logger = cls(logger_name, log_level, log_format, log_output)
         logger.start()
-        system.addSystemEventTrigger("before", "shutdown", logger.stop)
+        # After, not before: what goes wrong while connections are saved must be seen.
+        system.addSystemEventTrigger("after", "shutdown", logger.stop)
         return logger
 
 

@@ -20,7 +20,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from autopush import __version__, constants
+from autopush import __version__, constants, useragent
 from autopush.config import WILDCARD_HOSTS, AutopushConfig
 from autopush.db import store_from_dsn
 from autopush.exceptions import InvalidConfig
@@ -61,6 +61,8 @@ from autopush.websocket import PushServerFactory
 
 reactor: Any = _reactor
 
+log = Logger()
+
 PROG = "autopush_standalone"
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
@@ -82,7 +84,6 @@ class AutopushMultiService(MultiService):
     :param resource: DynamoDB resource to use instead of an own one (tests)
     """
 
-    log = Logger(namespace="autopush.main")
     shared_config_files: ClassVar[tuple[str, ...]] = (
         "/etc/autopush_shared.ini",
         "configs/autopush_shared.ini",
@@ -172,6 +173,7 @@ class AutopushMultiService(MultiService):
         """Open the store, then everything else."""
         await self.db.setup()
         if self._stopping is None:
+            useragent.preload()
             self.startService()
             freeze_garbage()
 
@@ -183,9 +185,11 @@ class AutopushMultiService(MultiService):
 
     def report_start_error(self, failure: Failure) -> None:
         """Say why the start failed."""
-        self.log.failure(
-            "Can't start: {error}", failure=failure, error=start_error_text(failure.value)
-        )
+        text = start_error_text(failure.value)
+        if is_expected(failure.value):
+            log.critical("{error}", error=text)
+        else:
+            log.failure("{error}", failure=failure, error=text)
 
     def _shutdown(self) -> Deferred[None]:
         second_signal_exits()
@@ -253,7 +257,7 @@ class AutopushMultiService(MultiService):
             app.warn(ns)
             app.setup()
         except EXPECTED as exc:
-            cls.log.critical("{error}", error=start_error_text(exc))
+            log.critical("{error}", error=start_error_text(exc))
             return 1
         return app.run()
 
@@ -276,10 +280,10 @@ def setup_logging(ns: Namespace, logger_name: str, human: bool) -> None:
         raise InvalidConfig(f"Invalid log_level: {level!r}, must be one of {', '.join(LOG_LEVELS)}")
 
 
-def warn_of_random_key(app: AutopushMultiService, ns: Namespace) -> None:
+def warn_of_random_key(ns: Namespace) -> None:
     """Endpoints made with a random key end with the process (configuration.md C1)."""
     if not any(ns.crypto_key or ()):
-        app.log.warn("No crypto_key: endpoint URLs made by this process end with it")
+        log.warn("No crypto_key: endpoint URLs made by this process end with it")
 
 
 async def drain_node(node: Node, factory: PushServerFactory) -> None:
@@ -303,7 +307,7 @@ class EndpointApplication(AutopushMultiService):
 
     def __init__(self, conf: AutopushConfig, resource: Any = None) -> None:
         super().__init__(conf, resource)
-        self.routers = routers_from_config(conf, self.db, self.agent)
+        self.routers = routers_from_config(conf, self.db, self.agent, metrics=self.metrics)
         self.endpoint_factory = EndpointHTTPFactory(
             conf, self.db, self.routers, metrics=self.metrics, clock=reactor
         )
@@ -320,9 +324,9 @@ class EndpointApplication(AutopushMultiService):
         self.add_proxy_protocol(self.endpoint_factory, ssl_cf)
 
     def warn(self, ns: Namespace) -> None:
-        warn_of_random_key(self, ns)
+        warn_of_random_key(ns)
         if not self.conf.bear_hash_key:
-            self.log.warn("No auth_key: anybody who knows a UAID may change its registration")
+            log.warn("No auth_key: anybody who knows a UAID may change its registration")
 
     @classmethod
     def from_argparse(cls, ns: Any, resource: Any = None) -> EndpointApplication:
@@ -370,7 +374,7 @@ class ConnectionApplication(AutopushMultiService):
         self.add_maybe_ssl(self.conf.port, factory, factory.ssl_cf())
 
     def warn(self, ns: Namespace) -> None:
-        warn_of_random_key(self, ns)
+        warn_of_random_key(ns)
 
     def drain(self) -> Deferred[Any]:
         return gatherResults(
@@ -477,7 +481,7 @@ class StandaloneApplication(AutopushMultiService):
 
     def report_start_error(self, failure: Failure) -> None:
         if not is_expected(failure.value):
-            self.log.failure("Unexpected error", failure=failure)
+            log.failure("Unexpected error", failure=failure)
         say_error(PROG, failure.value)
 
     def drain(self) -> Deferred[Any]:

@@ -267,7 +267,7 @@ def authenticate(auth: JSONDict, public_key: str | None, endpoint_url: str, now:
 def check_claims(claims: JSONDict, endpoint_url: str, now: float) -> None:
     """Check for whom and how long a token is valid (http-endpoint.md 6.4).
 
-    :param endpoint_url: the origin messages are sent to; a slash after it is tolerated
+    :param endpoint_url: the origin messages are sent to
     :param now: Unix seconds
     :raises InvalidRequest: 401, errno 109
     """
@@ -275,8 +275,7 @@ def check_claims(claims: JSONDict, endpoint_url: str, now: float) -> None:
         raise unauthorized(MALFORMED)
     if "aud" not in claims:
         raise unauthorized("Invalid bearer token: No Audience specified")
-    audience = claims["aud"]
-    if audience != endpoint_url and audience != endpoint_url + "/":
+    if claims["aud"] != endpoint_url:
         raise unauthorized("Invalid bearer token: Invalid Audience Specified")
     if "exp" not in claims:
         raise unauthorized("Invalid bearer token: No expiration")

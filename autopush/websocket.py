@@ -31,11 +31,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush.constants import RECORD_VERSION as USER_RECORD_VERSION
 from autopush.nodeapi import NotificationHandler, RouterHandler
 from autopush.session import Node, Session
 from autopush.session.acks import NACK_CODES
 from autopush.session.errors import MORE_INFO as DEFAULT_WS_ERR
-from autopush.session.records import RECORD_VERSION as USER_RECORD_VERSION
 from autopush.session.stats import base_tags
 from autopush.slimhandshake import REASON_TEXTS, normalize_head
 from autopush.slimsocket import OPEN, bind_options, server_protocol

@@ -30,8 +30,10 @@ _POINTER = "(SELECT pointer FROM channel_rows WHERE uaid = {uaid})"
 
 _PASSED = (
     f"SELECT max(ifnull({_POINTER.format(uaid='?1')}, 0),"
-    f" ifnull(CAST(substr({_LAST_KEY.format(uaid='?1')}, 4) AS INTEGER), 0))"
+    " ifnull((SELECT max(CAST(substr(sortkey, 4) AS INTEGER)) FROM messages"
+    f" WHERE uaid = ?1 AND sortkey >= '{TIMESTAMPED}' AND sortkey < '{AFTER_TIMESTAMPED}'), 0))"
 )
+"""The latest timestamp that is stored or read, as a number."""
 
 FETCH = (
     "SELECT id, sortkey, updateid, data, headers, ttl, timestamp, expiry FROM messages"

@@ -59,3 +59,9 @@ class UserAgent:
 def user_agent(header: str | None) -> UserAgent:
     """The shared object of a header."""
     return UserAgent(header)
+
+
+@lru_cache(maxsize=CACHED)
+def shared_host(host: str) -> str:
+    """One object for equal texts: all sessions of a node name the same few hosts."""
+    return host

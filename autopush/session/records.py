@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from autopush.constants import RECORD_VERSION
 from autopush.db.interface import Months, User
 from autopush.db.lastconnect import generate_last_connect, has_connected_this_month
-
-RECORD_VERSION = 1
 
 BRIDGES = frozenset({"adm", "apns", "fcm", "gcm"})
 """Router types of users that are reached by other ways; their records are not ours to drop."""

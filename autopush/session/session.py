@@ -20,7 +20,6 @@ its own module, and what they share is the attributes of :class:`Session` (webso
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -115,7 +114,7 @@ class Session:
         self.connected_at = connected_at
         node.latest = max(node.latest, connected_at)
         self.agent = agent.user_agent(user_agent)
-        self.host = sys.intern(host)
+        self.host = agent.shared_host(host)
         self.state = UNIDENTIFIED
         self.uaid: str | None = None
         self.month = ""

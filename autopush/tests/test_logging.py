@@ -470,7 +470,7 @@ class TestSetup:
         line = json.loads(capsys.readouterr().out)
         assert line["Logger"] == f"Autopush-{__version__}"
         assert line["Hostname"] == "fqdn.example"
-        assert self.triggers == [("before", "shutdown", logger.stop)]
+        assert self.triggers == [("after", "shutdown", logger.stop)]
 
     def test_host_name_is_the_instance_id_on_ec2(self, log, capsys):
         PushLogger.setup_logging("Autopush")

@@ -38,7 +38,7 @@ class Node:
         while True:
             with contextlib.suppress(httpx.TransportError):
                 return httpx.get(url)
-            assert self.process.poll() is None, self.process.stdout.read()
+            assert self.process.poll() is None, self.process.communicate()[0]
             assert time.monotonic() < end
             time.sleep(0.05)
 
@@ -133,3 +133,4 @@ def test_port_in_use_ends_the_start(start, tmp_path):
     output = second.process.communicate(timeout=30)[0]
     assert second.process.returncode == 1
     assert "Address already in use" in output
+    assert "Traceback" not in output

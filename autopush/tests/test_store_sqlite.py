@@ -20,9 +20,15 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from autopush.constants import MAX_EXPIRY
-from autopush.db import SqliteStore, StoreUnusable, sqlite_path, store_from_dsn
+from autopush.db import (
+    SqliteStore,
+    StoreUnusable,
+    sqlite_path,
+    sqlite_schema,
+    sqlite_writer,
+    store_from_dsn,
+)
 from autopush.db import sqlite as sqlite_module
-from autopush.db import sqlite_schema, sqlite_writer
 from autopush.db.rows import dump_json, load_json
 from autopush.db.sqlite_errors import store_error
 from autopush.exceptions import InvalidConfig, StoreBusy, StoreError

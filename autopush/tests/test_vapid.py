@@ -335,8 +335,11 @@ class TestCheckClaims:
     def test_valid_claims_pass(self):
         check_claims(claims(), ORIGIN, NOW)
 
-    def test_trailing_slash_of_the_audience_is_tolerated(self):
-        check_claims(claims(aud=ORIGIN + "/"), ORIGIN, NOW)
+    def test_audience_is_compared_as_text(self):
+        assert (
+            refusal(check_claims, claims(aud=ORIGIN + "/"), ORIGIN, NOW)
+            == "Invalid bearer token: Invalid Audience Specified"
+        )
 
     @pytest.mark.parametrize("content", [None, [], "x", 5])
     def test_claims_must_be_an_object(self, content):

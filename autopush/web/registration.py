@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from autopush.constants import RECORD_VERSION
 from autopush.db.lastconnect import generate_last_connect
 from autopush.exceptions import InvalidRequest
 from autopush.logging import enabled
@@ -112,8 +113,11 @@ class NewRegistrationHandler(BaseRegistrationHandler):
         self, uaid: UUID, chid: UUID, router_type: str, router_data: JSONDict
     ) -> None:
         month = self.db.months.current
-        # Without a month the first message would drop the user (Q14).
-        more = {"current_month": month} if router_type == "webpush" else {}
+        more: JSONDict = {}
+        if router_type == "webpush":
+            # Without a month the first message would drop the user (Q14), without a version the
+            # first hello would reset it (websocket.md 7).
+            more = {"current_month": month, "record_version": RECORD_VERSION}
         await self._register_user(uaid, router_type, router_data, **more)
         await self.db.add_channel(month, uaid.hex, str(chid))
 

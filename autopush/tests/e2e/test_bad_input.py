@@ -205,17 +205,21 @@ async def test_commands_whose_answers_nobody_reads(server: Server) -> None:
 async def test_a_hundred_thousand_acks_in_one_message(make_server: Callable[..., Server]) -> None:
     server = make_server("--max_message_size", str(32 << 20))
     await asyncio.to_thread(server.start)
-    # The decoded message is what it is; what counts is that it doesn't stay.
-    async with unharmed(server, 160 << 20):
-        async with await UserAgent.open(server.ws_url) as agent:
-            subscription = await agent.register()
-            updates = [
-                {"channelID": subscription.channel, "version": f"gAAAAAB{number}", "code": 100}
-                for number in range(100_000)
-            ]
-            for _ in range(3):
-                await agent.send({"messageType": "ack", "updates": updates})
-                await agent.round_trip()
+    async with await UserAgent.open(server.ws_url) as agent:
+        subscription = await agent.register()
+        updates = [
+            {"channelID": subscription.channel, "version": f"gAAAAAB{number}", "code": 100}
+            for number in range(100_000)
+        ]
+
+        async def ack() -> None:
+            await agent.send({"messageType": "ack", "updates": updates})
+            await agent.round_trip()
+
+        await ack()  # what one such message takes while it is handled is what it is
+        async with unharmed(server, 32 << 20):
+            for _ in range(5):
+                await ack()
 
 
 async def test_a_hundred_thousand_short_acks_within_the_default_limit(server: Server) -> None:
@@ -358,30 +362,29 @@ BAD = b"\xff\xfe\x80"
 
 
 async def test_headers_that_are_not_utf8(server: Server) -> None:
-    async with unharmed(server):
-        async with await UserAgent.open(server.ws_url) as agent:
-            subscription = await agent.register()
-            path = subscription.endpoint.removeprefix(server.endpoint_url).encode()
-            good = {
-                b"TTL": b"60",
-                b"Content-Encoding": b"aesgcm",
-                b"Encryption": b"salt=S3Y5cEV0Y0pWcGZFRFFrSA",
-                b"Crypto-Key": b"dh=BDHk5ldLLsdHqTlkZbbQCSLRW0dBTBBbyM6z8Jk9e5Q",
-                b"Content-Length": b"3",
-            }
-            headers = (
-                *good, b"Topic", b"Authorization", b"Encryption-Key", b"Host", b"User-Agent",
-                b"X-Forwarded-For", b"X-Other", b"If-None-Match",
-            )
-            for name in headers:
-                for value in (BAD, b"vapid t=" + BAD + b",k=x", b"salt=" + BAD, b"dh=" + BAD):
-                    fields = b"".join(b"%s: %s\r\n" % one for one in {**good, name: value}.items())
-                    request = b"POST " + path + b" HTTP/1.1\r\n" + fields + b"\r\nabc"
-                    status = await status_of(server, request)
-                    assert status is not None and status < 500, (name, value)
-                    if name not in (b"Host", b"User-Agent", b"X-Forwarded-For", b"X-Other",
-                                    b"If-None-Match", b"Encryption-Key", b"Crypto-Key"):
-                        assert 400 <= status, (name, value)
+    async with unharmed(server), await UserAgent.open(server.ws_url) as agent:
+        subscription = await agent.register()
+        path = subscription.endpoint.removeprefix(server.endpoint_url).encode()
+        good = {
+            b"TTL": b"60",
+            b"Content-Encoding": b"aesgcm",
+            b"Encryption": b"salt=S3Y5cEV0Y0pWcGZFRFFrSA",
+            b"Crypto-Key": b"dh=BDHk5ldLLsdHqTlkZbbQCSLRW0dBTBBbyM6z8Jk9e5Q",
+            b"Content-Length": b"3",
+        }
+        headers = (
+            *good, b"Topic", b"Authorization", b"Encryption-Key", b"Host", b"User-Agent",
+            b"X-Forwarded-For", b"X-Other", b"If-None-Match",
+        )
+        for name in headers:
+            for value in (BAD, b"vapid t=" + BAD + b",k=x", b"salt=" + BAD, b"dh=" + BAD):
+                fields = b"".join(b"%s: %s\r\n" % one for one in {**good, name: value}.items())
+                request = b"POST " + path + b" HTTP/1.1\r\n" + fields + b"\r\nabc"
+                status = await status_of(server, request)
+                assert status is not None and status < 500, (name, value)
+                if name not in (b"Host", b"User-Agent", b"X-Forwarded-For", b"X-Other",
+                                b"If-None-Match", b"Encryption-Key", b"Crypto-Key"):
+                    assert status >= 400, (name, value)
 
 
 async def test_paths_that_are_not_utf8(server: Server) -> None:

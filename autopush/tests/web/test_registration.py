@@ -96,6 +96,7 @@ class TestNew:
             "router_data": {"token": "t"},
             "expiry": 0,
             "current_month": endpoint.month,
+            "record_version": 1,
         }
         channels = endpoint.store.channels[endpoint.month, body["uaid"]]
         assert channels.chids == {str(UUID(body["channelID"]))}
