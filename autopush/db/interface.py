@@ -193,4 +193,3 @@ class Store(ABC):
     def move_month(self, uaid: str, old: str, new: str) -> Deferred[None]:
         """Carry a drained user over: channels (merged), late messages, then the record's
         ``current_month`` and ``last_connect``, which are only written to an existing record."""
-

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -116,7 +115,7 @@ class SqliteStore(Store):
         self._key_hash = key_hash
         self._now = now
         self._reader: sqlite3.Connection | None = None
-        self._sweep_timer: IDelayedCall | None = None
+        self._sweep_timer: Any = None  # IDelayedCall
         self._writer = sqlite_writer.GroupWriter(
             reactor, lambda: sqlite_schema.open_writer(self.path), commit_delay
         )
@@ -287,9 +286,7 @@ class SqliteStore(Store):
     def clear_node(self, uaid: str, node_id: str, connected_at: int) -> Deferred[bool]:
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
         key = self._key(uaid)
-        return self._writer.call(
-            lambda c: sqlite_records.clear_node(c, key, node_id, connected_at)
-        )
+        return self._writer.call(lambda c: sqlite_records.clear_node(c, key, node_id, connected_at))
 
     # ---- channels
 
@@ -407,9 +404,7 @@ class SqliteStore(Store):
     def set_pointer(self, month: str, uaid: str, timestamp: int) -> Deferred[None]:
         """Remember that everything up to ``timestamp`` was read. Never moves backwards."""
         key, times = self._key(uaid), self._times()
-        return self._writer.call(
-            lambda c: sqlite_records.set_pointer(c, key, timestamp, *times)
-        )
+        return self._writer.call(lambda c: sqlite_records.set_pointer(c, key, timestamp, *times))
 
     def move_month(self, uaid: str, old: str, new: str) -> Deferred[None]:
         """Note the month in the record; there is only one table, so nothing moves."""

@@ -120,11 +120,15 @@ class WriteBatch:
         if waiting is None or match is None:
             self.deletes.append(op)
             return None
-        key = match.columns[1]
-        if match.timestamp is not None:
-            out = [match]
-        else:
-            out = [put for put in waiting if put.columns[1] == key]
+        _uaid, sort_key, update_id = match.columns[:3]
+        # Also what came before it and is the same message (timestamped) or was replaced (topic).
+        out = [
+            put
+            for put in waiting
+            if put.columns[1] == sort_key
+            and (match.timestamp is None or put.columns[2] == update_id)
+        ]
+        if match.timestamp is None:
             op.update_id = None
             op.is_known = True
             self.deletes.append(op)

@@ -57,9 +57,7 @@ def may_register(old: User, new: User) -> bool:
     if old.get("router_type") not in (None, new["router_type"]):
         return False
     connected_at = old.get("connected_at")
-    return (
-        old.get("node_id") is None or connected_at is None or connected_at < new["connected_at"]
-    )
+    return old.get("node_id") is None or connected_at is None or connected_at < new["connected_at"]
 
 
 def drop(connection: sqlite3.Connection, uaid: str) -> bool:
@@ -72,9 +70,7 @@ def drop_bare(connection: sqlite3.Connection, uaid: str) -> None:
     connection.execute("DELETE FROM users WHERE uaid = ? AND record = ?", (uaid, _BARE))
 
 
-def clear_node(
-    connection: sqlite3.Connection, uaid: str, node_id: str, connected_at: int
-) -> bool:
+def clear_node(connection: sqlite3.Connection, uaid: str, node_id: str, connected_at: int) -> bool:
     """Remove ``node_id`` if both are still these; whether it was done."""
     record = _read(connection, uaid)
     if not record or record.get("node_id") != node_id or record.get("connected_at") != connected_at:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -105,6 +104,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 class GroupWriter:
     """See the module. All methods are for the reactor thread.
 
+    :param reactor: IReactorTime and IReactorFromThreads
     :param open_connection: called in the writer thread
     :param commit_delay: seconds
     """
@@ -115,8 +115,7 @@ class GroupWriter:
         open_connection: Callable[[], sqlite3.Connection],
         commit_delay: float = COMMIT_DELAY,
     ) -> None:
-        self._reactor: IReactorFromThreads = reactor
-        self._clock: IReactorTime = reactor
+        self._reactor = reactor
         self._open_connection = open_connection
         self._commit_delay = commit_delay
         self._lock = threading.Lock()
@@ -214,7 +213,7 @@ class GroupWriter:
         """Answer in the next turn of the loop: the caller is amid something else now."""
         self._taken_out.append(op)
         if len(self._taken_out) == 1:
-            self._clock.callLater(0, self._fire_taken_out)
+            self._reactor.callLater(0, self._fire_taken_out)
 
     def _fire_taken_out(self) -> None:
         ops, self._taken_out = self._taken_out, []

@@ -303,7 +303,8 @@ class MemoryStore(Store):
     @operation
     def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Batch:
         row = self._channels(month, uaid)
-        messages, clean = [], False
+        messages: list[WebPushNotification] = []
+        clean = False
         while not clean:
             rows = self._range(month, uaid, "", TOPICS_END, limit - 1)
             messages, clean = self._read(month, uaid, rows)
@@ -312,12 +313,15 @@ class MemoryStore(Store):
     @operation
     def fetch_since(self, month: str, uaid: str, timestamp: int | None, limit: int = 10) -> Batch:
         above = f"{TIMESTAMPED}{timestamp}:z" if timestamp else TOPICS_AND_LOW_LEGACY_END
-        messages, clean = [], False
+        messages: list[WebPushNotification] = []
+        clean = False
         while not clean:
             rows = self._range(month, uaid, above, "\U0010ffff", limit)
             messages, clean = self._read(month, uaid, rows)
         stamps = [key_timestamp(row.sort_key) for row in rows]
-        return Batch(next((stamp for stamp in reversed(stamps) if stamp is not None), None), messages)
+        return Batch(
+            next((stamp for stamp in reversed(stamps) if stamp is not None), None), messages
+        )
 
     @operation
     def set_pointer(self, month: str, uaid: str, timestamp: int) -> None:

@@ -32,7 +32,7 @@ def raw_row(sort_key: str, columns: dict[str, Any]) -> MessageRow:
     return MessageRow(sort_key, **values)
 
 
-class TestMemoryStore(StoreContract, TestCase):
+class TestMemoryStore(StoreContract, TestCase):  # type: ignore[misc]
     def make_store(self) -> Deferred[Store]:
         return succeed(MemoryStore(now=lambda: self.time))
 
@@ -47,7 +47,7 @@ class TestMemoryStore(StoreContract, TestCase):
         return len(self.store.messages[self.month, UAID])
 
 
-class TestSqliteStore(StoreContract, TestCase):
+class TestSqliteStore(StoreContract, TestCase):  # type: ignore[misc]
     key_hash = ""
 
     async def make_store(self) -> Store:

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import twisted.internet.reactor
 from twisted.internet.defer import Deferred, gatherResults
 
 from autopush.db.sqlite import SqliteStore
@@ -52,7 +53,7 @@ async def register(store: SqliteStore, name: str) -> None:
             print(connected_at, flush=True)
 
 
-def acknowledged(_none: None, version: str) -> None:
+def acknowledged(_none: None, version: str | None) -> None:
     print("+", version, flush=True)
 
 
@@ -79,7 +80,7 @@ ROLES: dict[str, Callable[[SqliteStore, str], Coroutine[Any, Any, None]]] = {
 
 
 def main(role: str, path: str, name: str) -> None:
-    from twisted.internet import reactor
+    reactor: Any = twisted.internet.reactor
 
     async def work() -> None:
         store = SqliteStore(path, reactor)
@@ -91,8 +92,8 @@ def main(role: str, path: str, name: str) -> None:
 
     done = Deferred.fromCoroutine(work())
     done.addErrback(lambda failure: failure.printTraceback(sys.stderr))
-    done.addBoth(lambda _none: reactor.stop())  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
+    done.addBoth(lambda _result: reactor.stop())
+    reactor.run()
 
 
 class TestProcesses(unittest.TestCase):

@@ -1,0 +1,140 @@
+"""A real Firefox without a window, driven over WebDriver BiDi (https://w3c.github.io/webdriver-bidi/)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+PROGRAM = shutil.which("firefox") or shutil.which("firefox-esr")
+
+LISTENING = re.compile(rb"WebDriver BiDi listening on (ws://\S+)")
+
+PREFERENCES = {
+    # Else the remote agent switches push off, among much else.
+    "remote.prefs.recommended": False,
+    "dom.push.connection.enabled": True,
+    "dom.push.testing.allowInsecureServerURL": True,
+    "dom.push.testing.ignorePermission": True,
+    "dom.push.loglevel": "all",
+    "dom.push.retryBaseInterval": 500,
+    "permissions.default.desktop-notification": 1,
+    "browser.dom.window.dump.enabled": True,
+    "devtools.console.stdout.chrome": True,
+    # Nothing but the test talks to the network.
+    "app.update.enabled": False,
+    "app.normandy.enabled": False,
+    "browser.safebrowsing.downloads.remote.enabled": False,
+    "browser.safebrowsing.malware.enabled": False,
+    "browser.safebrowsing.phishing.enabled": False,
+    "browser.shell.checkDefaultBrowser": False,
+    "browser.newtabpage.enabled": False,
+    "datareporting.policy.dataSubmissionEnabled": False,
+    "extensions.update.enabled": False,
+    "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False,
+    "services.settings.server": "data:,none",
+    "toolkit.telemetry.server": "",
+}
+
+
+class Firefox:
+    """One browser with a profile of its own; ``async with`` starts and ends it.
+
+    :param profile: an empty directory, or the one of an earlier run
+    :param preferences: set on top of :data:`PREFERENCES`
+    """
+
+    def __init__(self, profile: Path, **preferences: Any) -> None:
+        self.profile = profile
+        self.preferences = preferences
+        self.log: list[str] = []
+        self._ids = itertools.count(1)
+        self._context = ""
+        self._process: asyncio.subprocess.Process
+        self._reader: asyncio.Task[None]
+        self._bidi: ClientConnection
+
+    async def __aenter__(self) -> Firefox:
+        assert PROGRAM is not None
+        lines = [
+            f"user_pref({json.dumps(name)}, {json.dumps(value)});"
+            for name, value in {**PREFERENCES, **self.preferences}.items()
+        ]
+        (self.profile / "user.js").write_text("\n".join(lines))
+        self._process = await asyncio.create_subprocess_exec(
+            PROGRAM,
+            "--headless",
+            "--no-remote",
+            "--remote-debugging-port=0",
+            "--profile",
+            str(self.profile),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={"HOME": str(self.profile), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+            limit=1 << 20,
+        )
+        url = await self._address()
+        self._reader = asyncio.create_task(self._read())
+        self._bidi = await connect(url + "/session", max_size=None)
+        await self.command("session.new", capabilities={})
+        tree = await self.command("browsingContext.getTree")
+        self._context = tree["contexts"][0]["context"]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._bidi.close()
+        if self._process.returncode is None:
+            self._process.terminate()
+        await self._process.wait()
+        await self._reader
+
+    async def _address(self) -> str:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self.log.append(line.decode("utf-8", "replace"))
+            found = LISTENING.search(line)
+            if found:
+                return found.group(1).decode()
+        raise AssertionError("Firefox ended:\n" + "".join(self.log))
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self.log.append(line.decode("utf-8", "replace"))
+
+    async def command(self, method: str, **params: Any) -> Any:
+        """Run a BiDi command; its result."""
+        number = next(self._ids)
+        await self._bidi.send(json.dumps({"id": number, "method": method, "params": params}))
+        while True:
+            answer = json.loads(await self._bidi.recv())
+            if answer.get("id") == number:
+                if "result" not in answer:
+                    raise AssertionError(f"{method}: {answer}")
+                return answer["result"]
+
+    async def open(self, url: str) -> None:
+        """Show a page."""
+        await self.command(
+            "browsingContext.navigate", context=self._context, url=url, wait="complete"
+        )
+
+    async def run(self, expression: str) -> Any:
+        """Evaluate JavaScript in the page, awaiting a promise; the value must fit in JSON."""
+        result = await self.command(
+            "script.evaluate",
+            expression=f"(async () => JSON.stringify(await ({expression})))()",
+            target={"context": self._context},
+            awaitPromise=True,
+        )
+        if result["type"] != "success":
+            raise AssertionError(result["exceptionDetails"]["text"])
+        value = result["result"].get("value")
+        return None if value is None else json.loads(value)
