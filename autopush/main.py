@@ -287,9 +287,9 @@ def warn_of_random_key(ns: Namespace) -> None:
 
 
 async def drain_node(node: Node, factory: PushServerFactory) -> None:
-    """Save what is un-acknowledged while closing all WebSockets, then wait for their ends."""
-    await node.shutdown(CLOSE_SPREAD)
-    await factory.shutdown()
+    """Close all WebSockets, saving what is un-acknowledged, and wait for their ends."""
+    await factory.shutdown(CLOSE_SPREAD)
+    await node.shutdown()
 
 
 class EndpointApplication(AutopushMultiService):

@@ -73,13 +73,14 @@ class WriteBatch:
     message out (:meth:`delete`), so none meets a put that came before it.
     """
 
-    __slots__ = ("_waiting", "announced", "calls", "deletes", "error", "puts")
+    __slots__ = ("_places", "_waiting", "announced", "calls", "deletes", "error", "puts")
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.deletes: list[Delete] = []
         self.puts: dict[Put, None] = {}
         self._waiting: dict[str, list[Put]] = {}
+        self._places: set[tuple[str, int]] = set()
         self.announced = False
         """Whether the writer thread knows that there is something to do."""
         self.error: StoreError | None = None
@@ -103,17 +104,18 @@ class WriteBatch:
     def put(self, op: Put) -> None:
         """Add a message to store."""
         self.puts[op] = None
-        waiting = self._waiting.setdefault(op.columns[0], [])
-        op.careful = op.timestamp is not None and any(
-            other.timestamp == op.timestamp for other in waiting
-        )
-        waiting.append(op)
+        uaid = op.columns[0]
+        self._waiting.setdefault(uaid, []).append(op)
+        if op.timestamp is not None:
+            place = (uaid, op.timestamp)
+            op.careful = place in self._places
+            self._places.add(place)
 
     def delete(self, op: Delete) -> list[Put] | None:
         """Add a message to delete, or take it out if it is among those to store.
 
-        :returns: the puts taken out. If it is the delete is part of the batch nevertheless if
-            older rows of the same topic may be stored. None: nothing was taken out
+        :returns: the puts taken out, None if there are none. After taking out puts of a topic
+            the delete still is part of the batch, for the stored row they would have replaced
         """
         waiting = self._waiting.get(op.uaid)
         match = _last_match(waiting, op) if waiting else None

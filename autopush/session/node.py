@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 MOVING_MONTH = State.MOVING_MONTH
 
-CLOSING_CHUNK = 500
-"""Connections closed in one reactor turn at the end."""
-
 
 class Delivery(enum.Enum):
     """What became of a notification, or of a request to look for stored ones."""
@@ -137,29 +134,22 @@ class Node:
         session.close()
         return True
 
-    def shutdown(self, spread: float = 0.0) -> Deferred[None]:
-        """End every session: close it and save what was not acknowledged.
+    def shutdown(self) -> Deferred[None]:
+        """End every session that is left: close it and save what was not acknowledged.
 
-        :param spread: seconds over which the connections are closed, so that the user agents
-            don't all connect elsewhere in the same moment
-        :returns: fires when everything is saved.
+        :returns: fires when everything is saved, also of sessions that ended before.
         """
         self.stopping = True
-        return Deferred.fromCoroutine(self._shut_down(spread))
+        return Deferred.fromCoroutine(self._shut_down())
 
     def idle(self) -> Deferred[None]:
         """Fires when no background work is left."""
         return self.background.idle()
 
-    async def _shut_down(self, spread: float) -> None:
-        sessions = list(self.clients.values())
-        chunks = [sessions[i : i + CLOSING_CHUNK] for i in range(0, len(sessions), CLOSING_CHUNK)]
-        for number, chunk in enumerate(chunks):
-            if number:
-                await self.background.pause(spread / len(chunks))
-            for session in chunk:
-                session.close()
-                session.closed()
+    async def _shut_down(self) -> None:
+        for session in list(self.clients.values()):
+            session.close()
+            session.closed()
         while self.saving:
             await next(iter(self.saving)).closed()
         self.background.stop()

@@ -22,7 +22,7 @@ MONTH = "message_2026_11"
 PUTS = st.tuples(
     st.just("put"), st.sampled_from([CHID, CHID2]), st.integers(0, 5) | st.sampled_from("ab")
 )
-DELETES = st.tuples(st.just("delete"), st.integers(0, 30), st.booleans())
+DELETES = st.tuples(st.just("delete"), st.integers(0, 30))
 POINTERS = st.tuples(st.just("pointer"), st.integers(0, 8))
 WRITES = st.lists(st.lists(PUTS | PUTS | DELETES | POINTERS, max_size=12), max_size=4)
 
@@ -52,9 +52,8 @@ class Database:
         assert self.batch.error is None
         self.batch = WriteBatch()
 
-    def versions(self, above: str = "") -> set[str]:
-        rows = self.connection.execute("SELECT updateid FROM messages WHERE sortkey > ?", (above,))
-        return {row[0] for row in rows}
+    def versions(self) -> set[str]:
+        return {row[0] for row in self.connection.execute("SELECT updateid FROM messages")}
 
 
 def message_for(number: int, chid: str, kind: Any) -> WebPushNotification:
@@ -109,7 +108,7 @@ def test_no_reader_ever_misses_a_message(batches):
         ).fetchall()
         seen += [row[0] for row in rows]
         if rows:
+            # The pointer is not stored yet: the reader is ahead of what the store knows.
             passed = key_timestamp(rows[-1][1]) or 0
-            database.pointer(passed)
     assert sorted(seen) == sorted(f"v{n}" for n in range(number))
     database.connection.close()

@@ -56,7 +56,7 @@ HANDSHAKE = {
 }
 
 JWT_VARIANTS: dict[str, Callable[[VapidSender, JSON], str]] = {
-    "claims list": lambda sender, claims: sign_jwt([1, 2], sender.private),  # type: ignore[arg-type]
+    "claims list": lambda sender, claims: sign_jwt([1, 2], sender.private),
     "empty signature": lambda sender, claims: (
         sign_jwt(claims, sender.private).rpartition(".")[0] + "."
     ),
@@ -128,7 +128,7 @@ class Run:
                     step = {"do": step["do"], "expect": {**step["expect"], **deviation.expect}}
                 answer = await self._do(step["do"])
                 if "expect" in step:
-                    self._check(step, answer, f"step {number} {list(step['do'])[0]}")
+                    self._check(step, answer, f"step {number} {next(iter(step['do']))}")
         finally:
             await self.client.aclose()
             for agent in self.agents.values():
@@ -148,7 +148,10 @@ class Run:
         return MAKERS[label](self)
 
     def _make_jwt(self) -> str:
-        claims = {"aud": self.environment.server.endpoint_url, "sub": "mailto:ops@example.com"}
+        claims: JSON = {
+            "aud": self.environment.server.endpoint_url,
+            "sub": "mailto:ops@example.com",
+        }
         claims |= {"exp": int(time.time()) + 3600, **self.claims}
         title = re.match(r"JWT: ([^;]+);", self.case["title"])
         if title is None:
@@ -422,9 +425,7 @@ def _now(function: Callable[[Run], Any]) -> Callable[[Run], Awaitable[Any]]:
 OBSERVERS: dict[str, Callable[[Run], Awaitable[Any]]] = {
     "statuses": _now(lambda run: sorted(set(run.statuses))),
     "order": _now(lambda run: [b64decode(frame["data"]).decode() for frame in run.frames]),
-    "the offered uaid was taken": _now(
-        lambda run: run.labels.values["uaid"] == run.offered_uaid
-    ),
+    "the offered uaid was taken": _now(lambda run: run.labels.values["uaid"] == run.offered_uaid),
     "the new uaid is 32 lower case hex digits": _now(
         lambda run: re.fullmatch("[0-9a-f]{32}", run.labels.values["uaid"]) is not None
     ),

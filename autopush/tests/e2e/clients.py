@@ -181,7 +181,12 @@ class UserAgent:
 
     @classmethod
     async def open(
-        cls, url: str, uaid: str | None = None, hello: bool = True, unix: str | None = None, **kw: Any
+        cls,
+        url: str,
+        uaid: str | None = None,
+        hello: bool = True,
+        unix: str | None = None,
+        **kw: Any,
     ) -> UserAgent:
         """Connect and, unless told otherwise, say hello.
 

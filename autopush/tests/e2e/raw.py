@@ -56,7 +56,9 @@ def handshake(host: str = "localhost", **headers: str) -> bytes:
     return f"GET / HTTP/1.1\r\n{head}\r\n".encode()
 
 
-def frame_head(length: int, opcode: int = TEXT, first: int | None = None, mask: bool = True) -> bytes:
+def frame_head(
+    length: int, opcode: int = TEXT, first: int | None = None, mask: bool = True
+) -> bytes:
     """The head of a client's frame whose mask is zero (so that the payload stays as it is)."""
     first = 0x80 | opcode if first is None else first
     bit = 0x80 if mask else 0

@@ -373,8 +373,15 @@ async def test_headers_that_are_not_utf8(server: Server) -> None:
             b"Content-Length": b"3",
         }
         headers = (
-            *good, b"Topic", b"Authorization", b"Encryption-Key", b"Host", b"User-Agent",
-            b"X-Forwarded-For", b"X-Other", b"If-None-Match",
+            *good,
+            b"Topic",
+            b"Authorization",
+            b"Encryption-Key",
+            b"Host",
+            b"User-Agent",
+            b"X-Forwarded-For",
+            b"X-Other",
+            b"If-None-Match",
         )
         for name in headers:
             for value in (BAD, b"vapid t=" + BAD + b",k=x", b"salt=" + BAD, b"dh=" + BAD):
@@ -382,8 +389,15 @@ async def test_headers_that_are_not_utf8(server: Server) -> None:
                 request = b"POST " + path + b" HTTP/1.1\r\n" + fields + b"\r\nabc"
                 status = await status_of(server, request)
                 assert status is not None and status < 500, (name, value)
-                if name not in (b"Host", b"User-Agent", b"X-Forwarded-For", b"X-Other",
-                                b"If-None-Match", b"Encryption-Key", b"Crypto-Key"):
+                if name not in (
+                    b"Host",
+                    b"User-Agent",
+                    b"X-Forwarded-For",
+                    b"X-Other",
+                    b"If-None-Match",
+                    b"Encryption-Key",
+                    b"Crypto-Key",
+                ):
                     assert status >= 400, (name, value)
 
 
@@ -413,8 +427,17 @@ async def test_registration_that_is_not_utf8(server: Server) -> None:
 
 async def test_handshakes_that_are_not_utf8(server: Server) -> None:
     bad = BAD.decode("latin-1")
-    for name in ("User-Agent", "Origin", "Sec-WebSocket-Protocol", "Sec-WebSocket-Key", "Host",
-                 "Sec-WebSocket-Version", "Sec-WebSocket-Extensions", "Connection", "X-Other"):
+    for name in (
+        "User-Agent",
+        "Origin",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Key",
+        "Host",
+        "Sec-WebSocket-Version",
+        "Sec-WebSocket-Extensions",
+        "Connection",
+        "X-Other",
+    ):
         request = handshake(**{name.replace("-", "_"): bad}).decode().encode("latin-1")
         status = await status_of(server, request)
         assert status in (101, 400, 404, 426), name

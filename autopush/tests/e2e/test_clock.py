@@ -14,7 +14,7 @@ from autopush.tests.e2e.harness import TREE, Server
 HOUR = 3600
 DAY = 86_400
 
-SHIFT = '''
+SHIFT = """
 import os, time
 
 _path = os.environ["CLOCK_SHIFT_FILE"]
@@ -26,7 +26,7 @@ def _shift():
 
 time.time = lambda: _time() + _shift()
 time.time_ns = lambda: _time_ns() + _shift() * 1_000_000_000
-'''
+"""
 """Run by the server's interpreter before anything else: its wall clock, but not its monotonic one,
 is off by what a file says. That is what a step of the system's clock looks like to a process."""
 
@@ -167,3 +167,20 @@ async def test_step_forth_expires_what_is_due(server: Server, clock: Clock) -> N
     async with await UserAgent.open(server.ws_url, agent.uaid) as again:
         assert subscription.decrypt(await again.receive("notification")) == b"long"
         await again.nothing()
+
+
+async def test_timeouts_go_on_after_a_step_back(
+    make_server: Callable[..., Server], clock: Clock
+) -> None:
+    server = await asyncio.to_thread(make_server("--hello_timeout", "1", env=clock.env).start)
+    clock.step(-HOUR)
+    silent = await UserAgent.open(server.ws_url, hello=False)
+    assert await silent.closed() is None
+
+
+async def test_step_forth_is_no_time_out(make_server: Callable[..., Server], clock: Clock) -> None:
+    server = await asyncio.to_thread(make_server("--hello_timeout", "600", env=clock.env).start)
+    async with await UserAgent.open(server.ws_url, hello=False) as patient:
+        clock.step(HOUR)
+        await patient.nothing(2)
+        await patient.hello()

@@ -158,7 +158,9 @@ async def _fill(server: Server, slow: RawAgent, subscription: Subscription) -> l
 async def test_browser_that_does_not_read(make_server: Callable[..., Server]) -> None:
     """Back-pressure: its messages wait in storage instead of our memory, and come when it reads;
     others are not held up (websocket.md 12, quirks Q1 and Q2)."""
-    server = make_server("--msg_limit", "1000", "--max_direct_unacked", "10000", router=True).start()
+    server = make_server(
+        "--msg_limit", "1000", "--max_direct_unacked", "10000", router=True
+    ).start()
     slow = await RawAgent.open(server)
     subscription = await slow.register()
     other = await UserAgent.open(server.ws_url)

@@ -68,9 +68,10 @@ async def test_separate_ports(make_server: MakeServer) -> None:
 
 async def test_internal_api_is_off_by_default(make_server: MakeServer) -> None:
     server = await asyncio.to_thread(make_server().start)
-    async with await UserAgent.open(server.ws_url) as agent, httpx.AsyncClient(
-        trust_env=False
-    ) as client:
+    async with (
+        await UserAgent.open(server.ws_url) as agent,
+        httpx.AsyncClient(trust_env=False) as client,
+    ):
         for path in ("push", "notif"):
             answer = await client.put(f"{server.endpoint_url}/{path}/{agent.uaid}", content=b"{}")
             assert answer.status_code == 404
@@ -87,7 +88,8 @@ async def test_unix_socket(make_server: MakeServer, tmp_path: Path) -> None:
             subscription = await agent.register()
             assert subscription.endpoint.startswith("http://push.example/wpush/v1/")
             answer = await client.post(
-                subscription.endpoint, content=b"x" * 100,
+                subscription.endpoint,
+                content=b"x" * 100,
                 headers={"TTL": "60", "Content-Encoding": "aes128gcm"},
             )
             assert answer.status_code == 201
@@ -130,11 +132,14 @@ def test_tls_port_refuses_plain_http(make_server: MakeServer, certificate: tuple
     server = make_server(tls=certificate).start()
     with pytest.raises(requests.RequestException):
         requests.get(f"http://127.0.0.1:{server.port}/status", timeout=10)
-    assert httpx.get(
-        f"{server.endpoint_url}/status",
-        verify=ssl.create_default_context(cafile=certificate[1]),
-        trust_env=False,
-    ).status_code == 200
+    assert (
+        httpx.get(
+            f"{server.endpoint_url}/status",
+            verify=ssl.create_default_context(cafile=certificate[1]),
+            trust_env=False,
+        ).status_code
+        == 200
+    )
 
 
 async def test_public_url(make_server: MakeServer) -> None:

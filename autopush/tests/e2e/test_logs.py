@@ -14,9 +14,7 @@ from autopush.tests.e2e.harness import Server
 
 
 @pytest.mark.parametrize("form", ["json", "human"])
-async def test_secrets_never_reach_the_log(
-    make_server: Callable[..., Server], form: str
-) -> None:
+async def test_secrets_never_reach_the_log(make_server: Callable[..., Server], form: str) -> None:
     options = ["--debug", "--human_logs" if form == "human" else "--no_human_logs"]
     server = await asyncio.to_thread(make_server(*options, router=True).start)
     sender = VapidSender()
@@ -80,7 +78,9 @@ async def test_json_lines(make_server: Callable[..., Server]) -> None:
     for line in server.lines:
         if line.startswith("{"):
             entry = json.loads(line)
-            assert {"Timestamp", "Type", "Logger", "Hostname", "Severity", "EnvVersion"} <= set(entry)
+            assert {"Timestamp", "Type", "Logger", "Hostname", "Severity", "EnvVersion"} <= set(
+                entry
+            )
             events[entry["Fields"]["message"]] = entry["Fields"]
     session = events["Session"]
     assert (session["registers"], session["direct_acked"]) == (1, 1)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from pywebpush import WebPushException
 
-from autopush.tests.e2e.clients import Subscription, UserAgent, VapidSender, send
+from autopush.tests.e2e.clients import JSON, Subscription, UserAgent, VapidSender, send
 from autopush.tests.e2e.harness import Server
 
 ENCODINGS = ("aesgcm128", "aesgcm", "aes128gcm")
@@ -33,9 +33,7 @@ async def test_message_decrypts_at_the_other_side(
         headers = sender.rfc8292.sign({"aud": server.endpoint_url, "sub": "mailto:a@example.com"})
     vapid = sender.rfc8292 if version == "v2" else None
 
-    answer = await send(
-        subscription, TEXT, encoding=encoding, vapid=vapid, headers=headers, ttl=60
-    )
+    answer = await send(subscription, TEXT, encoding=encoding, vapid=vapid, headers=headers, ttl=60)
 
     assert (answer.status_code, answer.content, answer.headers["TTL"]) == (201, b"", "60")
     if delivery == "stored":
@@ -211,9 +209,10 @@ async def test_direct_message_without_ack_comes_again(server: Server) -> None:
 
 
 async def test_direct_message_is_not_sent_again_by_a_storage_check(server: Server) -> None:
-    async with await UserAgent.open(server.ws_url) as agent, httpx.AsyncClient(
-        trust_env=False
-    ) as client:
+    async with (
+        await UserAgent.open(server.ws_url) as agent,
+        httpx.AsyncClient(trust_env=False) as client,
+    ):
         subscription = await agent.register()
         for topic in ({}, {"Topic": "t"}):
             await send(subscription, b"x", headers=topic)
@@ -258,7 +257,7 @@ async def test_unknown_browser_gets_a_new_uaid(server: Server) -> None:
 
 async def test_firefox_hello(server: Server) -> None:
     """What Firefox sends today (websocket.md 23.6)."""
-    options = {"subprotocols": ["push-notification"], "origin": server.ws_url}
+    options: JSON = {"subprotocols": ["push-notification"], "origin": server.ws_url}
     async with await UserAgent.open(server.ws_url, hello=False, **options) as agent:
         assert agent.ws.subprotocol is None
         reply = await agent.hello(broadcasts={"remote-settings/monitor_changes": '"1"'})

@@ -79,18 +79,6 @@ def test_shutdown_waits_for_sessions_that_ended_before(rig):
     assert done.called
 
 
-def test_shutdown_spreads_the_closes(rig, monkeypatch):
-    monkeypatch.setattr("autopush.session.node.CLOSING_CHUNK", 2)
-    for _ in range(5):
-        rig.hello()
-    done = rig.node.shutdown(spread=3.0)
-    assert len(rig.node.clients) == 3
-    rig.clock.advance(1)
-    assert len(rig.node.clients) == 1 and not done.called
-    rig.clock.advance(1)
-    assert done.called and rig.node.clients == {}
-
-
 def test_shutdown_ends_retries(rig):
     rig.store.fail("drop_user", StoreBusy())
     dropped = rig.node.background.persist(rig.store.drop_user, UAID)

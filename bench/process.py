@@ -1,0 +1,109 @@
+"""The server as a process: start it, and read what it costs off /proc."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+TREE = Path(__file__).resolve().parents[1]
+START_WITHIN = 60
+
+
+class ServerProcess:
+    """``python -m autopush`` on a free port with a data directory of its own.
+
+    :param python: interpreter
+    :param options: further options of the command
+    :param core: CPU to keep it on
+    :param profile: file for a cProfile of its whole life
+    """
+
+    def __init__(
+        self, python: str, options: list[str], core: int | None, profile: str | None
+    ) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="autopush-bench-"))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address: tuple[str, int] = probe.getsockname()
+        before = ["-m", "cProfile", "-o", os.path.abspath(profile)] if profile else []
+        self.command = [
+            *(python, *before, "-m", "autopush", "--data_dir", str(self.home / "data")),
+            *("--port", str(self.address[1]), "--msg_limit", "1000000", *options),
+        ]
+        self._log = (self.home / "log").open("wb")
+        self._popen = subprocess.Popen(
+            self.command,
+            cwd=self.home,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(TREE), "HOME": str(self.home)},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        self.process = psutil.Process(self._popen.pid)
+        self._wait()
+        if core is not None:
+            self.process.cpu_affinity([core])
+
+    def _wait(self) -> None:
+        end = time.monotonic() + START_WITHIN
+        while b"autopush is ready" not in (log := (self.home / "log").read_bytes()):
+            if self._popen.poll() is not None or time.monotonic() > end:
+                sys.exit(f"the server did not start:\n{log.decode()}")
+            time.sleep(0.05)
+
+    @property
+    def url(self) -> str:
+        """Origin of the HTTP API."""
+        return "http://{}:{}".format(*self.address)
+
+    def cpu(self) -> float:
+        """Seconds of CPU it has used, all threads. From the scheduler, in ns, where Linux says so
+        (``cpu_times`` counts in ticks of 10 ms)."""
+        total = 0
+        try:
+            for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+                total += int((task / "schedstat").read_text().split()[0])
+        except OSError:
+            times = self.process.cpu_times()
+            return float(times.user + times.system)
+        return total / 1e9
+
+    def settle(self) -> None:
+        """Wait until it is idle."""
+        last, quiet = self.cpu(), 0
+        while quiet < 3:
+            time.sleep(0.1)
+            now = self.cpu()
+            quiet = quiet + 1 if now - last < 0.005 else 0
+            last = now
+
+    def memory(self) -> tuple[int, int]:
+        """RSS and PSS, bytes."""
+        full = self.process.memory_full_info()
+        return full.rss, full.pss
+
+    def connections_gone(self, descriptors: int) -> None:
+        """Wait until no more than so many descriptors are open."""
+        end = time.monotonic() + START_WITHIN
+        while self.process.num_fds() > descriptors:
+            if time.monotonic() > end:
+                sys.exit("the server keeps closed connections")
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        """Stop it and remove its files."""
+        self._popen.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(60)
+        self._popen.kill()
+        self._log.close()
+        shutil.rmtree(self.home, ignore_errors=True)
