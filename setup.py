@@ -43,8 +43,12 @@ setup(
     ],
     entry_points={
         "console_scripts": [
+            "autoendpoint = autopush.__main__:endpoint",
             "autokey = autopush.scripts.autokey:main",
+            "autopush = autopush.__main__:connection",
             "autopush_standalone = autopush.__main__:main",
+            "drop_users = autopush.scripts.drop_user:drop_users",
+            "endpoint_diagnostic = autopush.diagnostic_cli:run_endpoint_diagnostic_cli",
         ],
     },
     classifiers=[

@@ -1,4 +1,4 @@
-"""``python -m autopush``: the standalone service."""
+"""The three servers' console entries; ``python -m autopush`` is the standalone service."""
 
 from __future__ import annotations
 
@@ -12,12 +12,27 @@ MISSING_CYCLONE = (
 
 
 def main() -> int | str | None:
-    """Run the service; the result is for :func:`sys.exit`."""
+    """Run the standalone service; the result is for :func:`sys.exit`."""
+    return _run("StandaloneApplication")
+
+
+def connection() -> int | str | None:
+    """Run a connection node; as :func:`main`."""
+    return _run("ConnectionApplication")
+
+
+def endpoint() -> int | str | None:
+    """Run an endpoint node; as :func:`main`."""
+    return _run("EndpointApplication")
+
+
+def _run(application: str) -> int | str | None:
     if find_spec("cyclone") is None:
         return MISSING_CYCLONE
-    from autopush.main import StandaloneApplication
+    import autopush.main
 
-    return StandaloneApplication.main()
+    status: int | None = getattr(autopush.main, application).main()
+    return status
 
 
 if __name__ == "__main__":

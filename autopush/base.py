@@ -24,7 +24,10 @@ import sys
 import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.log import FileLogObserver
@@ -147,12 +150,9 @@ class BaseHandler(cyclone.web.RequestHandler):
         known = self.conf.client_certs
         if known is None:
             return True
-        transport = self.request.connection.transport  # type: ignore[union-attr]
-        get_certificate = getattr(transport, "getPeerCertificate", None)
-        certificate = get_certificate() if get_certificate is not None else None
-        if certificate is not None:
-            digest = certificate.digest("sha256").decode("ascii")
-            common_name = certificate.get_subject().CN
+        shown = peer_certificate(self.request.connection.transport)  # type: ignore[union-attr]
+        if shown is not None:
+            digest, common_name = shown
             name = known.get(digest)
             if name is not None:
                 self._client_info.update(
@@ -442,6 +442,27 @@ class PageNotFoundHandler(BaseHandler):
             super().write_error(code, **kwargs)
             return
         self.finish("<html><title>404: Not Found</title><body>404: Not Found</body></html>")
+
+
+def peer_certificate(transport: Any) -> tuple[str, str | None] | None:
+    """The TLS client's certificate: SHA-256 fingerprint (upper case, colons) and common name.
+
+    :returns: None if there is no TLS, or the client showed none
+    """
+    if not ISSLTransport.providedBy(transport):
+        return None
+    try:
+        certificate = transport.getHandle().get_peer_certificate(as_cryptography=True)
+    except ValueError:  # OpenSSL is less strict about what it takes
+        return "unreadable", None
+    if certificate is None:
+        return None
+    try:
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:
+        names = []
+    common_name = str(names[0].value) if names else None
+    return certificate.fingerprint(SHA256()).hex(":").upper(), common_name
 
 
 def as_deferred(result: Any) -> Deferred[Any]:

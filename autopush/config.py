@@ -48,7 +48,7 @@ class SSLConfig:
         """Build the context factory, or None if TLS is off.
 
         :param kwargs: passed on (``require_peer_certs``)
-        :raises OpenSSL.SSL.Error, OSError: a file is missing or unusable
+        :raises TLSFileError: a file is missing or unusable
         """
         if not self.key:
             return None
@@ -347,11 +347,17 @@ def router_conf_from_options(ns: Any) -> JSONDict:
     """
     conf: JSONDict = {}
     if getattr(ns, "apns_creds", None):
-        conf["apns"] = _json_object(ns.apns_creds, "Invalid JSON specified for APNS config options")
+        error = "Invalid JSON specified for APNS config options"
+        conf["apns"] = _json_object(ns.apns_creds, error)
+        if not all(isinstance(channel, dict) for channel in conf["apns"].values()):
+            raise InvalidConfig(error)
     if getattr(ns, "senderid_list", None):
-        senders = _json_object(ns.senderid_list, "Invalid JSON specified for senderid_list")
+        error = "Invalid JSON specified for senderid_list"
+        senders = _json_object(ns.senderid_list, error)
         if not senders:
             raise InvalidConfig("No GCM SenderIDs specified or found.")
+        if not all(isinstance(sender, dict) for sender in senders.values()):
+            raise InvalidConfig(error)
         conf["gcm"] = {
             "ttl": ns.gcm_ttl,
             "dryrun": ns.gcm_dryrun,
@@ -369,6 +375,8 @@ def router_conf_from_options(ns: Any) -> JSONDict:
             "collapsekey": ns.fcm_collapsekey,
             "creds": ns.fcm_creds,
         }
+        if getattr(ns, "fcm_endpoint", None):
+            conf["fcm"]["endpoint"] = ns.fcm_endpoint
     if getattr(ns, "adm_creds", None):
         conf["adm"] = ns.adm_creds
     return conf
@@ -395,7 +403,10 @@ def check_router_conf(conf: JSONDict) -> None:
         if conf["fcm"]["version"] not in (0, 1):
             raise InvalidConfig("Invalid fcm_version: must be 0 (legacy) or 1 (HTTP v1)")
     if "adm" in conf:
-        conf["adm"] = _json_object(conf["adm"], "Invalid JSON specified for ADM config options")
+        error = "Invalid JSON specified for ADM config options"
+        conf["adm"] = _json_object(conf["adm"], error)
+        if not all(isinstance(profile, dict) for profile in conf["adm"].values()):
+            raise InvalidConfig(error)
 
 
 def client_certs_from_options(ns: Any) -> dict[str, str] | None:

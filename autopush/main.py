@@ -15,11 +15,12 @@ from typing import Any, ClassVar
 from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+import autopush.logging
 from autopush import __version__, constants, useragent
 from autopush.config import WILDCARD_HOSTS, AutopushConfig
 from autopush.db import store_from_dsn
@@ -31,22 +32,24 @@ from autopush.http import (
     MemUsageHTTPFactory,
     WebSocketHTTPFactory,
 )
+from autopush.lifecycle import Lifecycle
 from autopush.logging import PushLogger
 from autopush.main_argparse import parse_connection, parse_endpoint, parse_standalone
 from autopush.metrics import from_config as metrics_from_config
 from autopush.metrics import periodic_reporter
 from autopush.nodeclient import NodeClient
 from autopush.process import (
+    BACKLOG,
     UNIX,
     Listener,
     bind,
     freeze_garbage,
-    raise_file_limit,
     second_signal_exits,
     surviving,
     within,
 )
 from autopush.router import routers_from_config
+from autopush.router.interface import IRouter
 from autopush.session import Node
 from autopush.ssl import monkey_patch_ssl_wrap_socket, undo_monkey_patch_ssl_wrap_socket
 from autopush.standalone import (
@@ -69,6 +72,9 @@ LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
 REPORT_INTERVAL = 15
 """Seconds between reports of the periodic metrics."""
+
+ROTATE_INTERVAL = 60
+"""Seconds between two looks at the calendar (storage.md 8.3)."""
 
 STOP_WITHIN = 4.0
 """Seconds an orderly shutdown may take; what is not done by then is left undone."""
@@ -97,10 +103,12 @@ class AutopushMultiService(MultiService):
         super().__init__()
         self.conf = conf
         self.metrics = metrics_from_config(conf)
-        self.db = store_from_dsn(conf, reactor)
+        self.db = store_from_dsn(conf, reactor, resource)
         self.agent = NodeClient(reactor, conf.connect_timeout, constants.DEFAULT_ROUTER_TIMEOUT)
         self.http_factories: list[Any] = []
+        self.routers: dict[str, IRouter] = {}
         self.exit_status: int | None = None
+        self.lifecycle = Lifecycle(reactor, reopen_logs)
         self._stopping: Deferred[None] | None = None
 
     # ---- to be extended
@@ -118,6 +126,11 @@ class AutopushMultiService(MultiService):
         if not self.conf.no_sslcontext_cache:
             monkey_patch_ssl_wrap_socket()
         self.add_timer(REPORT_INTERVAL, periodic_reporter, self.metrics)
+        if rotate_tables:
+            self.add_timer(ROTATE_INTERVAL, self.db.rotate)
+        watchdog = self.lifecycle.watchdog(self.db.alive)
+        if watchdog is not None:
+            watchdog.setServiceParent(self)
 
     # ---- building blocks
 
@@ -125,6 +138,7 @@ class AutopushMultiService(MultiService):
         """Add a listener at ``conf.host`` for an HTTP application."""
         listener = Listener(lambda: bind(reactor, self.conf.host, port or 0, factory, ssl_cf))
         listener.setServiceParent(self)
+        self.lifecycle.add_tls(ssl_cf)
         if factory not in self.http_factories:
             self.http_factories.append(factory)
         return listener
@@ -148,8 +162,13 @@ class AutopushMultiService(MultiService):
         if self.conf.proxy_protocol_port:
             interface = "" if self.conf.host.startswith(UNIX) else self.conf.host
             endpoint = HAProxyServerEndpoint(
-                reactor, self.conf.proxy_protocol_port, ssl_cf, interface=interface
+                reactor,
+                self.conf.proxy_protocol_port,
+                ssl_cf,
+                interface=interface,
+                backlog=BACKLOG,
             )
+            self.lifecycle.add_tls(ssl_cf)
             Listener(lambda: endpoint.bind(factory)).setServiceParent(self)
 
     # ---- running
@@ -160,7 +179,7 @@ class AutopushMultiService(MultiService):
         :returns: exit status, None for 0
         """
         reactor.suggestThreadPoolSize(constants.THREAD_POOL_SIZE)
-        raise_file_limit()
+        self.lifecycle.prepare(self.conf.max_connections)
         reactor.addSystemEventTrigger("before", "shutdown", self._shutdown)
         reactor.callWhenRunning(self._start)
         reactor.run()
@@ -176,6 +195,7 @@ class AutopushMultiService(MultiService):
             useragent.preload()
             self.startService()
             freeze_garbage()
+            self.lifecycle.started(f"Serving, version {__version__}")
 
     def _start_failed(self, failure: Failure) -> None:
         self.exit_status = 1
@@ -193,6 +213,7 @@ class AutopushMultiService(MultiService):
 
     def _shutdown(self) -> Deferred[None]:
         second_signal_exits()
+        self.lifecycle.stopping()
         return self.stopService()
 
     def stopService(self) -> Deferred[None]:
@@ -213,12 +234,18 @@ class AutopushMultiService(MultiService):
         await within(left(3), reactor, super().stopService(), "listeners")
         await within(left(1), reactor, self.drain(), "connections")
         await within(left(0.5), reactor, self.agent.close(), "other nodes")
+        await within(left(0.5), reactor, self.close_routers(), "bridges")
         await within(left(0), reactor, self.db.close(), "the store")
         undo_monkey_patch_ssl_wrap_socket()
 
     def drain(self) -> Deferred[Any]:
         """Let go of what is connected; fires when all has gone."""
         return gatherResults([factory.drain() for factory in self.http_factories])
+
+    def close_routers(self) -> Deferred[Any]:
+        """Close the bridges' connections."""
+        closing = [maybeDeferred(router.close) for router in self.routers.values()]
+        return gatherResults(closing, consumeErrors=True)
 
     def warn(self, ns: Namespace) -> None:
         """Log what an operator should know about the configuration."""
@@ -278,6 +305,16 @@ def setup_logging(ns: Namespace, logger_name: str, human: bool) -> None:
     )
     if level not in LOG_LEVELS:
         raise InvalidConfig(f"Invalid log_level: {level!r}, must be one of {', '.join(LOG_LEVELS)}")
+
+
+def reopen_logs() -> None:
+    """Go on in a new log file where the old one has been moved away.
+
+    :raises OSError: it can't be opened
+    """
+    reopen = getattr(autopush.logging, "reopen", None)
+    if reopen is not None:
+        reopen()
 
 
 def warn_of_random_key(ns: Namespace) -> None:
@@ -413,7 +450,9 @@ class StandaloneApplication(AutopushMultiService):
             conf, self.db, self.metrics, reactor, self.agent if conf.router_port else None
         )
         self.clients = self.node.clients
-        self.routers = routers_from_config(conf, self.db, self.agent, self.node)
+        self.routers = routers_from_config(
+            conf, self.db, self.agent, self.node, metrics=self.metrics
+        )
         self.endpoint_factory = EndpointHTTPFactory(
             conf, self.db, self.routers, node=self.node, **common
         )

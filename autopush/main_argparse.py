@@ -208,7 +208,58 @@ def add_shared_args(parser: OptionParser) -> None:
     _obsolete_args(parser)
 
 
+def _add_config_file(parser: OptionParser, name: str) -> None:
+    """Add the option of an explicit file of one kind of node.
+
+    Explicit files are read in the order of their options: before :func:`add_shared_args`, so that
+    the shared one wins (2.2).
+    """
+    parser.add_argument(
+        name,
+        dest="config_file",
+        is_config_file=True,
+        metavar="FILE",
+        help="extra configuration file",
+    )
+
+
+def add_endpoint_args(parser: OptionParser) -> None:
+    """Add the options of configuration.md 3.3."""
+    _add_config_file(parser, "--config-endpoint")
+    _add_groups(parser, [ENDPOINT])
+
+
+def add_connection_args(parser: OptionParser) -> None:
+    """Add the options of configuration.md 3.2."""
+    _add_config_file(parser, "--config-connection")
+    _add_groups(parser, [CONNECTION])
+
+
 # ------------------------------------------------------------------------------- the commands
+
+
+def connection_parser(config_files: Sequence[str] = ()) -> OptionParser:
+    """Return the parser of a connection node."""
+    parser = OptionParser(
+        prog="autopush",
+        description="Runs a Connection Node.",
+        default_config_files=list(config_files),
+    )
+    add_connection_args(parser)
+    add_shared_args(parser)
+    return parser
+
+
+def endpoint_parser(config_files: Sequence[str] = ()) -> OptionParser:
+    """Return the parser of an endpoint node."""
+    parser = OptionParser(
+        prog="autoendpoint",
+        description="Runs an Endpoint Node.",
+        default_config_files=list(config_files),
+    )
+    add_endpoint_args(parser)
+    add_shared_args(parser)
+    return parser
 
 
 def parse_connection(
@@ -220,39 +271,14 @@ def parse_connection(
     :param args: command line; None: ``sys.argv[1:]``
     :raises SystemExit: 0 for help, 2 for a bad option
     """
-    parser = OptionParser(
-        description="Runs a Connection Node.", default_config_files=list(config_files)
-    )
-    # Explicit files are read in the order of these two: the shared one wins (2.2).
-    parser.add_argument(
-        "--config-connection",
-        dest="config_file",
-        is_config_file=True,
-        metavar="FILE",
-        help="extra configuration file",
-    )
-    add_shared_args(parser)
-    _add_groups(parser, [CONNECTION])
-    return parser.parse_args(args)
+    return connection_parser(config_files).parse_args(args)
 
 
 def parse_endpoint(
     config_files: Sequence[str], args: Sequence[str] | None = None
 ) -> argparse.Namespace:
     """Read the options of an endpoint node; as :func:`parse_connection`."""
-    parser = OptionParser(
-        description="Runs an Endpoint Node.", default_config_files=list(config_files)
-    )
-    parser.add_argument(
-        "--config-endpoint",
-        dest="config_file",
-        is_config_file=True,
-        metavar="FILE",
-        help="extra configuration file",
-    )
-    add_shared_args(parser)
-    _add_groups(parser, [ENDPOINT])
-    return parser.parse_args(args)
+    return endpoint_parser(config_files).parse_args(args)
 
 
 def standalone_parser(config_files: Sequence[str] = ()) -> OptionParser:

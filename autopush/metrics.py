@@ -7,12 +7,31 @@ measured goes on whatever happens to the figure (quirk O1).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults, succeed
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
+
+NAMESPACE = "autopush"
+"""First part of every name, wherever it is sent to."""
+
+BACK_ENDS = {
+    "TwistedMetrics": "autopush.metrics_statsd",
+    "DatadogMetrics": "autopush.metrics_datadog",
+    "PrometheusMetrics": "autopush.metrics_prometheus",
+}
+"""Documented names that are fetched when they are asked for: their libraries take 7 MB, which a
+process that sends no metrics can do without."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in BACK_ENDS:
+        return getattr(import_module(BACK_ENDS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class IMetrics:
@@ -29,6 +48,16 @@ class IMetrics:
 
     def start(self) -> None:
         """Start sending, if that takes more than the first metric."""
+
+    def stop(self) -> Deferred[Any]:
+        """Send what is left; fires when that is done."""
+        return succeed(None)
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Report a duration only histograms make sense of; others ignore it.
+
+        Such names are no part of what 1.58.3 sent (observability.md 8).
+        """
 
     def increment(self, name: str, count: int = 1, **kwargs: Any) -> None:
         """Add to a counter.
@@ -73,9 +102,72 @@ def make_tags(base: Sequence[str] | None = None, **kwargs: Any) -> list[str]:
     return [*(base or ()), *(f"{key}:{value}" for key, value in kwargs.items())]
 
 
+class SeveralMetrics(IMetrics):
+    """Several destinations at once."""
+
+    def __init__(self, *destinations: IMetrics) -> None:
+        self.destinations = destinations
+
+    def start(self) -> None:
+        """Start all."""
+        for one in self.destinations:
+            one.start()
+
+    def stop(self) -> Deferred[Any]:
+        """Stop all."""
+        return gatherResults([one.stop() for one in self.destinations], consumeErrors=True)
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Tell all."""
+        for one in self.destinations:
+            one.observe(name, seconds)
+
+    def increment(self, name: str, count: int = 1, **kwargs: Any) -> None:
+        """Tell all."""
+        for one in self.destinations:
+            one.increment(name, count, **kwargs)
+
+    def gauge(self, name: str, count: float, **kwargs: Any) -> None:
+        """Tell all."""
+        for one in self.destinations:
+            one.gauge(name, count, **kwargs)
+
+    def timing(self, name: str, duration: float, **kwargs: Any) -> None:
+        """Tell all."""
+        for one in self.destinations:
+            one.timing(name, duration, **kwargs)
+
+
 def from_config(conf: AutopushConfig) -> IMetrics:
-    """Return the destination the configuration asks for (observability.md 7)."""
-    return SinkMetrics()
+    """Return the destination the configuration asks for (observability.md 7): Datadog, else
+    statsd, else none. Prometheus comes in addition.
+    """
+    wanted: list[IMetrics] = []
+    if conf.datadog_api_key:
+        from autopush.logging import find_host_name
+        from autopush.metrics_datadog import DatadogMetrics
+
+        # No AMI id at all means that nothing is to be asked of EC2.
+        host = find_host_name() if conf.ami_id is not None else str(conf.hostname)
+        wanted.append(
+            DatadogMetrics(
+                api_key=conf.datadog_api_key,
+                app_key=conf.datadog_app_key,
+                hostname=host,
+                flush_interval=conf.datadog_flush_interval or 10,
+            )
+        )
+    elif conf.statsd_host:
+        from autopush.metrics_statsd import TwistedMetrics
+
+        wanted.append(TwistedMetrics(conf.statsd_host, conf.statsd_port))
+    if conf.prometheus_port:
+        from autopush.metrics_prometheus import PrometheusMetrics
+
+        wanted.append(PrometheusMetrics())
+    if len(wanted) > 1:
+        return SeveralMetrics(*wanted)
+    return wanted[0] if wanted else SinkMetrics()
 
 
 def periodic_reporter(metrics: IMetrics, prefix: str = "") -> None:

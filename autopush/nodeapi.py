@@ -48,11 +48,12 @@ class RouterHandler(NodeHandler):
 
         A body that is no notification is answered 500 with an empty body, and logged.
         """
-        if uaid not in self.node.clients:
+        node = self.node
+        if uaid not in node.clients and uaid not in node.identifying:
             self.answer(404, NOT_CONNECTED)
             return
         notification = parse_notification(uaid, self.request.body)
-        delivery = await self.node.deliver(uaid, notification)
+        delivery = await node.deliver(uaid, notification)
         if delivery is Delivery.DELIVERED:
             self.answer(200, ACCEPTED)
         elif delivery is Delivery.BUSY:

@@ -342,33 +342,45 @@ BRIDGES: OptionGroup = (
             "SENDERID_LIST",
             TEXT,
             "",
-            'JSON: {"<senderid>": {"auth": "<key>"}}; switches GCM on',
+            'JSON: {"<senderid>": {"auth": "<key>"}}; switches GCM on. Also: "endpoint", "ca_file"',
         ),
         Option(
             "fcm_creds",
             "FCM_CREDS",
             TEXT,
             "",
-            'JSON: {"<app_id>": {"auth": ..., "projectid": ...}}; switches FCM on',
+            'JSON: {"<app_id>": {"auth": ..., "projectid": ...}}; switches FCM on. "auth" is the'
+            ' key file of a service account. Also: "base_url", "ca_file"; with fcm_version 0 "auth" is'
+            ' the server key, and "endpoint" instead of "base_url"',
         ),
         Option("fcm_ttl", "FCM_TTL", COUNT, 60, "minimum TTL for FCM, seconds"),
         Option("fcm_dryrun", "FCM_DRYRUN", FLAG, False, "FCM checks but doesn't deliver"),
         Option("fcm_collapsekey", "FCM_COLLAPSEKEY", TEXT, "simplepush", "accepted, no effect"),
         Option("fcm_version", "FCM_VERSION", int, 1, "0: legacy FCM, 1: HTTP v1"),
         Option(
+            "fcm_endpoint",
+            "FCM_ENDPOINT",
+            TEXT,
+            "",
+            "host and path of legacy FCM; empty: fcm.googleapis.com/fcm/send",
+        ),
+        Option(
             "apns_creds",
             "APNS_CREDS",
             TEXT,
             "",
             'JSON: {"<channel>": {"cert": ..., "key": ..., "topic": ..., "sandbox": ...,'
-            ' "max_connections": ..., "max_retry": ...}}; switches APNs on',
+            ' "max_connections": ..., "max_retry": ...}}; switches APNs on. Also: "key_id",'
+            ' "team_id" and "p8" instead of "cert" and "key"; "host", "port", "ca_file", "timeout",'
+            ' "collapse_id"',
         ),
         Option(
             "adm_creds",
             "ADM_CREDS",
             TEXT,
             "",
-            'JSON: {"<profile>": {"client_id": ..., "client_secret": ...}}; switches ADM on',
+            'JSON: {"<profile>": {"client_id": ..., "client_secret": ...}}; switches ADM on. Also:'
+            ' "base_url", "ca_file", "ttl" (minimum, seconds), "timeout" (seconds)',
         ),
     ),
 )

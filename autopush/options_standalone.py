@@ -7,6 +7,7 @@ from typing import Any
 
 from autopush.options import (
     ADDRESSES,
+    BRIDGES,
     CONNECTION,
     ENDPOINT,
     KEYS,
@@ -142,5 +143,6 @@ STANDALONE: tuple[OptionGroup, ...] = (
     *map(_for_standalone, (LOGGING, KEYS, ADDRESSES, TLS, SERVICE)),
     STANDALONE_LIMITS,
     *map(_for_standalone, (_part(CONNECTION, router=False), ENDPOINT)),
+    _for_standalone(BRIDGES),
     _for_standalone(("other nodes", _part(CONNECTION, router=True)[1])),
 )

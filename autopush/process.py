@@ -16,9 +16,14 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from autopush.transport import listen_tcp
+
 BACKLOG = 1024
 """Connections the kernel keeps for us until they are accepted: after a restart all user agents
 come back at once."""
+
+GC_THRESHOLDS = (10_000, 20, 20)
+"""For ``gc.set_threshold``. Python's own 700 new objects are made by some ten notifications."""
 
 UNIX = "unix:"
 """Prefix of a ``host`` that is the path of a Unix socket."""
@@ -69,9 +74,7 @@ def bind(reactor: Any, host: str, port: int, factory: Any, ssl_cf: Any = None) -
         # Who may connect is for the directory's permissions to say. The lock file beside the
         # socket tells one left by a crash from one in use.
         return reactor.listenUNIX(path, factory, backlog=BACKLOG, mode=0o666, wantPID=True)
-    if ssl_cf is not None:
-        return reactor.listenSSL(port, factory, ssl_cf, backlog=BACKLOG, interface=host)
-    return reactor.listenTCP(port, factory, backlog=BACKLOG, interface=host)
+    return listen_tcp(reactor, port, factory, BACKLOG, host, ssl_cf)
 
 
 def surviving(function: Callable[..., Any], *args: Any) -> Callable[[], Deferred[Any]]:
@@ -98,17 +101,25 @@ async def within(seconds: float, reactor: Any, work: Awaitable[Any], what: str) 
         log.failure("Error while shutting down")
 
 
-def raise_file_limit() -> None:
-    """Allow as many open files, and so connections, as we may allow ourselves."""
+def raise_file_limit() -> int:
+    """Allow as many open files, and so connections, as we may allow ourselves.
+
+    :returns: how many that is
+    """
     with contextlib.suppress(ValueError, OSError):
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def freeze_garbage() -> None:
-    """Exempt everything that exists now from garbage collection: it stays until the end."""
+    """Exempt everything that exists now from garbage collection: it stays until the end.
+
+    What comes later rarely is part of a cycle, so it need not be searched for them that often.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def second_signal_exits() -> None:

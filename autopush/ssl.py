@@ -6,14 +6,21 @@ Source: python-api.md 2.9, configuration.md 7 (with fix C21: TLS 1.2 or newer, n
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import ssl
 import sys
+from collections.abc import Iterator
 from typing import Any
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
+
+from autopush.exceptions import InvalidConfig
 
 MOZILLA_INTERMEDIATE_CIPHERS = ":".join(
     (
@@ -39,16 +46,23 @@ connection. OpenSSL's constant; pyOpenSSL doesn't name it."""
 OP_NO_RENEGOTIATION = 1 << 30
 
 
+class TLSFileError(InvalidConfig):
+    """A key, certificate or parameter file can't be used; the text is one line that names it."""
+
+
 class AutopushSSLContextFactory(DefaultOpenSSLContextFactory):
     """Server contexts with the settings above.
 
-    :param privateKeyFileName: PEM file of the private key
+    :param privateKeyFileName: PEM file of the private key, unencrypted
     :param certificateFileName: PEM file of the certificate chain, leaf first; may be the same
     :param dh_file: PEM file with DH parameters, needed for the DHE suites only
     :param require_peer_certs: ask for a client certificate and accept any; whether it is a known
         one is decided per request
-    :raises OpenSSL.SSL.Error: a file is missing or unusable; at once, not on first use
+    :raises TLSFileError: a file is missing or unusable; at once, not on first use
     """
+
+    certificate: x509.Certificate
+    """The one in use."""
 
     def __init__(
         self,
@@ -64,8 +78,29 @@ class AutopushSSLContextFactory(DefaultOpenSSLContextFactory):
 
     def cacheContext(self) -> None:
         """Build the context, once."""
-        if self._context is not None:
-            return
+        if self._context is None:
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the files again, for the connections that begin from now on.
+
+        :raises TLSFileError: one can't be used; then all stays as it was
+        """
+        key_file, chain_file = self.privateKeyFileName, self.certificateFileName
+        if not chain_file:
+            raise TLSFileError(f"There is a TLS key, {key_file}, but no certificate file")
+        key = load_private_key(key_file)
+        chain = load_chain(chain_file)
+        context = self._new_context()
+        with _blaming("TLS certificate", chain_file):
+            context.use_certificate_chain_file(chain_file)
+        with _blaming("TLS key", key_file, f"is not the key of {chain_file}"):
+            context.use_privatekey(key)
+            context.check_privatekey()
+        self.certificate = chain[0]
+        self._context = context
+
+    def _new_context(self) -> SSL.Context:
         context = SSL.Context(self.sslmethod)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_options(
@@ -73,22 +108,77 @@ class AutopushSSLContextFactory(DefaultOpenSSLContextFactory):
         )
         context.set_mode(SSL_MODE_RELEASE_BUFFERS)
         context.set_cipher_list(MOZILLA_INTERMEDIATE_CIPHERS.encode())
-        context.use_certificate_chain_file(self.certificateFileName)
-        context.use_privatekey_file(self.privateKeyFileName)
-        context.check_privatekey()
         if self.dh_file:
-            context.load_tmp_dh(self.dh_file)
+            with _blaming("DH parameters", self.dh_file):
+                context.load_tmp_dh(self.dh_file)
+        # Sessions are resumed with tickets, which the clients keep. Resuming needs a name of the
+        # context once client certificates are asked for.
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_session_id(b"autopush")
         if self.require_peer_certs:
-            # Sessions resumed by id need a context name once certificates are asked for.
-            context.set_session_id(b"autopush")
             context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE, self._allow_peer)
-        self._context = context
+        return context
 
     def _allow_peer(
         self, conn: SSL.Connection, cert: Any, errno: int, depth: int, preverify_ok: int
     ) -> bool:
         """Accept any certificate: handlers compare its fingerprint."""
         return True
+
+
+def load_private_key(path: str) -> Any:
+    """Read an unencrypted PEM key; other things in the file don't matter.
+
+    :raises TLSFileError: it can't be read or is none
+    """
+    data = _read("TLS key", path)
+    try:
+        return load_pem_private_key(data, password=None)
+    except TypeError:
+        reason = "is encrypted: store it without a passphrase"
+    except (ValueError, UnsupportedAlgorithm):
+        reason = "holds no usable private key in PEM format"
+    raise TLSFileError(f"TLS key {path} {reason}")
+
+
+def load_chain(path: str) -> list[x509.Certificate]:
+    """Read PEM certificates, at least one.
+
+    :raises TLSFileError: it can't be read or holds none
+    """
+    data = _read("TLS certificate", path)
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError:
+        raise TLSFileError(
+            f"TLS certificate {path} holds no usable certificate in PEM format"
+        ) from None
+
+
+def _read(what: str, path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as exc:
+        raise TLSFileError(f"{what} {path} can't be read: {exc.strerror}") from exc
+
+
+@contextlib.contextmanager
+def _blaming(what: str, path: str, reason: str | None = None) -> Iterator[None]:
+    """Turn OpenSSL's errors into one line about a file."""
+    try:
+        yield
+    except SSL.Error as exc:
+        raise TLSFileError(
+            f"{what} {path} {reason or f'can not be used: {openssl_reasons(exc)}'}"
+        ) from exc
+
+
+def openssl_reasons(error: SSL.Error) -> str:
+    """Return OpenSSL's own words for an error, without its codes."""
+    queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    reasons = [entry[-1] for entry in queue if isinstance(entry, tuple) and entry[-1]]
+    return ", ".join(dict.fromkeys(reasons)) or "unreadable file"
 
 
 # ----------------------------------------------------------------------- ssl.wrap_socket cache

@@ -9,6 +9,7 @@ from OpenSSL import SSL
 from twisted.internet.error import CannotListenError
 
 from autopush.exceptions import InvalidConfig, StoreError
+from autopush.ssl import openssl_reasons
 from autopush.standalone import StartError
 
 EXPECTED = (InvalidConfig, StartError, StoreError, CannotListenError, SSL.Error, OSError)
@@ -20,7 +21,7 @@ def start_error_text(error: BaseException | None) -> str:
     if isinstance(error, CannotListenError):
         text = _listen_error(error)
     elif isinstance(error, SSL.Error):
-        text = f"Can't use the TLS key or certificate: {_openssl_reasons(error)}"
+        text = f"Can't use the TLS key or certificate: {openssl_reasons(error)}"
     elif isinstance(error, OSError) and error.filename is not None:
         text = f"Can't use {error.filename}: {error.strerror}"
     elif isinstance(error, EXPECTED):
@@ -43,12 +44,6 @@ def _listen_error(error: CannotListenError) -> str:
         return f"Can't listen on unix:{path}: {reason}"
     host = f"[{error.interface}]" if ":" in error.interface else error.interface or "*"
     return f"Can't listen on {host}:{error.port}: {reason}"
-
-
-def _openssl_reasons(error: SSL.Error) -> str:
-    queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    reasons = [entry[-1] for entry in queue if isinstance(entry, tuple) and entry[-1]]
-    return ", ".join(dict.fromkeys(reasons)) or "unreadable file"
 
 
 def is_expected(error: BaseException | None) -> bool:

@@ -22,7 +22,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from autopush.exceptions import StoreError
 from autopush.notification import WebPushNotification
@@ -102,6 +102,18 @@ class Store(ABC):
     def health(self) -> Deferred[dict[str, str | None]]:
         """Map of part name (router table's name, ``storage``) to an error text, or None if well."""
 
+    def alive(self) -> Deferred[Any]:
+        """Fires when the store's own threads have done something, however it went.
+
+        For a watchdog: a store that never answers needs a restart, an outage of its database
+        doesn't.
+        """
+        return self.health()
+
+    def rotate(self) -> Deferred[bool]:
+        """Follow the calendar; to be called once a minute. Whether the month has changed."""
+        return succeed(False)
+
     # ---- users (storage.md 17.2)
 
     @abstractmethod
@@ -132,17 +144,19 @@ class Store(ABC):
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
 
     # ---- channels (storage.md 17.3)
+    #
+    # ``month`` is None for bridge users, whose channels are kept apart from months (quirk S4).
 
     @abstractmethod
-    def add_channel(self, month: str, uaid: str, chid: str) -> Deferred[None]:
+    def add_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[None]:
         """Add to the channel set, refreshing the row's expiry."""
 
     @abstractmethod
-    def remove_channel(self, month: str, uaid: str, chid: str) -> Deferred[bool]:
+    def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
 
     @abstractmethod
-    def list_channels(self, month: str, uaid: str) -> Deferred[Channels]:
+    def list_channels(self, month: str | None, uaid: str) -> Deferred[Channels]:
         """The channel row."""
 
     @abstractmethod

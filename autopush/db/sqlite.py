@@ -48,6 +48,7 @@ from autopush.db.rows import (
     write_message,
 )
 from autopush.db.sqlite_errors import store_error
+from autopush.db.sqlite_health import HealthCheck
 from autopush.db.sqlite_ops import Call, Delete, Put, WriteBatch
 from autopush.exceptions import AutopushException, StoreError
 from autopush.notification import WebPushNotification
@@ -119,6 +120,7 @@ class SqliteStore(Store):
         self._writer = sqlite_writer.GroupWriter(
             reactor, lambda: sqlite_schema.open_writer(self.path), commit_delay
         )
+        self._health = HealthCheck(self.path, reactor, self._writer, lambda sql: self._row(sql, ()))
 
     # ---- life cycle
 
@@ -133,6 +135,7 @@ class SqliteStore(Store):
             sqlite_schema.prepare(self.path)
             self._reader = sqlite_schema.open_reader(self.path)
             self._preflight(self._reader)
+            self._health.opened()
         except sqlite3.Error as error:
             return fail(sqlite_schema.unusable(self.path, error))
         except StoreError as error:
@@ -189,13 +192,17 @@ class SqliteStore(Store):
         return self._writer.close()
 
     def health(self) -> Deferred[dict[str, str | None]]:
-        """Whether a record can be read, and what became of the last write."""
-        reading: str | None = None
-        try:
-            self._row(sqlite_records.GET_USER, ("",))
-        except StoreError as error:
-            reading = str(error)
-        return succeed({self._router_table: reading, "storage": self._writer.error or reading})
+        """Whether every table can be read, and a page be written.
+
+        Answers within seconds, also when the writer thread doesn't.
+        """
+        return self._health.check().addCallback(
+            lambda report: {self._router_table: report[0], "storage": report[1]}
+        )
+
+    def alive(self) -> Deferred[Any]:
+        """Fires when the writer thread has done something, however it went."""
+        return self._writer.call(lambda connection: None)
 
     # ---- helpers
 
@@ -294,17 +301,17 @@ class SqliteStore(Store):
         now = int(self._now())
         return now, now + MAX_EXPIRY
 
-    def add_channel(self, month: str, uaid: str, chid: str) -> Deferred[None]:
+    def add_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[None]:
         """Add to the channel set, refreshing the row's expiry."""
         key, times = self._key(uaid), self._times()
         return self._writer.call(lambda c: sqlite_records.add_channel(c, key, chid, *times))
 
-    def remove_channel(self, month: str, uaid: str, chid: str) -> Deferred[bool]:
+    def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
         key, times = self._key(uaid), self._times()
         return self._writer.call(lambda c: sqlite_records.remove_channel(c, key, chid, *times))
 
-    def list_channels(self, month: str, uaid: str) -> Deferred[Channels]:
+    def list_channels(self, month: str | None, uaid: str) -> Deferred[Channels]:
         """The channel row."""
         values = (self._key(uaid), int(self._now()))
         try:

@@ -148,7 +148,7 @@ def delete(connection: sqlite3.Connection, deletes: Sequence[Delete]) -> None:
                 "DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))", (f"[{ids}]",)
             )
         for number, op in enumerate(chunk):
-            op.result = op.is_known or number in found or _delete_by_update_id(connection, op)
+            op.result = bool(op.puts) or number in found or _delete_by_update_id(connection, op)
 
 
 def _delete_by_update_id(connection: sqlite3.Connection, op: Delete) -> bool:

@@ -47,16 +47,17 @@ class Delete:
     """A message to delete.
 
     :ivar update_id: delete only the row with this one; None: whatever is there
-    :ivar is_known: the message existed, whether or not there is a row
+    :ivar puts: those it took out of its own batch. They are answered with it: until it is written,
+        the row which they were to replace is still there
     """
 
-    __slots__ = ("deferred", "is_known", "result", "sort_key", "uaid", "update_id")
+    __slots__ = ("deferred", "puts", "result", "sort_key", "uaid", "update_id")
 
     def __init__(self, uaid: str, sort_key: str, update_id: str | None) -> None:
         self.uaid = uaid
         self.sort_key = sort_key
         self.update_id = update_id
-        self.is_known = False
+        self.puts: list[Put] = []
         self.deferred: Deferred[Any] = Deferred()
         self.result: Any = None
 
@@ -132,7 +133,7 @@ class WriteBatch:
         ]
         if match.timestamp is None:
             op.update_id = None
-            op.is_known = True
+            op.puts = out
             self.deletes.append(op)
         for put in out:
             waiting.remove(put)

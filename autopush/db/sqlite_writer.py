@@ -2,9 +2,9 @@
 
 Group commit: what has been asked for while the last transaction was being written shares the
 next one, with one fsync, and all callers are answered by one call into the reactor thread. That
-makes ``synchronous = FULL`` affordable. The thread also waits a moment (``commit_delay``) before
-it starts: a direct message that the user agent acknowledges within that time never touches the
-disk (:meth:`WriteBatch.delete`).
+makes ``synchronous = FULL`` affordable. A batch also waits a moment before the thread gets it: a
+direct message that the user agent acknowledges within that time never touches the disk
+(:meth:`WriteBatch.delete`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from autopush.exceptions import StoreBusy, StoreError
 log = Logger()
 
 COMMIT_DELAY = 0.002
-"""Seconds from the first write of a batch to its start; about what an ack takes on a LAN."""
+"""Seconds from the first write of a batch to its start; about what an ack takes on a LAN. Then
+follows one more turn of the event loop, so that under load the acks which have come meanwhile are
+seen before."""
 
 MAX_WAITING = 20_000
 """Writes that may wait for the disk (some 40 MB of messages); further ones are refused as busy."""
@@ -123,6 +125,9 @@ class GroupWriter:
         self._gate = threading.Lock()
         """Held while there is nothing to do; the thread waits for it."""
         self._gate.acquire()
+        self._gate_open = False
+        self._timer: Any = None
+        """Starts the waiting batch."""
         self._pending = WriteBatch()
         self._closing = False
         self._closed: list[Deferred[None]] = []
@@ -137,6 +142,11 @@ class GroupWriter:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a thread that writes."""
+        return self._thread.is_alive()
 
     @property
     def error(self) -> str | None:
@@ -169,12 +179,10 @@ class GroupWriter:
         op = Delete(uaid, sort_key, update_id)
         with self._lock:
             out = self._pending.delete(op) if self._accepts(op) else None
-        if out:
-            if not op.is_known:
-                op.result = True
-                self._fire_soon(op)
-            for put in out:
-                self._fire_soon(put)
+        if out and not op.puts:
+            op.result = True
+            for done in (op, *out):
+                self._fire_soon(done)
         return op.deferred
 
     def close(self) -> Deferred[None]:
@@ -183,7 +191,11 @@ class GroupWriter:
         self._closed.append(closed)
         with self._lock:
             self._closing = True
-            self._announce()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._gate_open:
+            self._open_gate()
         if not self._thread.is_alive():
             self._finish_closing()
         return closed
@@ -207,7 +219,25 @@ class GroupWriter:
     def _announce(self) -> None:
         if not self._pending.announced:
             self._pending.announced = True
-            self._gate.release()
+            self._timer = self._reactor.callLater(self._commit_delay, self._start_next_turn)
+
+    def _start_next_turn(self) -> None:
+        self._timer = self._reactor.callLater(0, self._start_batch)
+
+    def _start_batch(self) -> None:
+        """Let the thread have the waiting batch, unless nothing is left of it."""
+        self._timer = None
+        if self._gate_open:
+            return
+        with self._lock:
+            if not len(self._pending):
+                self._pending.announced = False
+                return
+        self._open_gate()
+
+    def _open_gate(self) -> None:
+        self._gate_open = True
+        self._gate.release()
 
     def _fire_soon(self, op: Operation) -> None:
         """Answer in the next turn of the loop: the caller is amid something else now."""
@@ -241,9 +271,8 @@ class GroupWriter:
         closing = False
         while not closing:
             self._gate.acquire()
-            if not self._closing:
-                time.sleep(self._commit_delay)
             with self._lock:
+                self._gate_open = False
                 batch, self._pending = self._pending, WriteBatch()
                 closing = self._closing
             self._started = time.monotonic()
@@ -270,6 +299,11 @@ class GroupWriter:
 
 
 def _fire(op: Operation) -> None:
+    if isinstance(op, Delete):
+        failed = op.result if isinstance(op.result, Exception) else None
+        for put in op.puts:
+            put.result = failed
+            _fire(put)
     if isinstance(op.result, Exception):
         op.deferred.errback(Failure(op.result))
     else:

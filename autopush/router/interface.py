@@ -70,3 +70,7 @@ class IRouter:
         :raises RouterException: also as the failure of the Deferred.
         """
         raise NotImplementedError
+
+    def close(self) -> Deferred[Any] | None:
+        """Let go of connections, at the end of the process."""
+        return None

@@ -17,6 +17,8 @@ A connection node in this process is called directly instead.
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import orjson
@@ -43,6 +45,11 @@ TTL_URL = "https://webpush-wg.github.io/webpush-protocol/#rfc.section.6.2"
 NODE_URL = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 """What nodes write into records as ``node_id``; nothing else is connected to."""
 
+SETTLED = 60
+"""Seconds after the start of a connection from which on a node's 404 is believed. Our nodes say
+"busy" while they finish a hello, those of 1.58.3 say 404: forgetting the node then would leave a
+live connection that nobody finds."""
+
 
 class WebPushRouter(IRouter):
     """Router for ``router_type`` ``webpush`` (and the obsolete ``simplepush``).
@@ -51,6 +58,7 @@ class WebPushRouter(IRouter):
     :param agent: client for the other nodes' internal API; None: there are no other nodes
     :param node: the connection node in this process, if there is one
     :param metrics: default: the node's or the store's, if they have any
+    :param now: wall clock, seconds since the epoch
     """
 
     log = Logger()
@@ -63,8 +71,11 @@ class WebPushRouter(IRouter):
         agent: NodeClient | None,
         node: Node | None = None,
         metrics: IMetrics | None = None,
+        *,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.conf = conf
+        self._now = now
         self.db = db
         self.agent = agent
         self.node = node
@@ -119,11 +130,7 @@ class WebPushRouter(IRouter):
     async def _send_notification(
         self, notification: WebPushNotification, user: User, node_id: str
     ) -> bool:
-        """Hand the notification to the user's node; whether its user agent got it.
-
-        A node that says no keeps its place in the record: it may be about to finish the user's
-        hello, and without ``node_id`` nobody would find that connection (B22).
-        """
+        """Hand the notification to the user's node; whether its user agent got it."""
         uaid = notification.uaid.hex
         node = self.node
         if node is not None and node_id == node.router_url:
@@ -133,7 +140,7 @@ class WebPushRouter(IRouter):
                 raise not_saved(exc) from exc
         body = orjson.dumps(notification.serialize())
         try:
-            return await self._request(f"/push/{uaid}", node_id, body) == 200
+            return await self._request(f"/push/{uaid}", user, node_id, body) == 200
         except NodeGone as exc:
             await self._node_gone(user, node_id, exc)
             return False
@@ -148,27 +155,39 @@ class WebPushRouter(IRouter):
             self.metrics.increment("ua.notification_check")
             return True
         try:
-            return await self._request(f"/notif/{uaid}", node_id) == 200
+            return await self._request(f"/notif/{uaid}", user, node_id) == 200
         except NodeGone as exc:
             await self._node_gone(user, node_id, exc)
             return False
 
-    async def _request(self, path: str, node_id: str, body: bytes = b"") -> int:
-        """PUT something to a node.
+    async def _request(self, path: str, user: User, node_id: str, body: bytes = b"") -> int:
+        """PUT something to a user's node, and forget that node if the user isn't there (B22).
 
         :returns: HTTP status
         :raises NodeGone: nobody answers there, or it is no address of a node (B21)
         """
         if self.agent is None or not NODE_URL.fullmatch(node_id):
             raise NodeGone("not a node")
-        return await self.agent.request("PUT", node_id + path, body)
+        status = await self.agent.request("PUT", node_id + path, body)
+        if status == 404 and self._settled(user):
+            await self._clear_node(user, node_id)
+        return status
+
+    def _settled(self, user: User) -> bool:
+        """Whether the connection in the record can't be one that is just being made."""
+        connected_at = user.get("connected_at")
+        return connected_at is not None and self._now() - int(connected_at) / 1000 >= SETTLED
 
     async def _node_gone(self, user: User, node_id: str, reason: NodeGone) -> None:
-        """Forget the node of a user, unless a newer connection is known by now (3.4)."""
+        """Forget a node that can't be reached (3.4)."""
         if isinstance(reason, NodeBusy):
             return
         self.metrics.increment("updates.client.host_gone")
         self.log.debug("Could not route message: {exc}", exc=reason)
+        await self._clear_node(user, node_id)
+
+    async def _clear_node(self, user: User, node_id: str) -> None:
+        """Remove the node from the record, unless the record is about another connection now."""
         user.pop("node_id", None)
         connected_at = user.get("connected_at")
         if connected_at is None:

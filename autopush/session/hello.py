@@ -65,6 +65,9 @@ def duplicate(session: Session, _: Message) -> None:
 
 
 async def _identify(session: Session, valid: bool, wanted: Any) -> None:
+    node, uaid = session.node, session.uaid
+    assert uaid is not None
+    node.identifying[uaid] += 1
     try:
         entry = await _enter(session, valid)
         # The connection may have ended, or be ending, meanwhile; the record stays as it is.
@@ -83,6 +86,10 @@ async def _identify(session: Session, valid: bool, wanted: Any) -> None:
         log.failure("Unexpected error")
         session.wire.send(hello_error("error", 503))
         session.close()
+    finally:
+        node.identifying[uaid] -= 1
+        if not node.identifying[uaid]:
+            del node.identifying[uaid]
 
 
 def _overloaded(session: Session) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -76,6 +77,8 @@ class Node:
         self.randrange = randrange
         self.clients: dict[str, Session] = {}
         """The live session of each UAID."""
+        self.identifying: Counter[str] = Counter()
+        """UAIDs whose hello is under way: their records may lead here already."""
         self.saving: set[Session] = set()
         """Sessions that have ended, but for their notifications being stored."""
         self.background = Background(clock)
@@ -101,7 +104,7 @@ class Node:
         """
         session = self.clients.get(uaid)
         if session is None:
-            return NOT_CONNECTED
+            return BUSY if uaid in self.identifying else NOT_CONNECTED
         unacked = session.direct
         if (
             session.wire.output_paused
@@ -119,7 +122,7 @@ class Node:
         """Something was stored for this user (PUT /notif): look for it, now or when possible."""
         session = self.clients.get(uaid)
         if session is None:
-            return NOT_CONNECTED
+            return BUSY if uaid in self.identifying else NOT_CONNECTED
         if session.wire.output_paused:
             session.check_wanted = True
             return BUSY

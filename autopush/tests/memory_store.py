@@ -110,7 +110,7 @@ class MemoryStore(Store):
         self.now = now
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.users: dict[str, User] = {}
-        self.channels: dict[tuple[str, str], ChannelRow] = {}
+        self.channels: dict[tuple[str | None, str], ChannelRow] = {}
         self.messages: dict[tuple[str, str], dict[str, MessageRow]] = {}
         self._failures: dict[str, list[Exception]] = {}
         self._held: dict[str, list[tuple[Deferred[Any], Any]]] = {}
@@ -201,29 +201,29 @@ class MemoryStore(Store):
 
     # ---- channels
 
-    def _channels(self, month: str, uaid: str) -> ChannelRow | None:
+    def _channels(self, month: str | None, uaid: str) -> ChannelRow | None:
         row = self.channels.get((month, uaid))
         return row if row is not None and row.expiry > self.now() else None
 
-    def _fresh_channels(self, month: str, uaid: str) -> ChannelRow:
+    def _fresh_channels(self, month: str | None, uaid: str) -> ChannelRow:
         row = self._channels(month, uaid) or ChannelRow()
         row.expiry = int(self.now()) + MAX_EXPIRY
         self.channels[month, uaid] = row
         return row
 
     @operation
-    def add_channel(self, month: str, uaid: str, chid: str) -> None:
+    def add_channel(self, month: str | None, uaid: str, chid: str) -> None:
         self._fresh_channels(month, uaid).chids.add(chid)
 
     @operation
-    def remove_channel(self, month: str, uaid: str, chid: str) -> bool:
+    def remove_channel(self, month: str | None, uaid: str, chid: str) -> bool:
         row = self._fresh_channels(month, uaid)
         was_member = chid in row.chids
         row.chids.discard(chid)
         return was_member
 
     @operation
-    def list_channels(self, month: str, uaid: str) -> Channels:
+    def list_channels(self, month: str | None, uaid: str) -> Channels:
         row = self._channels(month, uaid)
         return Channels(row is not None, set(row.chids) if row else set())
 

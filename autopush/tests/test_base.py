@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
+from pathlib import Path
 from typing import Any
 
+from cryptography import x509
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.python import log as legacy_log
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides, providedBy
 
 from autopush.base import BaseHandler, HTTPError, PageNotFoundHandler
 from autopush.config import AutopushConfig
 from autopush.http import BaseHTTPFactory
 from autopush.tests.httpsupport import Answer, Wire, observe
+from autopush.tests.tlsfiles import make_certificate
 
 
 class EchoHandler(BaseHandler):
@@ -456,20 +462,17 @@ class ClientInfoTest(HandlerTestCase):
         self.assertEqual(self.call(lambda h: None).status, 200)
 
 
-class FakeSubject:
-    CN = "client"
+class FakeHandle:
+    """What a TLS transport knows of the client's certificate."""
 
+    def __init__(self, certificate: Any) -> None:
+        self.certificate = certificate
 
-class FakeCertificate:
-    def __init__(self, fingerprint: str) -> None:
-        self.fingerprint = fingerprint
-
-    def digest(self, name: str) -> bytes:
-        assert name == "sha256"
-        return self.fingerprint.encode()
-
-    def get_subject(self) -> Any:
-        return FakeSubject
+    def get_peer_certificate(self, as_cryptography: bool) -> Any:
+        assert as_cryptography
+        if isinstance(self.certificate, Exception):
+            raise self.certificate
+        return self.certificate
 
 
 class TLSAuthTest(HandlerTestCase):
@@ -484,7 +487,9 @@ class TLSAuthTest(HandlerTestCase):
 
     def ask(self, certificate: Any, known: Any) -> tuple[Answer, dict[str, Any]]:
         self.conf.client_certs = known
-        self.wire.transport.getPeerCertificate = lambda: certificate  # type: ignore[attr-defined]
+        transport: Any = self.wire.transport
+        directlyProvides(transport, ISSLTransport, providedBy(transport))
+        transport.getHandle = lambda: FakeHandle(certificate)
         info: dict[str, Any] = {}
         answer = self.call(lambda h: info.update(h._client_info))
         for event in self.events:
@@ -493,11 +498,20 @@ class TLSAuthTest(HandlerTestCase):
                 info.update(event["client_info"])
         return answer, info
 
+    def setUp(self):
+        super().setUp()
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        _, cert_file, self.fingerprint = make_certificate(Path(directory.name), "client")
+        self.certificate = x509.load_pem_x509_certificate(Path(cert_file).read_bytes())
+
     def test_known(self):
-        answer, info = self.ask(FakeCertificate("AA:BB"), {"AA:BB": "partner"})
+        answer, info = self.ask(self.certificate, {self.fingerprint: "partner"})
         self.assertEqual((answer.status, answer.headers["x-passed"]), (200, "yes"))
         self.assertEqual(info["tls_auth"], "partner")
-        self.assertEqual((info["tls_auth_sha256"], info["tls_auth_cn"]), ("AA:BB", "client"))
+        self.assertEqual(
+            (info["tls_auth_sha256"], info["tls_auth_cn"]), (self.fingerprint, "client")
+        )
 
     def refused(self, answer: Answer) -> None:
         self.assertEqual((answer.status, answer.body), (401, b""))
@@ -507,9 +521,16 @@ class TLSAuthTest(HandlerTestCase):
         self.assertNotIn("x-passed", answer.headers)
 
     def test_unknown(self):
-        answer, info = self.ask(FakeCertificate("CC:DD"), {"AA:BB": "partner"})
+        answer, info = self.ask(self.certificate, {"AA:BB": "partner"})
         self.refused(answer)
-        self.assertEqual((info["tls_failed_sha256"], info["tls_failed_cn"]), ("CC:DD", "client"))
+        self.assertEqual(
+            (info["tls_failed_sha256"], info["tls_failed_cn"]), (self.fingerprint, "client")
+        )
+
+    def test_unreadable(self):
+        answer, info = self.ask(ValueError("strange certificate"), {"AA:BB": "partner"})
+        self.refused(answer)
+        self.assertEqual(info["tls_failed_sha256"], "unreadable")
 
     def test_none(self):
         answer, info = self.ask(None, {"AA:BB": "partner"})

@@ -486,7 +486,8 @@ class TestErrors(SqliteCase):
             go_on.wait(10)
 
         waiting = store._writer.call(wait)
-        started.wait(10)
+        while not started.is_set():
+            await deferLater(reactor, 0)
         self.assertEqual((await store.health())["storage"], "a transaction doesn't end")
         go_on.set()
         await waiting

@@ -38,6 +38,7 @@ class PaperNode:
 
     def __init__(self):
         self.clients = {UAID: object()}
+        self.identifying = {}
         self.answer = Delivery.DELIVERED
         self.asked = []
 
@@ -162,6 +163,12 @@ def test_push_to_a_uaid_that_is_not_here(client, node, uaid):
     assert push(client, MESSAGE, uaid) == (404, "Client not connected.")
     assert push(client, b"not looked at", uaid)[0] == 404
     assert node.asked == []
+
+
+def test_push_while_a_hello_is_under_way(client, node):
+    node.identifying = {"0" * 32: 1}
+    node.answer = Delivery.BUSY
+    assert push(client, MESSAGE, "0" * 32) == (503, "Client busy.")
 
 
 BAD_BODIES = {

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.internet.threads import deferToThread
 
 from autopush import __version__
 from autopush.base import BaseHandler
 from autopush.types import JSONDict
 from autopush.web.base import BaseWebHandler
+
+HEALTH_WITHIN = 10
+"""Seconds the store gets to answer; load balancers wait no longer than about that."""
 
 _STATUS = {"status": "OK", "version": __version__}
 
@@ -42,8 +46,11 @@ class HealthHandler(BaseWebHandler):
 
     async def get(self) -> None:
         """200 if every part of the store is well, else 503."""
+        parts: dict[str, str | None]
         try:
-            parts = await self.db.health()
+            parts = await self.db.health().addTimeout(HEALTH_WITHIN, self.application.clock)
+        except (TimeoutError, CancelledError):
+            parts = {"storage": f"No answer within {HEALTH_WITHIN} seconds"}
         except Exception:
             self.log.failure("Heath Exception", name="storage", client_info=self._client_info)
             parts = {"storage": "Internal error"}

@@ -45,8 +45,10 @@ class BaseRegistrationHandler(BaseWebHandler):
             host=host if HOST.fullmatch(host) else "unknown",
         )
 
-    def _month(self, user: User) -> str:
-        """Return the message table of a user (Q21)."""
+    def _month(self, user: User) -> str | None:
+        """Return where a user's channels are (Q21): for a bridge user in no month."""
+        if user.get("router_type") not in ("webpush", "simplepush"):
+            return None
         return user.get("current_month") or self.db.months.current
 
     async def _register_user(
@@ -112,9 +114,10 @@ class NewRegistrationHandler(BaseRegistrationHandler):
     async def _register_user_and_channel(
         self, uaid: UUID, chid: UUID, router_type: str, router_data: JSONDict
     ) -> None:
-        month = self.db.months.current
+        month: str | None = None
         more: JSONDict = {}
         if router_type == "webpush":
+            month = self.db.months.current
             # Without a month the first message would drop the user (Q14), without a version the
             # first hello would reset it (websocket.md 7).
             more = {"current_month": month, "record_version": RECORD_VERSION}

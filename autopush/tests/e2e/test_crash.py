@@ -2,10 +2,13 @@
 acknowledged comes back.
 
 What the protocol allows (websocket.md 10): a message of a stored batch may come again, although it
-was acknowledged, as long as one of its batch was not. Everything else comes again only if its
-acknowledgement was not handled; that it was, a browser knows from the answer to the command after
-the next (reading pauses while an acknowledgement is written, but the command after it may have
-been read together with it).
+was acknowledged, as long as one of its batch was not. Everything else comes again only if the
+server died before the acknowledgement was on disk. That it is there we know
+
+* of a stored message: from the answer to the command after the next (reading pauses while the
+  acknowledgement is written, but the next command may have been read together with it);
+* of a direct one: from the 2xx of a message sent after that answer (writes reach the disk in their
+  order).
 """
 
 from __future__ import annotations
@@ -90,6 +93,7 @@ class Load:
         self.slow: list[Mailbox] = []
         self.accepted = 0
         self.number = 0
+        self.handled: list[tuple[Mailbox, str]] = []  # acks, in the order of their handling
 
     async def populate(self) -> None:
         """Make the browsers."""
@@ -118,6 +122,7 @@ class Load:
             headers["TTL"] = "0"
             mailbox.mortal.add(text)
         mailbox.maybe.add(text)
+        handled = len(self.handled)
         try:
             answer = await client.post(
                 mailbox.subscription.endpoint, content=text.encode(), headers=headers
@@ -128,6 +133,10 @@ class Load:
         assert answer.status_code == 201, answer.text
         mailbox.promised(text)
         self.accepted += 1
+        if mailbox in self.away and text not in mailbox.mortal:
+            # It is stored, and so is all that was to be written before.
+            for box, other in self.handled[:handled]:
+                box.acked.add(other)
         return True
 
     async def sender(self, mailboxes: list[Mailbox], stop: int) -> None:
@@ -147,7 +156,7 @@ class Load:
         """Take and acknowledge messages until the server dies."""
         try:
             while True:
-                handled = []
+                handled: list[tuple[Mailbox, str]] = []
                 for _ in range(STEP):
                     frame = await agent.receive("notification")
                     text = text_of(frame)
@@ -155,10 +164,10 @@ class Load:
                     if self.rng.random() < 0.8:
                         mailbox.acking(text)
                         await agent.ack(frame)
-                        handled.append(text)
+                        handled.append((mailbox, text))
                 await agent.round_trip()
                 await agent.round_trip()
-                mailbox.acked.update(handled)
+                self.handled += handled
         except ConnectionClosed:
             pass
 
@@ -219,6 +228,7 @@ class Load:
     async def round(self, live: list[UserAgent]) -> list[UserAgent]:
         """Load, kill, restart, check; returns the connections of the live browsers."""
         await self.fill()
+        self.handled.clear()
         stop = self.accepted + self.rng.randrange(30, 300)
         plain = [box for box in self.live + self.away if not box.topics]
         topical = [box for box in self.live + self.away if box.topics]

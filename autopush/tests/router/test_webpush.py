@@ -25,7 +25,7 @@ class Agent:
     """Answers requests to nodes with what a test sets, by the first part of the path."""
 
     def __init__(self):
-        self.answers = {"push": 200, "notif": 404}
+        self.answers = {"push": 200, "notif": 202}
         self.requests = []
 
     def request(self, method, url, body=b""):
@@ -166,13 +166,40 @@ class TestDeliver:
         """B23"""
         assert_delivered(rig, rig.route(ttl=None))
 
-    @pytest.mark.parametrize("status", [404, 503, 500, 202])
+    @pytest.mark.parametrize("status", [503, 500, 202])
     def test_node_does_not_take_it(self, rig, status):
-        """The node stays in the record: B22"""
+        """The node stays in the record."""
         rig.agent.answers["push"] = status
         assert_stored(rig, rig.route())
         assert rig.store.users[UAID]["node_id"] == REMOTE
         assert rig.counted("updates.client.host_gone") == []
+
+    def test_user_is_not_connected_there_any_more(self, rig):
+        """The node leaves the record, so the next sender needs no request to it: B22"""
+        rig.agent.answers["push"] = 404
+        assert_stored(rig, rig.route())
+        assert "node_id" not in rig.store.users[UAID]
+        assert rig.counted("updates.client.host_gone") == []
+        assert len(rig.agent.requests) == 1
+
+    def test_user_has_connected_again_meanwhile(self, rig):
+        """The newer connection stays in the record."""
+        rig.agent.answers["push"] = answer = Deferred()
+        results = []
+        rig.start().addBoth(results.append)
+        newer = {"node_id": "http://newer.example:8081", "connected_at": CONNECTED_AT + 1}
+        rig.store.users[UAID].update(newer)
+        answer.callback(404)
+        assert_stored(rig, results[0])
+        assert rig.store.users[UAID]["node_id"] == "http://newer.example:8081"
+
+    @pytest.mark.parametrize(("age", "kept"), [(0, True), (59, True), (60, False)])
+    def test_404_of_a_node_that_may_be_finishing_a_hello(self, rig, age, kept):
+        """Nodes of 1.58.3 say so; the user must stay reachable."""
+        rig.agent.answers["push"] = 404
+        rig.router._now = lambda: CONNECTED_AT / 1000 + age
+        assert_stored(rig, rig.route())
+        assert ("node_id" in rig.store.users[UAID]) is kept
 
     def test_node_is_gone(self, rig):
         """Every transport error means that: B20, B21"""
@@ -315,7 +342,12 @@ class TestCheck:
         assert len(reconnecting.rows()) == 1
         assert reconnecting.agent.requests == [("PUT", f"{REMOTE}/notif/{UAID}", b"")]
 
-    @pytest.mark.parametrize("status", [202, 404, 500])
+    def test_user_has_left_there(self, reconnecting):
+        reconnecting.agent.answers["notif"] = 404
+        assert_stored(reconnecting, self.finish(reconnecting))
+        assert "node_id" not in reconnecting.store.users[UAID]
+
+    @pytest.mark.parametrize("status", [202, 500])
     def test_node_does_not(self, reconnecting, status):
         reconnecting.agent.answers["notif"] = status
         assert_stored(reconnecting, self.finish(reconnecting))

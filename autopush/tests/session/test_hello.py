@@ -10,6 +10,7 @@ from twisted.internet.defer import fail
 
 from autopush.exceptions import StoreBusy, StoreError
 from autopush.nodeclient import NodeGone
+from autopush.session import Delivery
 from autopush.session.states import State
 from autopush.tests.session.support import (
     CHID,
@@ -381,3 +382,31 @@ def test_18_hello_is_logged(rig):
     assert event["uaid_hash"] == session.uaid
     assert event["ua_browser_family"] == "Firefox" and event["ua_browser_ver"].startswith("140")
     assert event["log_namespace"] == "autopush.websocket.PushServerProtocol"
+
+
+@pytest.mark.parametrize("held", ["get_user", "register_user"])
+def test_7_while_a_hello_is_under_way_the_user_counts_as_busy(rig, held):
+    """The record may lead here already: an endpoint that hears "not connected" would clear it."""
+    rig.user()
+    rig.store.hold(held)
+    session = rig.hello(UAID)
+    assert rig.node.check(UAID) is Delivery.BUSY
+    assert rig.deliver(message()) is Delivery.BUSY
+    rig.store.release(held)
+    assert session.registered
+    assert rig.node.check(UAID) is Delivery.DELIVERED
+
+
+def test_7_a_hello_that_fails_leaves_nobody_busy(rig):
+    rig.user()
+    rig.store.fail("get_user", StoreError())
+    rig.hello(UAID)
+    assert rig.node.check(UAID) is Delivery.NOT_CONNECTED
+
+
+def test_7_a_connection_that_ends_during_hello_leaves_nobody_busy(rig):
+    rig.user()
+    rig.store.hold("register_user")
+    rig.hello(UAID).closed()
+    rig.store.release("register_user")
+    assert rig.node.check(UAID) is Delivery.NOT_CONNECTED

@@ -143,6 +143,20 @@ class HealthTest(HealthTestCase):
             )
             self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
 
+    def test_store_which_does_not_answer(self):
+        self.store.result = Deferred()
+        store: Any = self.store
+        clock = Clock()
+        wire = Wire(EndpointHTTPFactory(self.conf, store, {}, clock=clock))
+        wire.send(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
+        clock.advance(health.HEALTH_WITHIN)
+        answer = wire.answers()[0]
+        self.assertEqual(answer.status, 503)
+        self.assertEqual(
+            json.loads(answer.body)["storage"],
+            {"status": "NOT OK", "error": "No answer within 10 seconds"},
+        )
+
     def test_clients_of_the_node(self):
         node: Any = FakeNode()
         self.assertEqual(json.loads(self.get("/health", node=node).body)["clients"], 2)

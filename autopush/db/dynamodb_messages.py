@@ -1,0 +1,459 @@
+"""Operations on a message table: channels, pointer, messages (storage.md 10). Blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+from twisted.logger import Logger
+
+from autopush.constants import MAX_EXPIRY
+from autopush.db.dynamodb_client import Call, ConditionFailed, checks_unsure
+from autopush.db.dynamodb_items import (
+    CHANNEL_ROW,
+    Item,
+    expired,
+    number_of,
+    read_message,
+    row_key,
+    write_message,
+)
+from autopush.db.interface import Batch, Channels
+from autopush.db.rows import (
+    AFTER_TIMESTAMPED,
+    TIMESTAMPED,
+    TOPICS_AND_LOW_LEGACY_END,
+    TOPICS_END,
+    key_timestamp,
+)
+from autopush.exceptions import StoreError
+from autopush.notification import WebPushNotification
+
+log = Logger()
+
+LATE = 250_000
+"""Age (µs) from which on a message may have been overtaken by ones that are gone by now, and so
+has to be compared with the read pointer, too."""
+
+RESTAMPS = 5
+"""How often a message takes a later timestamp because another one overtook it."""
+
+TOUCH_GRANULARITY = 86_400
+"""Seconds by which a channel row's expiry may lag behind: saves a write at most hellos."""
+
+ALIVE = "(attribute_not_exists(expiry) OR expiry > :now)"
+"""Condition on a channel row: it doesn't exist or is not past its expiry."""
+
+
+class Messages:
+    """All message tables; every method takes the name of one.
+
+    :param call: makes one request
+    :param key: the UAID as stored (quirk S1)
+    :param clock: seconds since the epoch
+    """
+
+    def __init__(self, call: Call, key: Callable[[str], str], clock: Callable[[], float]) -> None:
+        self.call = call
+        self.key = key
+        self.clock = clock
+
+    def now(self) -> int:
+        """Whole seconds since the epoch."""
+        return int(self.clock())
+
+    # ---- channel row
+
+    def _update_channels(
+        self, month: str, uaid: str, update: str, condition: str = ALIVE, **values: Any
+    ) -> dict[str, Any]:
+        """Update the channel row and its expiry; the answer has the old values.
+
+        :raises ConditionFailed: as the name says
+        """
+        now = self.now()
+        named = {f":{name}": value for name, value in values.items()}
+        expiry = {":expiry": _number(now + MAX_EXPIRY), ":now": _number(now)}
+        return self.call(
+            "update_item",
+            TableName=month,
+            Key=row_key(self.key(uaid), CHANNEL_ROW),
+            UpdateExpression=f"SET expiry = :expiry{update}",
+            ConditionExpression=condition,
+            ExpressionAttributeValues={**expiry, **named},
+            ReturnValues="UPDATED_OLD",
+        )
+
+    def _replace_expired(self, month: str, uaid: str, **attributes: Any) -> bool:
+        """Begin an expired channel row anew; False if it is none (any more)."""
+        now = self.now()
+        try:
+            self.call(
+                "put_item",
+                TableName=month,
+                Item={
+                    **row_key(self.key(uaid), CHANNEL_ROW),
+                    "expiry": _number(now + MAX_EXPIRY),
+                    **attributes,
+                },
+                ConditionExpression="expiry <= :now",
+                ExpressionAttributeValues={":now": _number(now)},
+            )
+        except ConditionFailed:
+            return False
+        return True
+
+    def channel_row(self, month: str, uaid: str) -> Item | None:
+        """The channel row unless it is past its expiry."""
+        answer = self.call(
+            "get_item",
+            TableName=month,
+            Key=row_key(self.key(uaid), CHANNEL_ROW),
+            ConsistentRead=True,
+        )
+        item: Item | None = answer.get("Item")
+        return None if item is None or expired(item, self.now()) else item
+
+    def channels(self, month: str, uaid: str) -> Channels:
+        """The channel row."""
+        row = self.channel_row(month, uaid)
+        return Channels(False, set()) if row is None else Channels(True, channel_set(row))
+
+    def add_channels(self, month: str, uaid: str, chids: set[str]) -> None:
+        """Add to the channel set."""
+        members = {"SS": sorted(chids)}
+        try:
+            self._update_channels(month, uaid, " ADD chids :chids", chids=members)
+        except ConditionFailed:
+            if not self._replace_expired(month, uaid, chids=members):
+                self._update_channels(month, uaid, " ADD chids :chids", chids=members)
+
+    @checks_unsure
+    def remove_channel(self, month: str, uaid: str, chid: str, unsure: bool = False) -> bool:
+        """Remove from the channel set; whether it was a member.
+
+        :param unsure: an earlier attempt may have removed it
+        """
+        try:
+            answer = self._update_channels(
+                month, uaid, " DELETE chids :chids", chids={"SS": [chid]}
+            )
+        except ConditionFailed:
+            self._replace_expired(month, uaid)
+            return False
+        return unsure or chid in channel_set(answer.get("Attributes", {}))
+
+    def touch(self, month: str, uaid: str) -> None:
+        """Refresh the row's expiry if the row exists and is not past it."""
+        try:
+            self._update_channels(month, uaid, "", "expiry > :now")
+        except ConditionFailed:
+            pass
+
+    def set_pointer(self, month: str, uaid: str, timestamp: int) -> None:
+        """Move the pointer forwards (quirk S14), creating the row if there is none."""
+        pointer = _number(timestamp)
+        forwards = "(attribute_not_exists(current_timestamp) OR current_timestamp < :pointer)"
+        try:
+            self._update_channels(
+                month,
+                uaid,
+                ", current_timestamp = :pointer",
+                f"{ALIVE} AND {forwards}",
+                pointer=pointer,
+            )
+        except ConditionFailed:
+            if not self._replace_expired(month, uaid, current_timestamp=pointer):
+                self.touch(month, uaid)
+
+    # ---- reading messages
+
+    def _pages(
+        self, month: str, condition: str, values: dict[str, str], limit: Callable[[], int]
+    ) -> Iterator[list[Item]]:
+        """Rows in order of their sort keys, page by page, at most ``limit()`` in the next one."""
+        start: dict[str, Any] = {}
+        while True:
+            answer = self.call(
+                "query",
+                TableName=month,
+                KeyConditionExpression=f"uaid = :uaid AND {condition}",
+                ExpressionAttributeValues={name: {"S": text} for name, text in values.items()},
+                ConsistentRead=True,
+                Limit=limit(),
+                **start,
+            )
+            yield answer["Items"]
+            if not answer.get("LastEvaluatedKey"):
+                return
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    def topics(
+        self, month: str, uaid: str, limit: int = 10, touch: bool = False
+    ) -> tuple[int | None, list[WebPushNotification]]:
+        """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer.
+
+        :param touch: also refresh the channel row's expiry where it lags behind
+        """
+        reader = _Reader(self, month, uaid, limit - 1)
+        pointer: int | None = None
+        values = {":uaid": self.key(uaid), ":end": TOPICS_END}
+        # The channel row comes first, if there is one (quirk S8).
+        rows = self._pages(month, "chidmessageid < :end", values, lambda: reader.left() + 1)
+        for page in rows:
+            for item in page:
+                if item["chidmessageid"]["S"] != CHANNEL_ROW:
+                    reader.take(item)
+                elif not expired(item, self.now()):
+                    pointer = number_of(item, "current_timestamp")
+                    touch = touch and self._lags(item)
+            if not reader.left():
+                break
+        reader.delete_poison()
+        if touch:
+            self.touch(month, uaid)
+        return pointer, reader.messages
+
+    def _lags(self, row: Item) -> bool:
+        expiry = number_of(row, "expiry")
+        return expiry is None or expiry <= self.now() + MAX_EXPIRY - TOUCH_GRANULARITY
+
+    def since(self, month: str, uaid: str, timestamp: int | None, limit: int = 10) -> Batch:
+        """At most ``limit`` rows above the timestamp's, and the last timestamp among them."""
+        reader = _Reader(self, month, uaid, limit)
+        above = f"{TIMESTAMPED}{timestamp}:z" if timestamp else TOPICS_AND_LOW_LEGACY_END
+        values = {":uaid": self.key(uaid), ":above": above}
+        for page in self._pages(month, "chidmessageid > :above", values, reader.left):
+            for item in page:
+                reader.take(item)
+            if not reader.left():
+                break
+        reader.delete_poison()
+        return Batch(reader.last, reader.messages)
+
+    # ---- writing messages
+
+    def store(self, month: str, notification: WebPushNotification) -> MessagePut:
+        """The operation that stores a message."""
+        return MessagePut(self, month, notification)
+
+    def delete(self, month: str, notification: WebPushNotification) -> bool:
+        """Delete the row, or the one with the same update id (quirk S7); whether it was there."""
+        user, sort_key = self.key(notification.uaid.hex), notification.sort_key
+        update_id = notification.update_id
+        if self.delete_row(month, user, sort_key, update_id, notification.legacy):
+            return True
+        if not update_id or not sort_key.startswith(TIMESTAMPED):
+            return False
+        found = self._find(month, user, update_id)
+        return found is not None and self.delete_row(month, user, found, update_id)
+
+    def delete_row(
+        self, month: str, user: str, sort_key: str, update_id: str | None, legacy: bool = False
+    ) -> bool:
+        """Delete a row, only if its update id is this where one is given; whether it was there.
+
+        :param legacy: the sort key tells the message, and the row may have no update id
+        """
+        condition: dict[str, Any] = {}
+        if update_id:
+            same = "updateid = :updateid"
+            if legacy:
+                same += " OR attribute_not_exists(updateid)"
+            condition = {
+                "ConditionExpression": same,
+                "ExpressionAttributeValues": {":updateid": {"S": update_id}},
+            }
+        try:
+            answer = self.call(
+                "delete_item",
+                TableName=month,
+                Key=row_key(user, sort_key),
+                ReturnValues="ALL_OLD",
+                **condition,
+            )
+        except ConditionFailed:
+            return False
+        return bool(answer.get("Attributes"))
+
+    def _find(self, month: str, user: str, update_id: str) -> str | None:
+        """Sort key of the user's timestamped message with this update id."""
+        start: dict[str, Any] = {}
+        while True:
+            answer = self.call(
+                "query",
+                TableName=month,
+                KeyConditionExpression="uaid = :uaid AND chidmessageid BETWEEN :low AND :high",
+                FilterExpression="updateid = :updateid",
+                ProjectionExpression="chidmessageid",
+                ExpressionAttributeValues={
+                    ":uaid": {"S": user},
+                    ":low": {"S": TIMESTAMPED},
+                    ":high": {"S": AFTER_TIMESTAMPED},
+                    ":updateid": {"S": update_id},
+                },
+                ConsistentRead=True,
+                **start,
+            )
+            if answer["Items"]:
+                return str(answer["Items"][0]["chidmessageid"]["S"])
+            if not answer.get("LastEvaluatedKey"):
+                return None
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+
+class _Reader:
+    """Collects the messages of a range: expired rows don't count, unreadable ones are deleted.
+
+    :ivar last: sort-key timestamp of the last timestamped row, None if there was none
+    """
+
+    def __init__(self, table: Messages, month: str, uaid: str, limit: int) -> None:
+        self._table = table
+        self._month = month
+        self._uaid = UUID(uaid)
+        self._limit = limit
+        self._now = table.now()
+        self._poison: list[Item] = []
+        self.messages: list[WebPushNotification] = []
+        self.last: int | None = None
+
+    def left(self) -> int:
+        """How many messages are still wanted."""
+        return self._limit - len(self.messages)
+
+    def take(self, item: Item) -> None:
+        """Look at the next row."""
+        if not self.left():
+            return
+        timestamp = key_timestamp(item["chidmessageid"]["S"])
+        if timestamp is not None:
+            self.last = timestamp
+        if expired(item, self._now):
+            return
+        try:
+            self.messages.append(read_message(self._uaid, item))
+        except ValueError:
+            self._poison.append(item)
+
+    def delete_poison(self) -> None:
+        """Delete the unreadable rows (quirk Q15); a failure is for the next reader."""
+        if not self._poison:
+            return
+        log.error("Deleting {count} unreadable stored messages", count=len(self._poison))
+        table = self._table
+        for item in self._poison:
+            update_id = item.get("updateid", {}).get("S")
+            try:
+                table.delete_row(
+                    self._month, item["uaid"]["S"], item["chidmessageid"]["S"], update_id
+                )
+            except StoreError as error:
+                log.warn("Unreadable message not deleted: {error}", error=str(error))
+                return
+
+
+class MessagePut:
+    """Stores one message; goes on where it was interrupted.
+
+    A reader moves a pointer past what it has read and never looks back. So when a later message
+    is there already, which a reader may have passed, this one gets a timestamp after it (17.6).
+    The look comes after the write: whatever is not there by then will be read after ours.
+    """
+
+    def __init__(
+        self,
+        table: Messages,
+        month: str,
+        notification: WebPushNotification,
+        check_pointer: bool = False,
+    ) -> None:
+        self._table = table
+        self._month = month
+        self._uaid = notification.uaid.hex
+        self._suffix = f":{notification.channel_id}"
+        self._item = write_message(table.key(self._uaid), notification, table.now())
+        self._timestamp = key_timestamp(self._sort_key)
+        self._check_pointer = check_pointer or (
+            self._timestamp is not None and self._timestamp < table.clock() * 1_000_000 - LATE
+        )
+        self._obsolete: list[str] = []
+        self._moves = 0
+
+    @property
+    def _sort_key(self) -> str:
+        return str(self._item["chidmessageid"]["S"])
+
+    @property
+    def _update_id(self) -> str | None:
+        return self._item.get("updateid", {}).get("S")
+
+    def __call__(self) -> None:
+        while True:
+            self._table.call("put_item", TableName=self._month, Item=self._item)
+            self._delete_obsolete()
+            key = self._better_key() if self._moves < RESTAMPS else None
+            if key is None:
+                return
+            self._obsolete.append(self._sort_key)
+            self._timestamp = key_timestamp(key)
+            self._item = {**self._item, "chidmessageid": {"S": key}}
+            self._moves += 1
+
+    def _delete_obsolete(self) -> None:
+        while self._obsolete:
+            user = self._item["uaid"]["S"]
+            self._table.delete_row(self._month, user, self._obsolete[-1], self._update_id)
+            self._obsolete.pop()
+
+    def _better_key(self) -> str | None:
+        """The sort key where readers find the message, None if that is the one it has."""
+        if self._timestamp is None:
+            return None
+        latest = self._pointer()
+        for item in self._last_rows():
+            key = item["chidmessageid"]["S"]
+            if key == self._sort_key:
+                continue
+            if self._update_id and item.get("updateid", {}).get("S") == self._update_id:
+                return str(key)  # this message, stored before under a later timestamp
+            latest = max(latest, key_timestamp(key) or 0)
+        if latest < self._timestamp:
+            return None
+        return f"{TIMESTAMPED}{latest + 1}{self._suffix}"
+
+    def _last_rows(self) -> list[Item]:
+        """The user's last rows from the message's own timestamp on, two at most."""
+        answer = self._table.call(
+            "query",
+            TableName=self._month,
+            KeyConditionExpression="uaid = :uaid AND chidmessageid BETWEEN :low AND :high",
+            ExpressionAttributeValues={
+                ":uaid": self._item["uaid"],
+                ":low": {"S": f"{TIMESTAMPED}{self._timestamp}:"},
+                ":high": {"S": AFTER_TIMESTAMPED},
+            },
+            ProjectionExpression="chidmessageid, updateid",
+            ScanIndexForward=False,
+            ConsistentRead=True,
+            Limit=2,
+        )
+        items: list[Item] = answer["Items"]
+        return items
+
+    def _pointer(self) -> int:
+        if not self._check_pointer:
+            return 0
+        row = self._table.channel_row(self._month, self._uaid)
+        self._check_pointer = False
+        return (number_of(row, "current_timestamp") or 0) if row else 0
+
+
+def channel_set(row: Item) -> set[str]:
+    """The channels in a channel row."""
+    return set(row.get("chids", {}).get("SS", ()))
+
+
+def _number(value: int) -> dict[str, str]:
+    return {"N": str(value)}

@@ -1,0 +1,48 @@
+"""Keeps operations that concern the same thing in the order in which they were started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredList
+
+T = TypeVar("T")
+
+
+class InOrder:
+    """Starts an operation when all earlier ones with one of its keys are over, well or not."""
+
+    def __init__(self) -> None:
+        self._last: dict[Hashable, Deferred[None]] = {}
+
+    def run(self, keys: tuple[Hashable, ...], start: Callable[[], Deferred[T]]) -> Deferred[T]:
+        """Start now or later; fires as the operation does."""
+        earlier = {id(self._last[key]): self._last[key] for key in keys if key in self._last}
+        over: Deferred[None] = Deferred()
+        for key in keys:
+            self._last[key] = over
+        if not earlier:
+            done = start()
+        else:
+            ready: Deferred[Any] = DeferredList([_when(other) for other in earlier.values()])
+            done = ready.addCallback(lambda _: start())
+        return done.addBoth(self._over, keys, over)
+
+    def _over(self, result: T, keys: tuple[Hashable, ...], over: Deferred[None]) -> T:
+        for key in keys:
+            if self._last.get(key) is over:
+                del self._last[key]
+        over.callback(None)
+        return result
+
+
+def _when(deferred: Deferred[None]) -> Deferred[None]:
+    """A Deferred of its own that fires when the other does."""
+    mine: Deferred[None] = Deferred()
+
+    def fire(result: None) -> None:
+        mine.callback(None)
+
+    deferred.addCallback(fire)
+    return mine

@@ -1,0 +1,195 @@
+"""Routers of the bridges that speak HTTP/1.1, against their stand-ins over the wire."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+from uuid import UUID
+
+from cryptography.fernet import Fernet, MultiFernet
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import TestCase
+
+from automock.running import Background
+from autopush.config import AutopushConfig
+from autopush.exceptions import RouterException
+from autopush.notification import WebPushNotification
+
+UAID = "a0" * 16
+CHID = "76dfb18c-1eb1-4f92-80a5-7fdf8d462b5c"
+FERNET = MultiFernet([Fernet(Fernet.generate_key())])
+
+HEADERS = {
+    "aes128gcm": {"content-encoding": "aes128gcm"},
+    "aesgcm": {
+        "content-encoding": "aesgcm",
+        "encryption": "keyid=p256dh;salt=S3Y5cEV0Y0pWcGZFRFFrSA",
+        "crypto-key": "keyid=p256dh;dh=BDHk5ldLLsdHqTlkZbbQCSLRW0dBTBBbyM6z8Jk9e5Q",
+    },
+    "aesgcm128": {
+        "content-encoding": "aesgcm128",
+        "encryption": "keyid=p256dh;salt=S3Y5cEV0Y0pWcGZFRFFrSA",
+        "encryption-key": "keyid=p256dh;dh=BDHk5ldLLsdHqTlkZbbQCSLRW0dBTBBbyM6z8Jk9e5Q",
+    },
+}
+"""What a sender gives along with a message, by encoding."""
+
+SENT_KEYS = {
+    "aes128gcm": {},
+    "aesgcm": {
+        "enc": HEADERS["aesgcm"]["encryption"],
+        "cryptokey": HEADERS["aesgcm"]["crypto-key"],
+    },
+    "aesgcm128": {
+        "enc": HEADERS["aesgcm128"]["encryption"],
+        "enckey": HEADERS["aesgcm128"]["encryption-key"],
+    },
+}
+"""What of it a device gets."""
+
+
+def notification(
+    body: bytes = b"", encoding: str = "aes128gcm", ttl: int | None = 60, topic: str | None = None
+) -> WebPushNotification:
+    """A message as the endpoint makes it."""
+    return WebPushNotification.from_webpush_request_schema(
+        {
+            "subscription": {"uaid": UAID, "chid": UUID(CHID)},
+            "headers": {**HEADERS[encoding], "ttl": ttl, "topic": topic},
+            "body": body,
+        },
+        FERNET,
+    )
+
+
+class Metrics:
+    """Remembers what is counted."""
+
+    active = True
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, Any]] = []
+
+    def increment(self, name: str, count: int = 1, tags: Any = None) -> None:
+        self.calls.append((name, count, tags))
+
+    def errors(self) -> list[list[str]]:
+        return [tags for name, _, tags in self.calls if name == "notification.bridge.error"]
+
+
+class Refused(Exception):
+    """What a router raised or returned instead of a 201."""
+
+
+class BridgeTestCase(TestCase):
+    """One stand-in for all tests of a class; a new router for each.
+
+    ``SECRETS`` are texts which no event may contain; all tests look for them.
+    """
+
+    STAND_IN: ClassVar[str]
+    SECRETS: ClassVar[tuple[str, ...]] = ()
+    mock: ClassVar[Background]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.mock = Background(cls.STAND_IN).__enter__()
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        cls.mock.__exit__(None, None, None)
+
+    def setUp(self) -> None:
+        self.bridge = self.mock[self.STAND_IN]
+        self.bridge.reset()
+        self.metrics: Any = Metrics()
+        self.conf = AutopushConfig(hostname="push.example", endpoint_port=8082)
+        self.events: list[Any] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        self.addCleanup(self._check_events)
+        self.router = self.make_router()
+        self.addCleanup(self._close)
+
+    def make_router(self, **changes: Any) -> Any:
+        raise NotImplementedError
+
+    def user(self, **router_data: Any) -> dict[str, Any]:
+        """A device's record."""
+        raise NotImplementedError
+
+    async def _close(self) -> None:
+        await self.router.close()
+        # TLS connections end with an exchange.
+        await deferLater(reactor, 0.02)
+
+    def _check_events(self) -> None:
+        text = "\n".join(repr(event) for event in self.events)
+        for secret in (*self.SECRETS, *getattr(self.bridge, "access_tokens", {})):
+            self.assertNotIn(secret, text)
+
+    # ---- sending
+
+    async def send(self, *args: Any, user: Any = None, **kwargs: Any) -> Any:
+        """Route a message; returns what the sender gets."""
+        message = notification(*args, **kwargs)
+        try:
+            answer = await self.router.route_notification(message, user or self.user())
+        except RouterException as exc:
+            return exc
+        if answer.status_code == 201:
+            self.assertEqual(
+                answer.headers["Location"], f"{self.conf.endpoint_url}/m/{message.location}"
+            )
+            self.assertEqual((answer.response_body, answer.logged_status), ("", 200))
+        return answer
+
+    async def answered(self, script: Any, *args: Any, **kwargs: Any) -> Any:
+        """As :meth:`send`, after scripting the service."""
+        self.bridge.script.add(script)
+        return await self.send(*args, **kwargs)
+
+    def assert_answer(self, answer: Any, status: int, errno: int | None, body: str) -> None:
+        """Check what the sender gets when the message wasn't taken."""
+        self.assertEqual(
+            (answer.status_code, answer.errno, answer.response_body), (status, errno, body)
+        )
+
+    def assert_kept(self, answer: Any, router_type: str) -> None:
+        """Check that the device's record stays as it is (http-endpoint.md 5.8)."""
+        if isinstance(answer, RouterException):
+            if router_type != "gcm":
+                self.assertNotIn(answer.status_code, (404, 410))
+        else:
+            self.assertIsNone(answer.router_data)
+
+    def assert_retry(self, answer: Any, seconds: int) -> None:
+        """Check the 503 for a message that may be sent again."""
+        self.assert_answer(answer, 503, None, f"Please try request in {seconds} seconds.")
+        self.assertEqual(answer.headers["Retry-After"], str(seconds))
+
+    def tags(self) -> list[str]:
+        """The tags of the only error that was counted."""
+        (tags,) = self.metrics.errors()
+        return tags
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last message the service saw."""
+        message: dict[str, Any] = self.bridge.messages[-1]
+        return message
+
+    def logged(self, start: str) -> list[str]:
+        """Levels of the events whose text starts like this."""
+        return [
+            event["log_level"].name
+            for event in self.events
+            if (formatEvent(event) or "").startswith(start)
+        ]
+
+
+def options_of(stand_in: Any, name: str) -> Any:
+    """A copy of an option's value."""
+    return json.loads(json.dumps(stand_in.options()[name]))
