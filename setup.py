@@ -31,13 +31,22 @@ setup(
     install_requires=[
         "attrs>=26.1",
         "autobahn==26.10.2",  # the trimmed protocol relies on this release's private attributes
+        "boto3>=1.44",
         "ConfigArgParse>=1.9",
         "cryptography>=50",
+        "datadog==0.56.0",  # one of its private methods is overridden
+        "google-auth>=2.63",
+        "h2==4.4.1",  # two of its private methods are overridden
+        "hpack>=4.2",
         "httptools>=0.9",
         "marshmallow>=4.4,<5",
         "orjson>=3.13",
+        "prometheus_client>=0.26",
         "pyOpenSSL>=26.4",
+        "raven==6.10.0",  # some of its private methods are overridden
+        "requests>=2.34",
         "service-identity>=26.1",
+        "treq>=26.7",
         "Twisted>=26.10",
         "ua-parser>=1.0.2",
     ],
@@ -46,6 +55,7 @@ setup(
             "autoendpoint = autopush.__main__:endpoint",
             "autokey = autopush.scripts.autokey:main",
             "autopush = autopush.__main__:connection",
+            "autopush_doctor = autopush.__main__:doctor",
             "autopush_standalone = autopush.__main__:main",
             "drop_users = autopush.scripts.drop_user:drop_users",
             "endpoint_diagnostic = autopush.diagnostic_cli:run_endpoint_diagnostic_cli",

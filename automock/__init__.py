@@ -11,5 +11,7 @@ STAND_INS = {
     "fcm_legacy": "automock.fcm:LegacyFCM",
     "fcm": "automock.fcm:FCM",
     "adm": "automock.adm:ADM",
+    "sentry": "automock.sentry:Sentry",
+    "statsd": "automock.statsd:Statsd",
 }
 """Classes by name; they derive from :class:`automock.standin.StandIn`."""

@@ -34,6 +34,10 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 async def run(ns: argparse.Namespace, directory: Path) -> None:
     """Run until SIGINT or SIGTERM."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
     automock = Automock(ns.names, directory, ns.host, ns.control_port)
     await automock.start()
     options = automock.options()
@@ -43,14 +47,13 @@ async def run(ns: argparse.Namespace, directory: Path) -> None:
     print("Options for the daemons:")
     for name, value in options.items():
         print(f"  --{name}={shlex.quote(value)}")
+    for stand_in in automock.stand_ins.values():
+        for name, value in stand_in.environment().items():
+            print(f"  {name}={shlex.quote(value)}")
     if ns.ini:
         text = "".join(f"{name} = {value}\n" for name, value in options.items())
         await asyncio.to_thread(Path(ns.ini).write_text, text, "utf-8")
     print(READY, flush=True)
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ended.set)
     await ended.wait()
     await automock.stop()
 

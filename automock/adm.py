@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
 from automock.httpstandin import HTTPStandIn, size_of, texts
 from automock.web import Reply, Request
@@ -60,10 +61,6 @@ class ADM(HTTPStandIn):
         }
         return {"adm_creds": {self.profile: profile}}
 
-    def reset(self) -> None:
-        super().reset()
-        self.access_tokens.clear()
-
     # ---- tokens
 
     def token(self, request: Request) -> Reply:
@@ -102,7 +99,7 @@ class ADM(HTTPStandIn):
         reason = self._refusal(request)
         if reason is not None:
             return reason_reply(reason)
-        token = request.path.split("/")[3]
+        token = unquote(device[1])
         if token in self.settings["unregistered"]:
             return reason_reply("Unregistered")
         return Reply(json={"registrationID": self.settings["moved"].get(token, token)})

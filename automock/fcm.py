@@ -108,10 +108,6 @@ class FCM(HTTPStandIn):
         }
         return {"fcm_creds": {self.app_id: credential}, "fcm_version": 1}
 
-    def reset(self) -> None:
-        super().reset()
-        self.access_tokens.clear()
-
     # ---- tokens
 
     def token(self, request: Request) -> Reply:

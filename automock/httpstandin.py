@@ -51,6 +51,8 @@ class TwoScripts(Script):
 class HTTPStandIn(StandIn):
     """A service with one address for messages and perhaps one for tokens.
 
+    Tokens it has issued stay valid over a reset.
+
     Subclasses say what the vendor would answer; :attr:`DEFAULTS` are their settings.
     """
 

@@ -156,6 +156,10 @@ class StandIn:
         """Return the daemons' options that point them here: texts, numbers or JSON objects."""
         raise NotImplementedError
 
+    def environment(self) -> dict[str, str]:
+        """Return the daemons' variables that do what no option can."""
+        return {}
+
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Change how the service behaves until the next :meth:`reset`.
 

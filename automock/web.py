@@ -22,7 +22,7 @@ from automock.standin import Answer
 
 BODY_LIMIT = 1024 * 1024
 
-GARBAGE = b"\x00\x16garbage, in no protocol at all\r\n\r\n"
+GARBAGE = b"\xfe\x16garbage, in no protocol at all\r\n\r\n"
 
 
 @dataclass

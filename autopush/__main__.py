@@ -26,6 +26,15 @@ def endpoint() -> int | str | None:
     return _run("EndpointApplication")
 
 
+def doctor() -> int | str | None:
+    """Check the configuration of one of them; as :func:`main`."""
+    if find_spec("cyclone") is None:
+        return MISSING_CYCLONE
+    from autopush.doctor import main as check
+
+    return check()
+
+
 def _run(application: str) -> int | str | None:
     if find_spec("cyclone") is None:
         return MISSING_CYCLONE

@@ -110,6 +110,8 @@ class AutopushConfig:
     memusage_port: int | None = None
     statsd_host: str | None = "localhost"
     statsd_port: int = 8125
+    prometheus_port: int | None = None
+    prometheus_host: str = "127.0.0.1"
     megaphone_api_url: str | None = None
     megaphone_api_token: str | None = attrs.field(default=None, repr=False)
     megaphone_poll_interval: int = 30
@@ -289,7 +291,8 @@ SAME_NAME = (  # noqa: SIM905
     " statsd_host statsd_port datadog_api_key datadog_app_key datadog_flush_interval max_data env"
     " hello_timeout msg_limit auto_ping_interval auto_ping_timeout max_connections"
     " close_handshake_timeout use_cryptography sts_max_age aws_ddb_endpoint key_hash db_dsn"
-    " store_direct public_url data_dir host max_message_size max_direct_unacked"
+    " store_direct public_url data_dir host max_message_size max_direct_unacked prometheus_port"
+    " prometheus_host"
 ).split()
 """Options that keep their name as an attribute."""
 
@@ -340,6 +343,10 @@ def _json_object(text: str, error: str) -> JSONDict:
     return value or {}
 
 
+FCM_ENDPOINT = "fcm.googleapis.com/fcm/send"
+"""Where legacy FCM was; not repeated in the router's settings."""
+
+
 def router_conf_from_options(ns: Any) -> JSONDict:
     """Collect the bridge routers' settings (configuration.md 4.4).
 
@@ -375,7 +382,7 @@ def router_conf_from_options(ns: Any) -> JSONDict:
             "collapsekey": ns.fcm_collapsekey,
             "creds": ns.fcm_creds,
         }
-        if getattr(ns, "fcm_endpoint", None):
+        if getattr(ns, "fcm_endpoint", FCM_ENDPOINT) != FCM_ENDPOINT:
             conf["fcm"]["endpoint"] = ns.fcm_endpoint
     if getattr(ns, "adm_creds", None):
         conf["adm"] = ns.adm_creds

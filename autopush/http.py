@@ -9,6 +9,7 @@ EndpointHTTPFactory      endpoint node; with          public API, health routes;
 InternalRouterHTTPFactory connection node, internal   /push, /notif, health routes
 WebSocketHTTPFactory     connection node, public      /status; all else is WebSocket
 MemUsageHTTPFactory      both, private                /_memusage
+PrometheusHTTPFactory    both, private                /metrics
 ======================== ============================ ===============================
 
 Handlers are named, not imported: a connection node needs no marshmallow, an endpoint no Autobahn.
@@ -29,6 +30,8 @@ from autopush.httpconnection import HTTPConnection, HTTPServer
 from autopush.httpparser import BODY_LIMIT, Request
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from autopush.config import AutopushConfig
     from autopush.db.interface import Store
     from autopush.httpparser import Headers
@@ -312,12 +315,26 @@ class MemUsageHTTPFactory(BaseHTTPFactory):
         super().__init__(conf, db, handlers=self.ap_handlers, **kwargs)
 
 
+class PrometheusHTTPFactory(BaseHTTPFactory):
+    """``/metrics`` for Prometheus; never on a public port.
+
+    :param registry: what to show
+    """
+
+    ap_handlers: ClassVar[Routes] = ((r"/metrics", "autopush.web.prometheus.MetricsHandler"),)
+
+    def __init__(self, conf: AutopushConfig, registry: CollectorRegistry, **kwargs: Any) -> None:
+        super().__init__(conf, None, handlers=self.ap_handlers, **kwargs)
+        self.registry = registry
+
+
 __all__ = [
     "BaseHTTPFactory",
     "EndpointHTTPFactory",
     "HTTPConnection",
     "InternalRouterHTTPFactory",
     "MemUsageHTTPFactory",
+    "PrometheusHTTPFactory",
     "WebSocketHTTPFactory",
     "skip_request_logging",
 ]

@@ -6,16 +6,19 @@ callers do (quirk O9).
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 from twisted.logger import (
     ILogObserver,
+    Logger,
     LogLevel,
     formatEvent,
     formatEventAsClassicLogText,
@@ -28,7 +31,23 @@ from autopush import __version__
 from autopush.types import JSONDict
 from autopush.utils import get_ec2_instance_id
 
+if TYPE_CHECKING:
+    from autopush.firehose import FirehoseProcessor
+    from autopush.sentry import SentryClient
+
 LogEvent = dict[str, Any]
+
+log = Logger()
+
+
+def __getattr__(name: str) -> Any:
+    # Documented here (python-api.md 4.1), but imported only by those who use it.
+    if name == "FirehoseProcessor":
+        from autopush.firehose import FirehoseProcessor
+
+        return FirehoseProcessor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3, "critical": 4}
 
@@ -143,7 +162,10 @@ class PushLogger:
     :param log_level: least level written: ``debug``, ``info``, ``warn``, ``error``, ``critical``
     :param log_format: ``json`` or ``text``
     :param log_output: ``stdout``, ``none``, or the name of a file to append to
+    :param sentry_dsn: if not empty, failures of any level are sent there
+    :param firehose_delivery_stream: if not empty, all lines are also sent there
     :raises ValueError: unknown level or format
+    :raises InvalidConfig: Sentry or Firehose can't be used
     """
 
     def __init__(
@@ -152,6 +174,8 @@ class PushLogger:
         log_level: str = "debug",
         log_format: str = "json",
         log_output: str = "stdout",
+        sentry_dsn: str | None = None,
+        firehose_delivery_stream: str | None = None,
     ) -> None:
         if log_level not in LEVELS or log_format not in ("json", "text"):
             raise ValueError(f"Unknown log level or format: {log_level}, {log_format}")
@@ -167,14 +191,35 @@ class PushLogger:
             self._output = _utf8(sys.stdout)
         elif log_output != "none":
             self._filename = log_output
+        # Events come from all threads, and also from finalisers while a line is being written.
+        self._lock = RLock()
+        # Both libraries take a tenth of a second and 10 MB: only for those who use them.
+        self.raven_client: SentryClient | None = None
+        if sentry_dsn:
+            from autopush.sentry import SentryClient
+
+            self.raven_client = SentryClient(sentry_dsn)
+        self.firehose: FirehoseProcessor | None = None
+        if firehose_delivery_stream:
+            from autopush.firehose import FirehoseProcessor
+
+            self.firehose = FirehoseProcessor(firehose_delivery_stream)
 
     def __call__(self, event: LogEvent) -> None:
         """Write an event, if its level is wanted and there is anywhere to write to."""
+        if self.raven_client is not None and event.get("log_failure") is not None:
+            self.raven_log(event)
         level = event.get("log_level", LogLevel.info)
-        if self._output is None or LEVELS[level.name] < self.threshold:
+        if LEVELS[level.name] < self.threshold or (self._output is None and self.firehose is None):
             return
         line = self.format_event(event)
-        if line:
+        if not line:
+            return
+        if self.firehose is not None:
+            self.firehose.process(line)
+        with self._lock:
+            if self._output is None:
+                return
             try:
                 self._output.write(line)
                 self._output.flush()
@@ -182,6 +227,15 @@ class PushLogger:
                 # The disk is full or the reader gone: no reason to stop serving, and no place
                 # left to tell.
                 pass
+
+    def raven_log(self, event: LogEvent) -> None:
+        """Send the failure of an event to Sentry."""
+        assert self.raven_client is not None
+        try:
+            self.raven_client.report(event)
+        except Exception as exc:
+            # Not as a failure: that would come here again.
+            log.warn("Failure not sent to Sentry: {error}", error=repr(exc))
 
     # ---------------------------------------------------------------------------- formats
 
@@ -226,10 +280,10 @@ class PushLogger:
         :raises OSError: the file can't be opened
         """
         if self._filename and self._output is None:
-            self._output = open(  # noqa: SIM115
-                self._filename, "a", encoding="utf-8", errors="backslashreplace"
-            )
+            self._output = _append_to(self._filename)
         if self not in _started:
+            if self.firehose is not None:
+                self.firehose.start()
             _started.append(self)
             _update_threshold()
             begin_or_register(self)
@@ -241,9 +295,23 @@ class PushLogger:
             globalLogPublisher.removeObserver(observer)
             _started.remove(self)
             _update_threshold()
+            if self.firehose is not None:
+                self.firehose.stop()
+        with self._lock:
+            if self._filename and self._output is not None:
+                self._output.close()
+                self._output = None
+
+    def reopen(self) -> None:
+        """Go on in a new file of the same name, after the old one was renamed.
+
+        :raises OSError: it can't be opened; the old one is used further
+        """
         if self._filename and self._output is not None:
-            self._output.close()
-            self._output = None
+            new = _append_to(self._filename)
+            with self._lock:
+                old, self._output = self._output, new
+                old.close()
 
     @classmethod
     def setup_logging(
@@ -252,23 +320,45 @@ class PushLogger:
         log_level: str = "info",
         log_format: str = "json",
         log_output: str = "stdout",
+        sentry_dsn: str | None = None,
+        firehose_delivery_stream: str | None = None,
         no_aws: bool = False,
     ) -> PushLogger:
         """Start logging for this process, until its shutdown. Blocks for the host name.
 
         :param no_aws: don't ask EC2 for the instance id
-        :raises ValueError: see :class:`PushLogger`
+        :raises ValueError, InvalidConfig: see :class:`PushLogger`
         :raises OSError: see :meth:`start`
         """
         from twisted.internet import reactor
 
         system: Any = reactor
         find_host_name(no_aws)
-        logger = cls(logger_name, log_level, log_format, log_output)
+        logger = cls(
+            logger_name, log_level, log_format, log_output, sentry_dsn, firehose_delivery_stream
+        )
         logger.start()
+        if logger.firehose is not None:
+            # A start that fails before the reactor runs has something to say as well.
+            atexit.register(logger.stop)
+        if logger.raven_client is not None:
+            system.addSystemEventTrigger("before", "shutdown", logger.raven_client.idle)
         # After, not before: what goes wrong while connections are saved must be seen.
         system.addSystemEventTrigger("after", "shutdown", logger.stop)
         return logger
+
+
+def reopen() -> None:
+    """Let all loggers go on in new files (SIGHUP, after the old ones were renamed).
+
+    :raises OSError: one can't be opened; the old one is used further
+    """
+    for logger in _started:
+        logger.reopen()
+
+
+def _append_to(name: str) -> TextIO:
+    return open(name, "a", encoding="utf-8", errors="backslashreplace")
 
 
 def _utf8(stream: TextIO) -> TextIO:

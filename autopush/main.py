@@ -6,6 +6,7 @@ Source: python-api.md 2.13, configuration.md 6, 7, 11 and 12.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import uuid
 from argparse import Namespace
@@ -30,13 +31,14 @@ from autopush.http import (
     EndpointHTTPFactory,
     InternalRouterHTTPFactory,
     MemUsageHTTPFactory,
+    PrometheusHTTPFactory,
     WebSocketHTTPFactory,
 )
 from autopush.lifecycle import Lifecycle
 from autopush.logging import PushLogger
 from autopush.main_argparse import parse_connection, parse_endpoint, parse_standalone
 from autopush.metrics import from_config as metrics_from_config
-from autopush.metrics import periodic_reporter
+from autopush.metrics import periodic_reporter, registry_of
 from autopush.nodeclient import NodeClient
 from autopush.process import (
     BACKLOG,
@@ -46,6 +48,7 @@ from autopush.process import (
     freeze_garbage,
     second_signal_exits,
     surviving,
+    use_monotonic_clock,
     within,
 )
 from autopush.router import routers_from_config
@@ -97,7 +100,13 @@ class AutopushMultiService(MultiService):
         ".autopush_shared.ini",
     )
     config_files: ClassVar[tuple[str, ...]] = ()
+    command = ""
+    """Name of the console script."""
     logger_name = "Autopush"
+    metrics_prefix = ""
+    """Of the periodic metrics (observability.md 7.4)."""
+    memusage_host: str | None = None
+    """Address of the memory API; None: ``conf.host``."""
 
     def __init__(self, conf: AutopushConfig, resource: Any = None) -> None:
         super().__init__()
@@ -125,7 +134,8 @@ class AutopushMultiService(MultiService):
         """Add the services; nothing listens yet."""
         if not self.conf.no_sslcontext_cache:
             monkey_patch_ssl_wrap_socket()
-        self.add_timer(REPORT_INTERVAL, periodic_reporter, self.metrics)
+        self.add_prometheus()
+        self.add_timer(REPORT_INTERVAL, periodic_reporter, self.metrics, self.metrics_prefix)
         if rotate_tables:
             self.add_timer(ROTATE_INTERVAL, self.db.rotate)
         watchdog = self.lifecycle.watchdog(self.db.alive)
@@ -134,9 +144,15 @@ class AutopushMultiService(MultiService):
 
     # ---- building blocks
 
-    def listen(self, port: int | None, factory: Any, ssl_cf: Any = None) -> Listener:
-        """Add a listener at ``conf.host`` for an HTTP application."""
-        listener = Listener(lambda: bind(reactor, self.conf.host, port or 0, factory, ssl_cf))
+    def listen(
+        self, port: int | None, factory: Any, ssl_cf: Any = None, host: str | None = None
+    ) -> Listener:
+        """Add a listener for an HTTP application.
+
+        :param host: default: ``conf.host``
+        """
+        address = self.conf.host if host is None else host
+        listener = Listener(lambda: bind(reactor, address, port or 0, factory, ssl_cf))
         listener.setServiceParent(self)
         self.lifecycle.add_tls(ssl_cf)
         if factory not in self.http_factories:
@@ -155,7 +171,17 @@ class AutopushMultiService(MultiService):
     def add_memusage(self) -> None:
         """Add the memory API's listener if it has a port."""
         if self.conf.memusage_port:
-            self.listen(self.conf.memusage_port, MemUsageHTTPFactory(self.conf))
+            self.listen(self.conf.memusage_port, MemUsageHTTPFactory(self.conf), host=self.memusage_host)
+
+    def add_prometheus(self) -> None:
+        """Add the listener for Prometheus if it has a port."""
+        conf = self.conf
+        if conf.prometheus_port:
+            self.listen(
+                conf.prometheus_port,
+                PrometheusHTTPFactory(conf, registry_of(self.metrics)),
+                host=conf.prometheus_host,
+            )
 
     def add_proxy_protocol(self, factory: Any, ssl_cf: Any) -> None:
         """Add the listener behind HAProxy if it has a port."""
@@ -190,6 +216,7 @@ class AutopushMultiService(MultiService):
 
     async def start(self) -> None:
         """Open the store, then everything else."""
+        self.metrics.start()
         await self.db.setup()
         if self._stopping is None:
             useragent.preload()
@@ -235,6 +262,7 @@ class AutopushMultiService(MultiService):
         await within(left(1), reactor, self.drain(), "connections")
         await within(left(0.5), reactor, self.agent.close(), "other nodes")
         await within(left(0.5), reactor, self.close_routers(), "bridges")
+        await within(left(0.25), reactor, self.metrics.stop(), "metrics")
         await within(left(0), reactor, self.db.close(), "the store")
         undo_monkey_patch_ssl_wrap_socket()
 
@@ -278,6 +306,9 @@ class AutopushMultiService(MultiService):
         :returns: exit status: 1 if the configuration can't be used, else that of :meth:`run`
         """
         ns = cls.parse_args(cls.config_files if use_files else (), args)
+        if ns.check:
+            return check_configuration(cls.command, ns)
+        use_monotonic_clock(reactor)
         try:
             setup_logging(ns, cls.logger_name, human=ns.human_logs)
             app = cls.from_argparse(ns, resource=resource)
@@ -289,10 +320,17 @@ class AutopushMultiService(MultiService):
         return app.run()
 
 
+def check_configuration(command: str, ns: Namespace) -> int:
+    """Do what ``--check`` is for; returns the exit status."""
+    from autopush.doctor import check  # brings modules a service needs not
+
+    return check(command, ns)
+
+
 def setup_logging(ns: Namespace, logger_name: str, human: bool) -> None:
     """Start logging as the options say; with a bad level, at level info.
 
-    :raises InvalidConfig: unknown log level
+    :raises InvalidConfig: unknown log level, or Sentry or Firehose can't be used
     :raises OSError: the output file can't be opened
     """
     level = ns.log_level or ("debug" if ns.debug else "info")
@@ -301,6 +339,8 @@ def setup_logging(ns: Namespace, logger_name: str, human: bool) -> None:
         log_level=level if level in LOG_LEVELS else "info",
         log_format="text" if human else "json",
         log_output=ns.log_output,
+        sentry_dsn=os.environ.get("SENTRY_DSN"),
+        firehose_delivery_stream=getattr(ns, "firehose_stream_name", None),
         no_aws=ns.no_aws,
     )
     if level not in LOG_LEVELS:
@@ -312,9 +352,7 @@ def reopen_logs() -> None:
 
     :raises OSError: it can't be opened
     """
-    reopen = getattr(autopush.logging, "reopen", None)
-    if reopen is not None:
-        reopen()
+    autopush.logging.reopen()
 
 
 def warn_of_random_key(ns: Namespace) -> None:
@@ -339,7 +377,9 @@ class EndpointApplication(AutopushMultiService):
         "~/.autopush_endpoint.ini",
         ".autopush_endpoint.ini",
     )
+    command = "autoendpoint"
     logger_name = "Autoendpoint"
+    metrics_prefix = "autoendpoint."
     parse_args = staticmethod(parse_endpoint)
 
     def __init__(self, conf: AutopushConfig, resource: Any = None) -> None:
@@ -380,6 +420,7 @@ class ConnectionApplication(AutopushMultiService):
         "~/.autopush_connection.ini",
         ".autopush_connection.ini",
     )
+    command = "autopush"
     parse_args = staticmethod(parse_connection)
 
     def __init__(self, conf: AutopushConfig, resource: Any = None) -> None:
@@ -438,7 +479,9 @@ class StandaloneApplication(AutopushMultiService):
         "~/.autopush_standalone.ini",
         ".autopush_standalone.ini",
     )
+    command = PROG
     parse_args = staticmethod(parse_standalone)
+    memusage_host = "127.0.0.1"
 
     def __init__(
         self, conf: AutopushConfig, resource: Any = None, own_endpoint_port: bool = False
@@ -476,6 +519,7 @@ class StandaloneApplication(AutopushMultiService):
             endpoint.upgrade_factory = self.websocket_factory
             self._public = self._endpoint = self.listen(conf.port, endpoint, ssl_cf)
         self.add_proxy_protocol(endpoint, ssl_cf)
+        self.add_memusage()
         if conf.router_port:
             internal = self.internal_router_factory
             self.listen(conf.router_port, internal, internal.ssl_cf())
@@ -541,6 +585,9 @@ class StandaloneApplication(AutopushMultiService):
         cls, args: Sequence[str] | None = None, use_files: bool = True, resource: Any = None
     ) -> int | None:
         ns = cls.parse_args(cls.config_files if use_files else (), args)
+        if ns.check:
+            return check_configuration(cls.command, ns)
+        use_monotonic_clock(reactor)
         data_dir: DataDir | None = None
         try:
             if ns.backup:

@@ -223,6 +223,15 @@ def _add_config_file(parser: OptionParser, name: str) -> None:
     )
 
 
+def _add_check(parser: OptionParser) -> None:
+    """Add what makes a command look at its configuration instead of running."""
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check configuration and surroundings, print the results, and exit",
+    )
+
+
 def add_endpoint_args(parser: OptionParser) -> None:
     """Add the options of configuration.md 3.3."""
     _add_config_file(parser, "--config-endpoint")
@@ -247,6 +256,7 @@ def connection_parser(config_files: Sequence[str] = ()) -> OptionParser:
     )
     add_connection_args(parser)
     add_shared_args(parser)
+    _add_check(parser)
     return parser
 
 
@@ -259,6 +269,7 @@ def endpoint_parser(config_files: Sequence[str] = ()) -> OptionParser:
     )
     add_endpoint_args(parser)
     add_shared_args(parser)
+    _add_check(parser)
     return parser
 
 
@@ -300,12 +311,11 @@ def standalone_parser(config_files: Sequence[str] = ()) -> OptionParser:
         metavar="FILE",
         help="copy the database of data_dir to FILE, also while the service runs, and exit",
     )
+    _add_check(parser)
     _add_groups(parser, STANDALONE)
     _obsolete_args(parser)
     # The cluster's surroundings are never looked for.
-    parser.set_defaults(
-        no_aws=True, statsd_host="", connection_timeout=constants.DEFAULT_ROUTER_TIMEOUT
-    )
+    parser.set_defaults(no_aws=True, connection_timeout=constants.DEFAULT_ROUTER_TIMEOUT)
     return parser
 
 

@@ -14,6 +14,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, succeed
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from autopush.config import AutopushConfig
 
 NAMESPACE = "autopush"
@@ -42,6 +44,9 @@ class IMetrics:
 
     active = True
     """Whether anything is kept; if not, callers need not prepare tags."""
+
+    histograms = False
+    """Whether :meth:`observe` does anything."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take what the destination needs."""
@@ -107,6 +112,7 @@ class SeveralMetrics(IMetrics):
 
     def __init__(self, *destinations: IMetrics) -> None:
         self.destinations = destinations
+        self.histograms = any(one.histograms for one in destinations)
 
     def start(self) -> None:
         """Start all."""
@@ -168,6 +174,18 @@ def from_config(conf: AutopushConfig) -> IMetrics:
     if len(wanted) > 1:
         return SeveralMetrics(*wanted)
     return wanted[0] if wanted else SinkMetrics()
+
+
+def registry_of(metrics: IMetrics) -> CollectorRegistry:
+    """Return what Prometheus is shown.
+
+    :raises ValueError: the metrics are not kept for it
+    """
+    for one in getattr(metrics, "destinations", (metrics,)):
+        registry: CollectorRegistry | None = getattr(one, "registry", None)
+        if registry is not None:
+            return registry
+    raise ValueError("no metrics for Prometheus")
 
 
 def periodic_reporter(metrics: IMetrics, prefix: str = "") -> None:

@@ -11,6 +11,7 @@ the environment; all that is left to it is the socket.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import socket
@@ -65,10 +66,11 @@ class StatsdClient(DogStatsd):
 
         :raises OSError: there is no way to the address
         """
-        self.get_socket()
+        sock: Any = self.get_socket()
         waiting, self.waiting = self.waiting or [], None
         for line in waiting:
-            self._send_line(line)
+            with contextlib.suppress(OSError):
+                sock.send(line)
 
     def give_up(self) -> None:
         """Drop what is waiting and all that follows."""
@@ -80,7 +82,7 @@ class StatsdClient(DogStatsd):
         metric_type: str,
         value: Any,
         tags: Any,
-        sample_rate: Any,
+        sample_rate: Any = None,
         timestamp: int = 0,
         sampling: bool = True,
         cardinality: Any = None,
@@ -90,20 +92,20 @@ class StatsdClient(DogStatsd):
         texts = self._texts.get(key)
         if texts is None:
             texts = self._remember(key)
-        value = value if value.__class__ is int else format(value, ".12g")
-        line = b"%b%b%b" % (texts[0], str(value).encode(), texts[1])
-        if self.socket is not None:
-            self._send_line(line)
+        if value.__class__ is int:
+            line = b"%b%d%b" % (texts[0], value, texts[1])
+        else:
+            line = b"%b%b%b" % (texts[0], format(value, ".12g").encode(), texts[1])
+        sock = self.socket
+        if sock is not None:
+            try:
+                sock.send(line)
+            except OSError:
+                # Nobody listens, or the buffers are full: metrics get lost, that is all.
+                pass
         elif self.waiting is not None and len(self.waiting) < MAX_WAITING:
             self.waiting.append(line)
         return True
-
-    def _send_line(self, line: bytes) -> None:
-        try:
-            self.socket.send(line)
-        except OSError:
-            # Nobody listens, or the buffers are full: metrics get lost, that is all.
-            pass
 
     def _remember(self, key: tuple[str, str, tuple[str, ...]]) -> tuple[bytes, bytes]:
         name, kind, tags = key
@@ -168,22 +170,28 @@ class TwistedMetrics(IMetrics):
 
     def increment(self, name: str, count: int = 1, **kwargs: Any) -> None:
         """Add to a counter."""
-        self._send(name, "c", count, kwargs)
+        try:
+            self.client._report(name, "c", count, kwargs.get("tags"))
+        except Exception as exc:
+            self._refused(name, exc)
 
     def gauge(self, name: str, count: float, **kwargs: Any) -> None:
         """Set a gauge."""
-        self._send(name, "g", count, kwargs)
+        try:
+            self.client._report(name, "g", count, kwargs.get("tags"))
+        except Exception as exc:
+            self._refused(name, exc)
 
     def timing(self, name: str, duration: float, **kwargs: Any) -> None:
         """Report a duration in seconds; milliseconds are sent."""
-        self._send(name, "ms", duration * 1000, kwargs)
-
-    def _send(self, name: str, kind: str, value: float, kwargs: dict[str, Any]) -> None:
         try:
-            self.client._report(name, kind, value, kwargs.get("tags"), None)
+            self.client._report(name, "ms", duration * 1000, kwargs.get("tags"))
         except Exception as exc:
-            # O1: a bad tag must not cost a message.
-            log.warn("Metric {name} not sent: {error}", name=name, error=repr(exc))
+            self._refused(name, exc)
+
+    def _refused(self, name: str, exc: Exception) -> None:
+        # O1: a mistake in a tag must not cost a message.
+        log.warn("Metric {name} not sent: {error}", name=name, error=repr(exc))
 
 
 def first_address(host: str, port: int) -> str:

@@ -69,6 +69,7 @@ class NotificationHandler(NodeHandler):
         """Start a check for stored messages; a number in the path has no meaning."""
         delivery = self.node.check(uaid)
         if delivery is Delivery.DELIVERED:
+            self.metrics.increment("ua.notification_check")
             self.answer(200, CHECK_STARTED)
         elif delivery is Delivery.BUSY:
             self.answer(202, CHECK_LATER)

@@ -57,6 +57,7 @@ METAVARS = {
     "hostname": "NAME",
     "log_level": "LEVEL",
     "log_output": "WHERE",
+    "prometheus_host": "ADDRESS",
     "public_url": "URL",
     "router_hostname": "NAME",
     "router_ssl_cert": "FILE",
@@ -159,6 +160,20 @@ METRICS: OptionGroup = (
         ),
         Option("statsd_host", "STATSD_HOST", TEXT, "localhost", "statsd host; empty: no statsd"),
         Option("statsd_port", "STATSD_PORT", PORT, 8125, "statsd port"),
+        Option(
+            "prometheus_port",
+            "PROMETHEUS_PORT",
+            PORT,
+            None,
+            "port where Prometheus finds the metrics, at /metrics; none or 0: off",
+        ),
+        Option(
+            "prometheus_host",
+            "PROMETHEUS_HOST",
+            TEXT,
+            "127.0.0.1",
+            "address of that port; :: or 0.0.0.0 for all, unix:/path for a Unix socket",
+        ),
     ),
 )
 
@@ -361,8 +376,8 @@ BRIDGES: OptionGroup = (
             "fcm_endpoint",
             "FCM_ENDPOINT",
             TEXT,
-            "",
-            "host and path of legacy FCM; empty: fcm.googleapis.com/fcm/send",
+            "fcm.googleapis.com/fcm/send",
+            "host and path of legacy FCM (fcm_version 0)",
         ),
         Option(
             "apns_creds",

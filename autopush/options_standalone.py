@@ -13,6 +13,7 @@ from autopush.options import (
     KEYS,
     LIMITS,
     LOGGING,
+    METRICS,
     PORT,
     POSITIVE,
     SERVICE,
@@ -88,7 +89,6 @@ STANDALONE_EXCLUDED = {
     "firehose_stream_name",
     "_no_sslcontext_cache",
     "use_cryptography",
-    "memusage_port",
     "endpoint_port",
     "port",
 }
@@ -96,6 +96,7 @@ STANDALONE_EXCLUDED = {
 
 STANDALONE_DEFAULTS: dict[str, Any] = {
     "store_direct": True,
+    "statsd_host": "",
     "endpoint_scheme": None,
     "router_port": None,
     "human_logs": None,
@@ -140,7 +141,7 @@ def _part(group: OptionGroup, router: bool) -> OptionGroup:
 
 STANDALONE: tuple[OptionGroup, ...] = (
     STANDALONE_OWN,
-    *map(_for_standalone, (LOGGING, KEYS, ADDRESSES, TLS, SERVICE)),
+    *map(_for_standalone, (LOGGING, METRICS, KEYS, ADDRESSES, TLS, SERVICE)),
     STANDALONE_LIMITS,
     *map(_for_standalone, (_part(CONNECTION, router=False), ENDPOINT)),
     _for_standalone(BRIDGES),

@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -99,6 +100,15 @@ async def within(seconds: float, reactor: Any, work: Awaitable[Any], what: str) 
         log.warn("Shutdown goes on without waiting for: {what}", what=what)
     except Exception:
         log.failure("Error while shutting down")
+
+
+def use_monotonic_clock(reactor: Any) -> None:
+    """Let delays be measured by a clock that nobody sets. Twisted uses the wall clock: when that
+    is set back, all timers stand still, and when it is set forth, all time-outs strike.
+
+    To be called before the first timer is set.
+    """
+    reactor.seconds = time.monotonic
 
 
 def raise_file_limit() -> int:

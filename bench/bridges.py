@@ -47,14 +47,12 @@ class Bridge(NamedTuple):
     :ivar router: router type
     :ivar router_data: of a registered device, from its number
     :ivar bar: CPU µs per send at 100 concurrent sends; None: for information
-    :ivar options: of the daemon, beside those automock says
     """
 
     stand_in: str
     router: str
     router_data: Callable[[int], dict[str, Any]]
     bar: float | None = None
-    options: dict[str, Any] = {}
 
 
 BRIDGES: dict[str, Bridge] = {
@@ -63,6 +61,19 @@ BRIDGES: dict[str, Bridge] = {
     ),
     "apns-token": Bridge(
         "apns", "apns", lambda n: {"token": f"{n:064x}", "rel_channel": "token"}, bar=1500
+    ),
+    "fcm": Bridge("fcm", "fcm", lambda n: {"token": f"{n:0100x}", "app_id": "fcmapp"}, bar=1500),
+    "fcm-legacy": Bridge(
+        "fcm_legacy", "fcm", lambda n: {"token": f"{n:0100x}", "app_id": "fcmapp"}
+    ),
+    "gcm": Bridge("gcm", "gcm", lambda n: {"token": f"{n:0100x}", "creds": {"senderID": "12345"}}),
+    "adm": Bridge(
+        "adm",
+        "adm",
+        lambda n: {
+            "token": f"amzn1.adm-registration.v3.{n:0256x}",
+            "creds": {"profile": "admprofile"},
+        },
     ),
 }
 
@@ -78,6 +89,7 @@ OPTIONS = {
     "fcm_dryrun": False,
     "fcm_collapsekey": "simplepush",
     "fcm_version": 1,
+    "fcm_endpoint": "fcm.googleapis.com/fcm/send",
     "adm_creds": "",
     "max_data": 4096,
 }
@@ -150,12 +162,13 @@ async def send_many(
     return cpu / count, count / seconds
 
 
-async def measure(ns: argparse.Namespace, options: dict[str, str]) -> list[dict[str, Any]]:
+async def measure(ns: argparse.Namespace, stand_ins: dict[str, StandIns]) -> list[dict[str, Any]]:
     """Measure the bridges asked for."""
     results = []
     for name in ns.bridges or list(BRIDGES):
         bridge = BRIDGES[name]
-        values = SimpleNamespace(**{**OPTIONS, **options, **bridge.options})
+        values = SimpleNamespace(**{**OPTIONS, **stand_ins[bridge.stand_in].options})
+        values.fcm_version = int(values.fcm_version)
         router_conf = router_conf_from_options(values)
         check_router_conf(router_conf)
         conf = AutopushConfig(hostname="localhost", router_conf=router_conf)
@@ -209,13 +222,14 @@ def main() -> int:
     ns = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     names = sorted({BRIDGES[name].stand_in for name in ns.bridges or BRIDGES})
-    stand_ins = StandIns(names, cores[1] if len(cores) > 1 else None)
+    core = cores[1] if len(cores) > 1 else None
+    stand_ins = {name: StandIns([name], core) for name in names}
     os.sched_setaffinity(0, {cores[0]})
     results: list[dict[str, Any]] = []
     failures: list[Any] = []
 
     def start() -> None:
-        done = Deferred.fromCoroutine(measure(ns, stand_ins.options))
+        done = Deferred.fromCoroutine(measure(ns, stand_ins))
         done.addCallbacks(results.extend, failures.append)
         done.addBoth(lambda _: reactor.stop())
 
@@ -223,7 +237,8 @@ def main() -> int:
     try:
         reactor.run()
     finally:
-        stand_ins.close()
+        for one in stand_ins.values():
+            one.close()
     if failures:
         failures[0].printTraceback(sys.stderr)
         return 1

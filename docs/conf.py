@@ -13,9 +13,22 @@ author = "the autopush authors"
 copyright = "the autopush authors, MPL 2.0"
 version = release = __version__
 
-extensions = ["autopush_options"]
+extensions = [
+    "autopush_limits",
+    "autopush_options",
+    "sphinx.ext.autodoc",
+    "sphinxcontrib.httpdomain",
+]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
-html_theme_options = {"description": "Web Push service"}
-nitpicky = True
+html_theme_options = {"description": "Web Push service", "page_width": "1100px"}
 smartquotes = False
+# Other people's classes are not linked: their inventories would have to be downloaded.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!autopush\.).*")]
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 90
+http_headers_ignore_prefixes = ["X-"]
+http_strict_mode = False

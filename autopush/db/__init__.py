@@ -64,12 +64,25 @@ DB_CALLS: list[str] = []
 """Names of the methods that were called while they do."""
 
 BLOCKING = frozenset(
-    (
-        "DatabaseManager DynamoDBResource DynamoDBTable MAX_DDB_SESSIONS Message Router"
-        " _drop_table _make_table create_message_table create_rotating_message_table"
-        " create_router_table get_rotating_message_tablename get_router_table normalize_id"
-        " preflight_check table_exists track_provisioned"
-    ).split()  # noqa: SIM905
+    {
+        "DatabaseManager",
+        "DynamoDBResource",
+        "DynamoDBTable",
+        "MAX_DDB_SESSIONS",
+        "Message",
+        "Router",
+        "_drop_table",
+        "_make_table",
+        "create_message_table",
+        "create_rotating_message_table",
+        "create_router_table",
+        "get_rotating_message_tablename",
+        "get_router_table",
+        "normalize_id",
+        "preflight_check",
+        "table_exists",
+        "track_provisioned",
+    }
 )
 """Documented names (python-api.md 3) from :mod:`autopush.db.blocking`. They are fetched when they
 are asked for: a process that keeps everything in a file needs no boto3, which takes 20 MB."""

@@ -290,16 +290,18 @@ class DynamoStore(Store):
 
     def _run(self, function: Callable[..., T], *args: Any) -> Deferred[T]:
         """As many attempts as it takes, within reason."""
+        end = self._reactor.seconds() + DEADLINE
         done: Deferred[T] = self._in_thread(function, *args)
-        return done.addErrback(self._failed, function, args).addErrback(self._missed)
+        return done.addErrback(self._failed, end, function, args).addErrback(self._missed)
 
-    def _failed(self, failure: Failure, function: Callable[..., T], args: Any) -> Any:
+    def _failed(self, failure: Failure, end: float, function: Callable[..., T], args: Any) -> Any:
         if not failure.check(*TRY_AGAIN):
             return failure
-        return Deferred.fromCoroutine(self._again(failure, function, args))
+        return Deferred.fromCoroutine(self._again(failure, end, function, args))
 
-    async def _again(self, failure: Failure, function: Callable[..., T], args: Any) -> T:
-        end = self._reactor.seconds() + DEADLINE
+    async def _again(
+        self, failure: Failure, end: float, function: Callable[..., T], args: Any
+    ) -> T:
         kwargs: dict[str, bool] = {}
         error: Any = failure.value
         for delay in delays():
@@ -371,7 +373,7 @@ class DynamoStore(Store):
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
         if month is None:
-            return self._channel_write(uaid, self._remove_bridge_channel, uaid, chid)
+            return self._channel_write(uaid, self._remove_bridge_channel, uaid, chid, set())
         return self._channel_write(uaid, self.messages.remove_channel, month, uaid, chid)
 
     def list_channels(self, month: str | None, uaid: str) -> Deferred[Channels]:
@@ -411,12 +413,15 @@ class DynamoStore(Store):
         self.users.add_bridge_channels(uaid, {chid})
 
     @checks_unsure
-    def _remove_bridge_channel(self, uaid: str, chid: str, unsure: bool = False) -> bool:
-        found = unsure
+    def _remove_bridge_channel(
+        self, uaid: str, chid: str, found: set[bool], unsure: bool = False
+    ) -> bool:
+        """``found``: empty; what an attempt that gets stuck half-way leaves to the next one."""
         for month in self._bridge_months():
             if chid in self.messages.channels(month, uaid).chids:
-                found = self.messages.remove_channel(month, uaid, chid) or found
-        return self.users.remove_bridge_channel(uaid, chid) or found
+                self.messages.remove_channel(month, uaid, chid)
+                found.add(True)
+        return self.users.remove_bridge_channel(uaid, chid) or bool(found) or unsure
 
     def _list_bridge_channels(self, uaid: str) -> Channels:
         known = self.users.bridge_channels(uaid)

@@ -238,16 +238,17 @@ class Messages:
         """The operation that stores a message."""
         return MessagePut(self, month, notification)
 
-    def delete(self, month: str, notification: WebPushNotification) -> bool:
+    @checks_unsure
+    def delete(self, month: str, notification: WebPushNotification, unsure: bool = False) -> bool:
         """Delete the row, or the one with the same update id (quirk S7); whether it was there."""
         user, sort_key = self.key(notification.uaid.hex), notification.sort_key
         update_id = notification.update_id
         if self.delete_row(month, user, sort_key, update_id, notification.legacy):
             return True
         if not update_id or not sort_key.startswith(TIMESTAMPED):
-            return False
+            return unsure
         found = self._find(month, user, update_id)
-        return found is not None and self.delete_row(month, user, found, update_id)
+        return unsure if found is None else self.delete_row(month, user, found, update_id)
 
     def delete_row(
         self, month: str, user: str, sort_key: str, update_id: str | None, legacy: bool = False

@@ -195,7 +195,8 @@ class Users:
         answer = self.call("delete_item", **self._address(uaid), ReturnValues="ALL_OLD")
         return bool(answer.get("Attributes")) or unsure
 
-    def clear_node(self, uaid: str, node_id: str, connected_at: int) -> bool:
+    @checks_unsure
+    def clear_node(self, uaid: str, node_id: str, connected_at: int, unsure: bool = False) -> bool:
         """Remove ``node_id`` alone (quirk S10) if both are still these; whether it was done."""
         try:
             self.call(
@@ -206,7 +207,7 @@ class Users:
                 ExpressionAttributeValues=_values(node_id=node_id, connected_at=connected_at),
             )
         except ConditionFailed:
-            return False
+            return unsure
         return True
 
     def set_month(self, uaid: str, month: str, last_connect: int) -> bool:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autopush.db import sqlite_path, sqlite_schema
+from autopush.db.dynamodb_client import ConditionFailed, caller, make_client, patient
+from autopush.db.dynamodb_items import read_record
+from autopush.db.dynamodb_messages import Messages
+from autopush.db.dynamodb_users import Users
 from autopush.db.interface import Channels, StoreUnusable, User
 from autopush.db.rows import hash_uaid, load_json
-from autopush.exceptions import StoreError
+from autopush.db.sqlite_records import GET_USER, LIST_CHANNELS
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
@@ -24,9 +29,6 @@ if TYPE_CHECKING:
 BROWSER_TYPES = ("webpush", "simplepush")
 """Router types of users who come back when they live. Those of the bridges never say hello: their
 ``last_connect`` is the time of their registration and tells nothing."""
-
-CHANNEL_ROW = " "
-"""Sort key of the row with a user's channels (storage.md 3.1)."""
 
 
 class Stale(NamedTuple):
@@ -82,14 +84,13 @@ class OfflineSqlite(Offline):
 
     def get_user(self, uaid: str) -> User | None:
         key = self.key(uaid)
-        rows = self._rows("SELECT record FROM users WHERE uaid = ?", key)
+        rows = self._rows(GET_USER, key)
         return {"uaid": key, **load_json(rows[0][0])} if rows else None
 
     def list_channels(self, month: str, uaid: str) -> Channels:
         key = self.key(uaid)
-        exists = self._rows("SELECT 1 FROM channel_rows WHERE uaid = ?", key)
-        chids = self._rows("SELECT chid FROM channels WHERE uaid = ?", key)
-        return Channels(bool(exists), {row[0] for row in chids})
+        rows = self._rows(LIST_CHANNELS, key, _now())
+        return Channels(bool(rows), {chid for (chid,) in rows if chid is not None})
 
     def stale_users(self, before: int) -> Iterator[Stale]:
         wanted = ", ".join(f"'{name}'" for name in BROWSER_TYPES)
@@ -123,35 +124,23 @@ class OfflineDynamo(Offline):
 
     def __init__(self, client: Any, router_table: str, key_hash: str = "") -> None:
         super().__init__(key_hash)
-        self._client = client
-        self._router_table = router_table
-
-    def _call(self, operation: str, **request: Any) -> dict[str, Any]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            answer: dict[str, Any] = getattr(self._client, operation)(**request)
-            return answer
-        except (BotoCoreError, ClientError) as error:
-            raise StoreError(str(error)) from error
+        self._call = patient(caller(client))
+        self._users = Users(self._call, router_table, self.key, _now)
+        self._messages = Messages(self._call, self.key, time.time)
 
     def get_user(self, uaid: str) -> User | None:
-        key = {"uaid": {"S": self.key(uaid)}}
-        answer = self._call("get_item", TableName=self._router_table, Key=key, ConsistentRead=True)
-        return plain_item(answer["Item"]) if "Item" in answer else None
+        item = self._users.item(uaid)
+        return read_record(item, self.key(uaid)) if item else None
 
     def list_channels(self, month: str, uaid: str) -> Channels:
-        key = {"uaid": {"S": self.key(uaid)}, "chidmessageid": {"S": CHANNEL_ROW}}
-        answer = self._call("get_item", TableName=month, Key=key, ConsistentRead=True)
-        item = plain_item(answer.get("Item", {}))
-        return Channels(bool(item), item.get("chids", set()))
+        return self._messages.channels(month, uaid)
 
     def stale_users(self, before: int) -> Iterator[Stale]:
-        names = {f":type{i}": {"S": name} for i, name in enumerate(BROWSER_TYPES)}
+        types = {f":type{i}": {"S": name} for i, name in enumerate(BROWSER_TYPES)}
         request: dict[str, Any] = {
-            "TableName": self._router_table,
-            "FilterExpression": f"last_connect < :before AND router_type IN ({', '.join(names)})",
-            "ExpressionAttributeValues": {":before": {"N": str(before)}, **names},
+            "TableName": self._users.table,
+            "FilterExpression": f"last_connect < :before AND router_type IN ({', '.join(types)})",
+            "ExpressionAttributeValues": {":before": {"N": str(before)}, **types},
             "ProjectionExpression": "uaid, last_connect",
         }
         while True:
@@ -163,44 +152,21 @@ class OfflineDynamo(Offline):
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     def drop(self, user: Stale) -> bool:
-        from botocore.exceptions import ClientError
-
         try:
             self._call(
                 "delete_item",
-                TableName=self._router_table,
+                TableName=self._users.table,
                 Key={"uaid": {"S": user.key}},
                 ConditionExpression="last_connect = :last",
                 ExpressionAttributeValues={":last": {"N": str(user.last_connect)}},
             )
-        except StoreError as error:
-            cause = error.__cause__
-            if not isinstance(cause, ClientError):
-                raise
-            if cause.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
+        except ConditionFailed:
             return False
         return True
 
 
-def plain_item(item: dict[str, Any]) -> dict[str, Any]:
-    """An item of the low-level client as plain values; whole numbers are ints."""
-    return {name: _plain(value) for name, value in item.items()}
-
-
-def _plain(value: dict[str, Any]) -> Any:
-    ((kind, content),) = value.items()
-    if kind == "N":
-        return int(content) if content.lstrip("-").isdigit() else float(content)
-    if kind == "NULL":
-        return None
-    if kind == "M":
-        return plain_item(content)
-    if kind == "L":
-        return [_plain(entry) for entry in content]
-    if kind == "SS":
-        return set(content)
-    return content
+def _now() -> int:
+    return int(time.time())
 
 
 def offline_from_config(conf: AutopushConfig, resource: Any = None) -> Offline:
@@ -210,26 +176,12 @@ def offline_from_config(conf: AutopushConfig, resource: Any = None) -> Offline:
     :raises InvalidConfig: there is no such back end
     :raises StoreUnusable: it is not what we know
     """
-    if conf.db_dsn.startswith("dynamodb:"):
-        client = dynamodb_client(conf, resource)
-        return OfflineDynamo(client, conf.router_table.tablename, conf.key_hash)
-    return OfflineSqlite(sqlite_path(conf.db_dsn), conf.key_hash)
-
-
-def dynamodb_client(conf: AutopushConfig, resource: Any = None) -> Any:
-    """A boto3 client for the DynamoDB that ``conf`` means (storage.md 1)."""
-    import boto3
-
-    if resource is not None:
+    if conf.db_dsn != "dynamodb:":
+        return OfflineSqlite(sqlite_path(conf.db_dsn), conf.key_hash)
+    if resource is None:
+        client = make_client(endpoint_url=conf.aws_ddb_endpoint)
+    else:
         # Its own client takes and gives plain values, where we want typed ones.
         meta = resource.meta.client.meta
-        return boto3.client("dynamodb", meta.region_name, endpoint_url=meta.endpoint_url)
-    options: dict[str, Any] = {}
-    if conf.aws_ddb_endpoint:
-        options = {
-            "endpoint_url": conf.aws_ddb_endpoint,
-            "aws_access_key_id": "Bogus",
-            "aws_secret_access_key": "Bogus",
-        }
-    region = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
-    return boto3.client("dynamodb", region_name=region, **options)
+        client = make_client(endpoint_url=meta.endpoint_url, region_name=meta.region_name)
+    return OfflineDynamo(client, conf.router_table.tablename, conf.key_hash)

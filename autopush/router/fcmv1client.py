@@ -144,7 +144,6 @@ class TokenTransport(google.auth.transport.Request):
     """
 
     def __init__(self, ca_file: str | None, timeout: float) -> None:
-        self._session = requests.Session()
         self._verify = ca_file or True
         self._timeout = timeout
 
@@ -160,7 +159,7 @@ class TokenTransport(google.auth.transport.Request):
         """:raises google.auth.exceptions.TransportError: no complete answer came"""
         end = time.monotonic() + TOKEN_TIMEOUT
         try:
-            with self._session.request(
+            with requests.request(
                 method,
                 url,
                 data=body,

@@ -393,10 +393,12 @@ class Http2Connection(TwistedProtocol):
     def dataReceived(self, data: bytes) -> None:
         if self._ended:
             return
-        self._quiet_since = self._clock.seconds()
-        self._pinged_at = None
         try:
-            for event in self._h2.receive_data(data):
+            events = self._h2.receive_data(data)
+            if events:  # complete frames; other bytes may be anything
+                self._quiet_since = self._clock.seconds()
+                self._pinged_at = None
+            for event in events:
                 handler = self._HANDLERS.get(type(event))
                 if handler is not None:
                     handler(self, event)

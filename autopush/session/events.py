@@ -53,7 +53,10 @@ def log_ack(
 
 def sent(session: Session, notification: WebPushNotification, source: str) -> None:
     """Count a notification that goes out; ``source`` is ``Direct`` or ``Stored``."""
-    metrics = session.node.metrics
+    node = session.node
+    metrics = node.metrics
+    if node.histograms:
+        metrics.observe("notification.age", max(0.0, node.now() - notification.timestamp))
     if notification.topic:
         metrics.increment("ua.notification.topic")
     metrics.increment("ua.message_data", notification.data_length, tags=["source:" + source])

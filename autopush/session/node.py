@@ -71,6 +71,7 @@ class Node:
         self.store = store
         self.metrics = metrics
         self.metered = bool(getattr(metrics, "active", True))
+        self.histograms = bool(getattr(metrics, "histograms", False))
         self.clock = clock
         self.peers = peers
         self.now = now

@@ -10,6 +10,8 @@ from autopush.db.rows import dump_json, hash_uaid
 from autopush.db.sqlite_schema import open_writer, prepare
 
 MONTH = "message_2026_11"
+FUTURE = 4_000_000_000
+"""Expiry of a channel row, seconds since the epoch."""
 
 
 class SqliteSide:
@@ -27,7 +29,7 @@ class SqliteSide:
         self._connection.execute("INSERT INTO users (uaid, record) VALUES (?, ?)", values)
 
     def put_channels(self, uaid: str, *chids: str) -> None:
-        self._connection.execute("INSERT INTO channel_rows VALUES (?, NULL, 1)", (uaid,))
+        self._connection.execute("INSERT INTO channel_rows VALUES (?, NULL, ?)", (uaid, FUTURE))
         for chid in chids:
             self._connection.execute("INSERT INTO channels VALUES (?, ?)", (uaid, chid))
 
@@ -63,7 +65,7 @@ class DynamoSide:
         self._router.put_item(Item={"uaid": hash_uaid(key_hash, uaid), **record})
 
     def put_channels(self, uaid: str, *chids: str) -> None:
-        item = {"uaid": uaid, "chidmessageid": " ", "expiry": 1, "chids": set(chids)}
+        item = {"uaid": uaid, "chidmessageid": " ", "expiry": FUTURE, "chids": set(chids)}
         self._message.put_item(Item=item)
 
     def users(self) -> set[str]:

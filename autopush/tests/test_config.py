@@ -319,6 +319,7 @@ LINE_END = json.dumps({"a": [FINGERPRINT + "\n"]})
     [
         (["--apns_creds", "{"], "Invalid JSON specified for APNS config options"),
         (["--apns_creds", "[1]"], "Invalid JSON specified for APNS config options"),
+        (["--apns_creds", '{"a": 1}'], "Invalid JSON specified for APNS config options"),
         (["--senderid_list", "x"], "Invalid JSON specified for senderid_list"),
         (["--senderid_list", "[1]"], "Invalid JSON specified for senderid_list"),
         (["--senderid_list", "{}"], "No GCM SenderIDs specified or found."),

@@ -33,6 +33,7 @@ EXAMPLES = {
     "router_ssl_key",
     "router_ssl_cert",
     "memusage_port",
+    "prometheus_port",
     "proxy_protocol_port",
     "auth_key",
     "client_certs",

@@ -286,7 +286,9 @@ class WebPushHandler(BaseWebHandler):
         except RouterException as exc:
             await self._router_fail_err(exc, router_type, jwt, notification.uaid.hex)
             return
-        self._timings["route_time"] = time.time() - start_time
+        route_time = self._timings["route_time"] = time.time() - start_time
+        if self.metrics.histograms:
+            self.metrics.observe("notification.route_time", route_time)
         await self._router_completed(response, user, router_type, jwt)
 
     async def _router_completed(

@@ -1,64 +1,87 @@
-"""Directive ``autopush-options``: the option tables of the standalone service."""
+"""Directive ``autopush-options``: all options of a command, as its parser knows them.
+
+The argument is the command: ``autopush_standalone``, ``autopush`` or ``autoendpoint``.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from autopush.main_argparse import standalone_parser
-from autopush.options import FLAG, SWITCH, Option
-from autopush.options_standalone import STANDALONE
+from autopush.main_argparse import connection_parser, endpoint_parser, standalone_parser
+
+PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "autopush": connection_parser,
+    "autoendpoint": endpoint_parser,
+    "autopush_standalone": standalone_parser,
+}
+UNTITLED = {"options": "files and actions"}
+"""argparse's name for what is in no group."""
 
 
-def source(row: Option) -> Iterator[str]:
+def documented(action: argparse.Action) -> bool:
+    """Whether ``--help`` shows an option, and so the reference does."""
+    return bool(action.option_strings) and action.help not in (None, argparse.SUPPRESS)
+
+
+def source(action: argparse.Action) -> Iterator[str]:
     """Yield the lines that describe an option in reStructuredText."""
-    names = [f"--{row.name}"]
-    if row.kind == SWITCH:
-        names.append(f"--no_{row.name}")
-    elif row.kind != FLAG:
-        names[0] += f" {row.metavar}"
-        if row.short:
-            names.insert(0, f"{row.short} {row.metavar}")
+    names = list(action.option_strings)
+    if action.nargs != 0:
+        metavar = action.metavar or action.dest.upper()
+        names = [f"{name} {metavar}" for name in names]
     yield f".. option:: {', '.join(names)}"
     yield ""
     # Braces, asterisks and the like in a help text are to be read as they are.
-    text = row.help.replace("\\", r"\\").replace("*", r"\*").replace("`", r"\`")
-    yield f"   {text}."
-    facts = [f"Variable: ``{row.env}``"]
-    if row.default not in (None, "", False, [], "{}"):
-        default = "on" if row.default is True else row.default
+    text = (action.help or "").replace("%%", "%").replace("\\", r"\\")
+    yield f"   {text.replace('*', chr(92) + '*').replace('`', chr(92) + '`').rstrip('.')}."
+    facts = []
+    variable = getattr(action, "env_var", None)
+    if variable:
+        facts.append(f"Variable: ``{variable}``")
+    if action.default not in (None, "", False, [], "{}", argparse.SUPPRESS):
+        default = "on" if action.default is True else action.default
         facts.append(f"default: ``{default}``")
-    yield ""
-    yield f"   {', '.join(facts)}."
+    if facts:
+        facts[0] = facts[0][0].upper() + facts[0][1:]
+        yield ""
+        yield f"   {', '.join(facts)}."
     yield ""
 
 
 class OptionsDirective(SphinxDirective):
-    """All options, in their groups."""
+    """The options of a command, in their groups."""
+
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         self.env.note_dependency(__file__)
+        command = self.arguments[0]
         result: list[nodes.Node] = []
-        for title, rows in STANDALONE:
-            lines = [line for row in rows if row.help != argparse.SUPPRESS for line in source(row)]
-            section = nodes.section(
-                ids=[nodes.make_id(title)], names=[nodes.fully_normalize_name(title)]
-            )
-            section += nodes.title(text=title[0].upper() + title[1:])
-            section += self.parse_text_to_nodes(
-                "\n".join([".. program:: autopush_standalone", "", *lines])
-            )
-            result.append(section)
+        for group in PARSERS[command]()._action_groups:
+            actions = [action for action in group._group_actions if documented(action)]
+            if actions:
+                result.append(self.section(command, group.title or "", actions))
         return result
+
+    def section(self, command: str, title: str, actions: list[argparse.Action]) -> nodes.section:
+        """A group of options under its title."""
+        title = UNTITLED.get(title, title)
+        section = nodes.section(
+            ids=[nodes.make_id(f"{command} {title}")], names=[nodes.fully_normalize_name(title)]
+        )
+        section += nodes.title(text=title[0].upper() + title[1:])
+        lines = [line for action in actions for line in source(action)]
+        section += self.parse_text_to_nodes("\n".join([f".. program:: {command}", "", *lines]))
+        return section
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Sphinx' entry point; fails the build if the parser does."""
-    standalone_parser()
+    """Sphinx' entry point."""
     app.add_directive("autopush-options", OptionsDirective)
-    return {"version": "1", "parallel_read_safe": True}
+    return {"version": "2", "parallel_read_safe": True}

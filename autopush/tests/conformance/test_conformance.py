@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from automock.running import Background
+from autopush.tests.conformance import bridges
+from autopush.tests.conformance.bridges import BridgeEnvironment
 from autopush.tests.conformance.deviations import DEVIATIONS
 from autopush.tests.conformance.driver import Environment, Run
 from autopush.tests.conformance.labels import Labels, Mismatch
@@ -24,7 +27,7 @@ ALONE = {"restart", "serial"}
 
 def _parameter(case: dict[str, Any]) -> Any:
     needs = set(case.get("needs", ()))
-    missing = needs - Environment.provides
+    missing = needs - BridgeEnvironment.provides
     marks = []
     if missing:
         marks.append(pytest.mark.skip(reason=f"needs {', '.join(sorted(missing))}"))
@@ -39,9 +42,22 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def mock() -> Iterator[Background]:
+    with Background() as started:
+        yield started
+
+
 @pytest.fixture
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Environment]:
-    if ALONE & set(request.node.callspec.params["case"].get("needs", ())):
+    needs = set(request.node.callspec.params["case"].get("needs", ()))
+    if needs & bridges.NEEDS:
+        mock: Background = request.getfixturevalue("mock")
+        legacy = "fcm0" in needs
+        options = bridges.options(mock, legacy)
+        with Server(tmp_path, *options, separate=True, router=True) as server:
+            yield BridgeEnvironment(server, mock, legacy)
+    elif ALONE & needs:
         with Server(tmp_path, separate=True, router=True) as server:
             yield Environment(server)
     else:
@@ -50,7 +66,7 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Envi
 
 @pytest.mark.parametrize("case", [_parameter(case) for case in CASES])
 def test_case(case: dict[str, Any], environment: Environment) -> None:
-    asyncio.run(Run(case, environment).run())
+    asyncio.run(Run(bridges.with_whole_bodies(case), environment).run())
 
 
 def test_every_deviation_belongs_to_a_case() -> None:

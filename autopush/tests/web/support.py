@@ -37,6 +37,7 @@ class Metrics:
     """Remembers what is counted."""
 
     active = True
+    histograms = False
 
     def __init__(self):
         self.calls = []

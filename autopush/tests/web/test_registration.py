@@ -392,8 +392,11 @@ class TestUser:
         known.store.months.current = "message_2027_01"
         assert ok(self.request(known, "GET"))["channelIDs"] == [CHID]
 
-    def test_channels_of_a_bridge_user(self, known):
+    def test_channels_of_a_bridge_user_whatever_the_month(self, known):
+        """storage.md S4"""
         known.store.users[UAID] = {"router_type": "fcm"}
+        known.store.channels[None, UAID] = known.store.channels.pop((known.month, UAID))
+        known.store.months.current = "message_2027_01"
         assert ok(self.request(known, "GET"))["channelIDs"] == [CHID]
 
     @pytest.mark.parametrize("method", ["PUT", "POST"])

@@ -1,0 +1,92 @@
+"""``autopush_doctor``, and ``--check`` of each command: will it work like this?
+
+One line a check, ``ok``, ``warn`` or ``FAIL``; the exit status is 1 if anything fails. Nothing is
+created or changed, no secret is shown.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from autopush import __version__
+from autopush.config import AutopushConfig
+from autopush.doctor import bridges, certificates, network, options, store
+from autopush.doctor.report import Check, Level, Result, Subject, fail, ok
+from autopush.exceptions import InvalidConfig
+from autopush.standalone import standalone_config
+
+__all__ = ["check", "diagnose", "main"]
+
+CHECKS: tuple[Check, ...] = (
+    options.logging,
+    options.data_dir,
+    options.keys,
+    options.names,
+    options.ports,
+    options.limits,
+    certificates.tls,
+    store.store,
+    bridges.bridges,
+    network.internal_url,
+    network.public_url,
+)
+
+USAGE = f"""\
+usage: autopush_doctor COMMAND [OPTION ...]
+
+Checks the configuration of COMMAND: autopush, autoendpoint or autopush_standalone.
+OPTIONs are those of the command, whose files and variables are read as well:
+the same as COMMAND --check. Version {__version__}.
+"""
+
+
+def diagnose(command: str, ns: Namespace) -> Iterator[Result]:
+    """Run all checks.
+
+    :param command: name of the console script
+    :param ns: its options
+    """
+    ns.no_aws = True  # what EC2 calls this machine matters to no check
+    try:
+        standalone = command == "autopush_standalone"
+        conf = standalone_config(ns) if standalone else AutopushConfig.from_argparse(ns)
+    except InvalidConfig as exc:
+        yield fail("configuration", str(exc))
+        return
+    yield ok("configuration", f"options of {command} can be used")
+    subject = Subject(command, ns, conf)
+    for one in CHECKS:
+        try:
+            yield from one(subject)
+        except Exception as exc:  # the other checks may still tell something
+            yield fail(one.__name__, f"the check itself failed: {type(exc).__name__} {exc}")
+
+
+def check(command: str, ns: Namespace) -> int:
+    """Print the results; returns the exit status."""
+    failed = False
+    for result in diagnose(command, ns):
+        print(result.line, flush=True)
+        failed = failed or result.level is Level.FAIL
+    return int(failed)
+
+
+def main(args: Sequence[str] | None = None, use_files: bool = True) -> int:
+    """Console entry; returns the exit status: 2 for bad options."""
+    from autopush.main import ConnectionApplication, EndpointApplication, StandaloneApplication
+
+    given = sys.argv[1:] if args is None else list(args)
+    if given[:1] in (["-h"], ["--help"]):
+        print(USAGE)
+        return 0
+    applications = (ConnectionApplication, EndpointApplication, StandaloneApplication)
+    commands: dict[str, Any] = {app.command: app for app in applications}
+    if not given or given[0] not in commands:
+        print(f"{USAGE}\nautopush_doctor: error: name one of the commands first", file=sys.stderr)
+        return 2
+    app = commands[given[0]]
+    ns = app.parse_args(app.config_files if use_files else (), given[1:])
+    return check(given[0], ns)

@@ -1,0 +1,242 @@
+"""Checks of what the options say: keys, log output, names, ports, limits."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import resource
+import socket
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from autopush.doctor.network import status_of
+from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
+from autopush.lifecycle import FEW_FILES, SPARE_FILES
+from autopush.logging import LEVELS
+from autopush.standalone import (
+    AUTH_KEY,
+    CRYPTO_KEY,
+    MIN_AUTH_KEY,
+    StartError,
+    data_dir_path,
+    parse_auth_key,
+    parse_crypto_key,
+    parse_key_file,
+)
+
+
+def logging(subject: Subject) -> Iterator[Result]:
+    """Level and output."""
+    level, output = subject.ns.log_level, subject.ns.log_output
+    if level and level not in LEVELS:
+        yield fail("log_level", f"{level!r} is none of {', '.join(LEVELS)}")
+    if output in ("stdout", "none"):
+        yield ok("log_output", output)
+        return
+    path = Path(output)
+    if path.is_dir():
+        yield fail("log_output", f"{output} is a directory")
+    elif path.exists():
+        able = os.access(path, os.W_OK)
+        yield ok("log_output", output) if able else fail("log_output", f"{output}: not writable")
+    elif os.access(path.parent, os.W_OK | os.X_OK):
+        yield ok("log_output", f"{output}, to be created")
+    else:
+        yield fail("log_output", f"{output}: can't be created in {path.parent}")
+
+
+# ---------------------------------------------------------------------------------------- keys
+
+
+def keys(subject: Subject) -> Iterator[Result]:
+    """Crypto keys and keys of registration secrets. What they are is never said."""
+    for name in (CRYPTO_KEY, AUTH_KEY) if subject.has_api else (CRYPTO_KEY,):
+        given = [key for key in getattr(subject.ns, name) or () if key]
+        if given:
+            yield from _given_keys(name, given)
+        elif subject.is_standalone:
+            yield _key_file(subject, name)
+        elif name == CRYPTO_KEY:
+            yield warn(
+                name,
+                "none: every process makes its own, endpoints end with it and other nodes"
+                " can't read them",
+            )
+        else:
+            yield warn(name, "none: anybody who knows a UAID may change its registration")
+
+
+def _given_keys(name: str, given: list[str]) -> Iterator[Result]:
+    if len(set(given)) < len(given):
+        yield warn(name, "the same key is given twice")
+    if name == AUTH_KEY and min(map(len, given)) < MIN_AUTH_KEY:
+        yield warn(name, f"a key is shorter than {MIN_AUTH_KEY} characters and could be guessed")
+    yield ok(name, plural(len(given), "key"))
+
+
+def _key_file(subject: Subject, name: str) -> Result:
+    path = data_dir_path(subject.ns.data_dir) / name
+    parse = parse_crypto_key if name == CRYPTO_KEY else parse_auth_key
+    try:
+        found = parse_key_file(path, path.read_text(encoding="utf-8"), parse)
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return ok(name, f"{path} will be made at the first start")
+    except OSError as exc:
+        return fail(name, f"Can't read key file {path}: {exc.strerror}")
+    except UnicodeDecodeError:
+        return fail(name, f"Bad key file {path}: not a text file")
+    except StartError as exc:
+        return fail(name, str(exc))
+    if mode & 0o077:
+        return warn(name, f"{path} may be read by others (mode {mode:o}): chmod 600 it")
+    return ok(name, f"{plural(len(found), 'key')} in {path}")
+
+
+def data_dir(subject: Subject) -> Iterator[Result]:
+    """The standalone service's directory."""
+    if not subject.is_standalone:
+        return
+    path = data_dir_path(subject.ns.data_dir)
+    if path.is_dir():
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            yield fail("data_dir", f"{path} is not writable")
+        elif mode & 0o077:
+            yield warn("data_dir", f"{path} is open to others (mode {mode:o}): chmod 700 it")
+        else:
+            yield ok("data_dir", str(path))
+    elif path.exists():
+        yield fail("data_dir", f"{path} is not a directory")
+    else:
+        parent = next(p for p in path.parents if p.exists())
+        able = os.access(parent, os.W_OK | os.X_OK)
+        yield (
+            ok("data_dir", f"{path} will be made at the first start")
+            if able
+            else fail("data_dir", f"{path} can't be made in {parent}")
+        )
+
+
+# --------------------------------------------------------------------------------------- names
+
+
+def addresses_of(host: str) -> list[str] | str:
+    """The addresses of a host, or why there are none."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as exc:
+        return getattr(exc, "strerror", None) or str(exc)
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+def _all_loopback(addresses: Iterable[str]) -> bool:
+    return all(ipaddress.ip_address(a.partition("%")[0]).is_loopback for a in addresses)
+
+
+def names(subject: Subject) -> Iterator[Result]:
+    """Whether the hosts in the options have addresses."""
+    conf = subject.conf
+    if subject.has_internal_url:
+        host = str(conf.router_hostname)
+        found = addresses_of(host)
+        if isinstance(found, str):
+            yield fail("router_hostname", f"{host}: {found}; other nodes can't reach this one")
+        elif _all_loopback(found) and not subject.is_standalone:
+            text = f"{host} is {', '.join(found)}: only nodes on this machine can reach this one"
+            yield warn("router_hostname", text)
+        else:
+            yield ok("router_hostname", f"{host} is {', '.join(found)}")
+    yield from _may_be_unknown("endpoint_hostname", urlsplit(conf.endpoint_url).hostname)
+    yield from _may_be_unknown("statsd_host", conf.statsd_host)
+
+
+def _may_be_unknown(name: str, host: str | None) -> Iterator[Result]:
+    if host:
+        found = addresses_of(host)
+        if isinstance(found, str):
+            yield warn(name, f"{host}: {found}")
+        else:
+            yield ok(name, f"{host} is {', '.join(found)}")
+
+
+# --------------------------------------------------------------------------------------- ports
+
+
+def ports(subject: Subject) -> Iterator[Result]:
+    """Whether we may listen where we are to."""
+    conf = subject.conf
+    if conf.host.startswith("unix:"):
+        yield _unix_socket(conf.host.removeprefix("unix:"))
+    wanted = [] if conf.host.startswith("unix:") else [("port", conf.port, bool(conf.ssl.key))]
+    if subject.is_standalone and conf.endpoint_port not in (None, conf.port):
+        wanted.append(("endpoint_port", conf.endpoint_port, bool(conf.ssl.key)))
+    if subject.has_user_agents:
+        wanted.append(("router_port", conf.router_port, bool(conf.router_ssl.key)))
+    wanted.append(("proxy_protocol_port", conf.proxy_protocol_port, False))
+    wanted.append(("memusage_port", conf.memusage_port, False))
+    runs = False
+    for name, port, tls in wanted:
+        if not port:
+            continue
+        error = _bind_error(conf.host, port)
+        if error is None:
+            yield ok(name, f"{port} is free")
+        elif error.errno != errno.EADDRINUSE:
+            yield fail(name, f"Can't listen on {conf.host}:{port}: {error.strerror}")
+        else:
+            version = _running(conf.host, port, tls)
+            runs = runs or version is not None
+            if version is not None:
+                yield ok(name, f"{port} is in use by autopush {version}, which runs")
+            elif runs:
+                yield ok(name, f"{port} is in use, as it is while the service runs")
+            else:
+                yield fail(name, f"{port} is in use by another program")
+
+
+def _bind_error(host: str, port: int) -> OSError | None:
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, proto) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+    except OSError as exc:
+        return exc
+    return None
+
+
+def _running(host: str, port: int, tls: bool) -> str | None:
+    """The version of the autopush that has the port; None: it is something else."""
+    address = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+    netloc = f"[{address}]" if ":" in address else address
+    return status_of(f"{'https' if tls else 'http'}://{netloc}:{port}", verify=False).version
+
+
+def _unix_socket(path: str) -> Result:
+    parent = Path(path).absolute().parent
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return fail("host", f"Can't make a socket in {parent}")
+    return ok("host", f"unix:{path}")
+
+
+# -------------------------------------------------------------------------------------- limits
+
+
+def limits(subject: Subject) -> Iterator[Result]:
+    """Open files."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = float("inf") if hard == resource.RLIM_INFINITY else hard
+    most = subject.conf.max_connections if subject.has_user_agents else None
+    wanted = most + SPARE_FILES if most else FEW_FILES
+    text = "any number of" if limit == float("inf") else str(hard)
+    text = f"{text} files and connections may be open"
+    if limit < wanted:
+        yield warn("files", f"{text}, {wanted} are wanted: raise the hard limit")
+    else:
+        yield ok("files", text)

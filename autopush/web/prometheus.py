@@ -1,0 +1,17 @@
+"""``/metrics``: what Prometheus fetches (:mod:`autopush.metrics_prometheus`)."""
+
+from __future__ import annotations
+
+from prometheus_client.exposition import choose_encoder
+
+from autopush.base import BaseHandler
+
+
+class MetricsHandler(BaseHandler):
+    """All metrics as text; as OpenMetrics for those who prefer that."""
+
+    def get(self) -> None:
+        """Everything there is."""
+        encode, content_type = choose_encoder(self.request.headers.get("accept", ""))
+        self.set_header("Content-Type", content_type)
+        self.finish(encode(self.application.registry))
