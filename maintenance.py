@@ -28,8 +28,8 @@ EXPIRY = "expiry"
 
 
 def get_month(delta: int = 0) -> datetime.date:
-    """Return the first day of the month ``delta`` months from now (local time)."""
-    today = datetime.date.today()
+    """Return the first day of the month ``delta`` months from now (UTC, as the nodes)."""
+    today = datetime.datetime.now(datetime.UTC)
     months = today.year * 12 + today.month - 1 + delta
     return datetime.date(months // 12, months % 12 + 1, 1)
 

@@ -88,6 +88,10 @@ class FCM(HTTPStandIn):
 
     async def start(self) -> None:
         await super().start()
+        self.write_account()
+
+    def write_account(self) -> None:
+        """Write the key file of the service account."""
         account = {
             "type": "service_account",
             "project_id": self.project_id,

@@ -1,16 +1,16 @@
 """The HTTP applications: which path goes to which handler (http-endpoint.md 2, python-api.md 5.2).
 
-======================== ============================ ===============================
-application              listener                     serves
-======================== ============================ ===============================
-EndpointHTTPFactory      endpoint node; with          public API, health routes;
-                         ``upgrade_factory`` the      WebSocket, if it has an
-                         standalone server            ``upgrade_factory``
-InternalRouterHTTPFactory connection node, internal   /push, /notif, health routes
-WebSocketHTTPFactory     connection node, public      /status; all else is WebSocket
-MemUsageHTTPFactory      both, private                /_memusage
-PrometheusHTTPFactory    both, private                /metrics
-======================== ============================ ===============================
+========================= ============================ ===============================
+application               listener                     serves
+========================= ============================ ===============================
+EndpointHTTPFactory       endpoint node; with          public API, health routes;
+                          ``upgrade_factory`` the      WebSocket, if it has an
+                          standalone server            ``upgrade_factory``
+InternalRouterHTTPFactory connection node, internal    /push, /notif, health routes
+WebSocketHTTPFactory      connection node, public      /status; all else is WebSocket
+MemUsageHTTPFactory       both, private                /_memusage
+PrometheusHTTPFactory     both, private                /metrics
+========================= ============================ ===============================
 
 Handlers are named, not imported: a connection node needs no marshmallow, an endpoint no Autobahn.
 """

@@ -74,7 +74,8 @@ REASONS: dict[int, str] = {
 SERVER = "cyclone/1.2"
 """Value of the Server header, as ever (http-endpoint.md 1.1)."""
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 (Continue)\r\n\r\n"
+"""Its phrase is as ever (http-endpoint.md 1.1)."""
 _NEVER = float("inf")
 
 

@@ -37,6 +37,7 @@ from autopush.http import (
 from autopush.lifecycle import Lifecycle
 from autopush.logging import PushLogger
 from autopush.main_argparse import parse_connection, parse_endpoint, parse_standalone
+from autopush.memusage import note_frozen
 from autopush.metrics import from_config as metrics_from_config
 from autopush.metrics import periodic_reporter, registry_of
 from autopush.nodeclient import NodeClient
@@ -171,7 +172,8 @@ class AutopushMultiService(MultiService):
     def add_memusage(self) -> None:
         """Add the memory API's listener if it has a port."""
         if self.conf.memusage_port:
-            self.listen(self.conf.memusage_port, MemUsageHTTPFactory(self.conf), host=self.memusage_host)
+            factory = MemUsageHTTPFactory(self.conf)
+            self.listen(self.conf.memusage_port, factory, host=self.memusage_host)
 
     def add_prometheus(self) -> None:
         """Add the listener for Prometheus if it has a port."""
@@ -221,6 +223,8 @@ class AutopushMultiService(MultiService):
         if self._stopping is None:
             useragent.preload()
             self.startService()
+            if self.conf.memusage_port:
+                note_frozen()
             freeze_garbage()
             self.lifecycle.started(f"Serving, version {__version__}")
 

@@ -28,6 +28,15 @@ TOP_LINES = 50
 
 Writer = Callable[[TextIO], None]
 
+_frozen: Counter[str] = Counter()
+"""Objects by type that ``gc.freeze()`` hides."""
+
+
+def note_frozen() -> None:
+    """Remember what there is, just before it is frozen: it stays, but can't be listed then."""
+    _frozen.clear()
+    _frozen.update(type(one).__name__ for one in gc.get_objects())
+
 
 def memusage(do_dump_rpy_heap: bool = True, do_objgraph: bool = True) -> str:
     """Describe this process' memory; takes a second or so, and blocks.
@@ -137,10 +146,8 @@ def traced_lines(stream: TextIO) -> None:
 def object_counts(stream: TextIO) -> None:
     """Write how many objects of which type there are, most common first.
 
-    Only what can be part of a cycle is known to Python: no texts, bytes or numbers. What was
-    frozen after the start is not counted.
+    Only what can be part of a cycle is known to Python: no texts, bytes or numbers.
     """
-    # The list is not kept while it is counted up into text.
-    counts = Counter(type(one).__name__ for one in gc.get_objects())
+    counts = _frozen + Counter(type(one).__name__ for one in gc.get_objects())
     for name, count in counts.most_common():
         stream.write(f"{name} {count}\n")

@@ -365,8 +365,8 @@ BRIDGES: OptionGroup = (
             TEXT,
             "",
             'JSON: {"<app_id>": {"auth": ..., "projectid": ...}}; switches FCM on. "auth" is the'
-            ' key file of a service account. Also: "base_url", "ca_file"; with fcm_version 0 "auth" is'
-            ' the server key, and "endpoint" instead of "base_url"',
+            ' key file of a service account. Also: "base_url", "ca_file"; with fcm_version 0 "auth"'
+            ' is the server key, and "endpoint" instead of "base_url"',
         ),
         Option("fcm_ttl", "FCM_TTL", COUNT, 60, "minimum TTL for FCM, seconds"),
         Option("fcm_dryrun", "FCM_DRYRUN", FLAG, False, "FCM checks but doesn't deliver"),

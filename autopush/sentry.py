@@ -6,6 +6,7 @@ redacted as in log lines and a little more; no variables, no command line.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from raven.exceptions import InvalidDsn
 from raven.transport.twisted import TwistedHTTPTransport
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, readBody
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
 from autopush import __version__
@@ -49,6 +52,9 @@ TAGS = ("status_code", "errno")
 
 MACHINERY = ("twisted.logger", "twisted.python.log", "autopush.logging", "autopush.sentry")
 """Modules whose frames say nothing about where an event comes from."""
+
+DSN = re.compile(r"(?:\w+\+)?https?://", re.ASCII)
+"""How one begins; a transport before the scheme is of older days, and ignored."""
 
 log = Logger()
 
@@ -102,14 +108,24 @@ class Transport(TwistedHTTPTransport):
         return waiter
 
 
-async def _check_body(response: Any) -> None:
-    await readBody(response)
-    if response.code != 200:
-        raise RuntimeError(f"Sentry answered {response.code}")
+class _Rest(Protocol):
+    """Takes a body nobody reads; without that the connection could not be used again."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.done: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.status == 200:
+            self.done.callback(None)
+        else:
+            self.done.errback(RuntimeError(f"Sentry answered {self.status}"))
 
 
 def _check(response: Any) -> Deferred[None]:
-    return Deferred.fromCoroutine(_check_body(response))
+    rest = _Rest(response.code)
+    response.deliverBody(rest)
+    return rest.done
 
 
 class SentryClient(Client):
@@ -121,6 +137,8 @@ class SentryClient(Client):
 
     def __init__(self, dsn: str) -> None:
         try:
+            if not DSN.match(dsn):
+                raise ValueError("scheme")
             super().__init__(
                 dsn=dsn,
                 transport=Transport,

@@ -41,6 +41,7 @@ __all__ = [
     "ns_time",
     "parse_auth_header",
     "parse_user_agent",
+    "parse_uuid",
     "resolve_ip",
     "validate_uaid",
 ]
@@ -97,6 +98,17 @@ def generate_hash(key: str | bytes, payload: str | bytes) -> str:
     return hmac.digest(key, payload, hashlib.sha256).hex()
 
 
+def parse_uuid(text: str) -> uuid.UUID:
+    """Return a UUID in any of its spellings.
+
+    :raises ValueError: it is none; also for the underscores and foreign digits ``int`` takes
+    """
+    found = uuid.UUID(text)
+    if found.hex not in text.replace("-", "").lower():
+        raise ValueError("not a UUID")
+    return found
+
+
 def normalize_id(ident: uuid.UUID | str) -> str:
     """Return a UUID of any spelling as dashed lower-case text.
 
@@ -105,7 +117,7 @@ def normalize_id(ident: uuid.UUID | str) -> str:
     if isinstance(ident, uuid.UUID):
         return str(ident)
     try:
-        return str(uuid.UUID(ident))
+        return str(parse_uuid(ident))
     except (ValueError, TypeError, AttributeError):
         raise ValueError("Invalid UUID") from None
 

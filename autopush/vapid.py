@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 
 from autopush.encoding import base64url_decode
 from autopush.exceptions import InvalidRequest, VapidAuthException
-from autopush.jwt import VerifyJWT
+from autopush.jwt import RAW_SIGNATURE, VerifyJWT
 from autopush.types import JSONDict
 
 MAX_LIFE = 86400
@@ -128,13 +129,13 @@ class VerifiedTokens:
 
     def __init__(self, size: int) -> None:
         self._generation = size // 2
-        self._young: dict[tuple[str, str], tuple[float, JSONDict]] = {}
-        self._old: dict[tuple[str, str], tuple[float, JSONDict]] = {}
+        self._young: dict[Hashable, tuple[float, JSONDict]] = {}
+        self._old: dict[Hashable, tuple[float, JSONDict]] = {}
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def get(self, key: tuple[str, str], now: float) -> JSONDict | None:
+    def get(self, key: Hashable, now: float) -> JSONDict | None:
         """Return the claims of a token and key that are known to belong together.
 
         :param now: Unix seconds
@@ -147,7 +148,7 @@ class VerifiedTokens:
             self.put(key, *entry)
         return entry[1] if now <= entry[0] else None
 
-    def put(self, key: tuple[str, str], expires: float, claims: JSONDict) -> None:
+    def put(self, key: Hashable, expires: float, claims: JSONDict) -> None:
         """Remember claims until ``expires`` (Unix seconds)."""
         if len(self._young) >= self._generation:
             self._old, self._young = self._young, {}
@@ -160,51 +161,67 @@ class VerifiedTokens:
 
 verified_tokens = VerifiedTokens(CACHED_TOKENS)
 
+ES256 = "ES256"
+"""The only algorithm (RFC 8292 2)."""
 
-def verify(token: str, public_key: str, now: float | None = None) -> JSONDict:
+
+def verify(
+    token: str, public_key: str, now: float | None = None, lenient: bool = False
+) -> JSONDict:
     """Return the claims of a token that was signed with a key.
 
-    Signature (ES256) and the registered claims other than ``aud``, ``sub`` and ``exp`` are
-    checked: ``nbf`` is a number not in the future, ``iat`` a number, ``jti`` a text, ``at_hash``
-    absent (http-endpoint.md 6.3). A token whose header names an algorithm names ES256 (quirk Q26).
+    The header names ES256 (RFC 7515 4.1.1, quirk Q26), the signature is ``r || s`` (RFC 7518 3.4),
+    and of the registered claims ``nbf`` is a number not in the future, ``iat`` a number, ``jti`` a
+    text, ``at_hash`` absent (http-endpoint.md 6.3). ``aud``, ``sub`` and ``exp`` aren't checked.
 
     :param public_key: as for :func:`decipher_public_key`
     :param now: Unix seconds; None: the present
+    :param lenient: what ``--use_cryptography`` asks for: the header may name no algorithm, the
+        signature may be in DER, the claims aren't checked
     :raises cryptography.exceptions.InvalidSignature: wrongly signed, or malformed
     :raises ValueError: unusable key, header or claims
     """
     if now is None:
         now = time.time()
-    key = (token, public_key)
+    key = (token, public_key, lenient)
     claims = verified_tokens.get(key, now)
     if claims is None:
-        claims = _verify(token, public_key, now)
+        claims = _verify(token, public_key, now, lenient)
         expires = _cached_until(claims, now)
         if expires is not None and len(token) <= MAX_CACHED_LENGTH:
             verified_tokens.put(key, expires, claims)
     return dict(claims)
 
 
-def _verify(token: str, public_key: str, now: float) -> JSONDict:
+def _verify(token: str, public_key: str, now: float, lenient: bool) -> JSONDict:
     header, *rest = token.split(".")
     if len(rest) != 2:
         raise ValueError("not a JWT")
-    _check_header(header)
+    algorithm = _algorithm(header)
+    if algorithm != ES256 and not (lenient and algorithm is None):
+        raise ValueError("not ES256")
+    if not lenient and len(base64url_decode(rest[1])) != RAW_SIGNATURE:
+        raise InvalidSignature
     claims = VerifyJWT.validate_and_extract_assertion(token, decipher_public_key(public_key))
     if not isinstance(claims, dict):
         raise ValueError("claims are not an object")
-    _check_registered_claims(claims, now)
+    if not lenient:
+        _check_registered_claims(claims, now)
     return claims
 
 
 @lru_cache(maxsize=64)
-def _check_header(header: str) -> None:
-    """:raises ValueError: not a JOSE header, or for another algorithm."""
+def _algorithm(header: str) -> Any:
+    """Return what a JOSE header names as its algorithm, None if it names none.
+
+    :raises ValueError: not a JOSE header
+    """
     content = orjson.loads(base64url_decode(header))
     if not isinstance(content, dict):
         raise ValueError("header is not an object")
-    if content.get("alg", "ES256") != "ES256":
-        raise ValueError("not ES256")
+    if content.get("alg", ES256) is None:
+        raise ValueError("no algorithm")
+    return content.get("alg")
 
 
 def _number(value: Any) -> int:
@@ -242,13 +259,16 @@ def _cached_until(claims: JSONDict, now: float) -> float | None:
 # ------------------------------------------------------------------------------------- the verdict
 
 
-def authenticate(auth: JSONDict, public_key: str | None, endpoint_url: str, now: float) -> JSONDict:
+def authenticate(
+    auth: JSONDict, public_key: str | None, endpoint_url: str, now: float, lenient: bool = False
+) -> JSONDict:
     """Return the claims of a sender that is who it claims to be (http-endpoint.md 6.4).
 
     :param auth: from :func:`parse_auth_header`
     :param public_key: from the header's ``k`` or ``Crypto-Key: p256ecdsa=``
     :param endpoint_url: the origin messages are sent to
     :param now: Unix seconds
+    :param lenient: as for :func:`verify`
     :raises InvalidRequest: 401, errno 109
     """
     token = auth.get("t")
@@ -257,7 +277,7 @@ def authenticate(auth: JSONDict, public_key: str | None, endpoint_url: str, now:
     claims: JSONDict = {}
     if token and public_key:
         try:
-            claims = verify(token, public_key, now)
+            claims = verify(token, public_key, now, lenient)
         except (InvalidSignature, ValueError) as exc:
             raise unauthorized(MALFORMED) from exc
     check_claims(claims, endpoint_url, now)

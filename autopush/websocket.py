@@ -16,6 +16,7 @@ travels (websocket.md 2, 3, 12, 13)::
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -201,6 +202,9 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         if not self._is_tls:
             # What lies below a PROXY protocol wrapper, or the transport itself.
             getattr(self.transport, "transport", self.transport).bufferSize = SEND_BUFFER
+        # One that vanished without a word is noticed within hours even where no pings are sent.
+        with contextlib.suppress(AttributeError, OSError):  # not TCP, or gone already
+            self.transport.setTcpKeepAlive(True)
         self.transport.registerProducer(self, True)
         self.factory.opened(self)
 

@@ -1,7 +1,7 @@
 """Stands in for DynamoDB in benchmarks: answers at once, and from a process of its own.
 
-Just enough of the API for what autopush asks: items in dictionaries, updates carried out, conditions
-taken for granted. Nothing is checked. For anything but measuring use moto or DynamoDB Local.
+Just enough of the API for what autopush asks: items in dictionaries, updates carried out,
+conditions taken for granted. Nothing is checked. For anything but measuring use moto.
 
     python bench/canned_dynamodb.py PORT
 """

@@ -19,46 +19,74 @@ TREE = Path(__file__).resolve().parents[1]
 START_WITHIN = 60
 
 
-class ServerProcess:
-    """``python -m autopush`` on a free port with a data directory of its own.
+def free_port() -> int:
+    """A TCP port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class MeasuredProcess:
+    """A Python program as a process.
 
     :param python: interpreter
-    :param options: further options of the command
+    :param words: what follows it on the command line
+    :param ready: text it prints when it is ready; None: :attr:`address` accepts connections then
+    :param port: where it will listen
     :param core: CPU to keep it on
     :param profile: file for a cProfile of its whole life
+    :param env: more environment
     """
 
     def __init__(
-        self, python: str, options: list[str], core: int | None, profile: str | None
+        self,
+        python: str,
+        words: list[str],
+        ready: bytes | None,
+        port: int,
+        core: int | None = None,
+        profile: str | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="autopush-bench-"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address: tuple[str, int] = probe.getsockname()
+        self.address: tuple[str, int] = ("127.0.0.1", port)
+        self._ready = ready
         before = ["-m", "cProfile", "-o", os.path.abspath(profile)] if profile else []
-        self.command = [
-            *(python, *before, "-m", "autopush", "--data_dir", str(self.home / "data")),
-            *("--port", str(self.address[1]), "--msg_limit", "1000000", *options),
-        ]
+        self.command = [python, *before, *words]
         self._log = (self.home / "log").open("wb")
+        base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TREE), "HOME": str(self.home)}
         self._popen = subprocess.Popen(
             self.command,
             cwd=self.home,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(TREE), "HOME": str(self.home)},
+            env={**base, **(env or {})},
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
         self.process = psutil.Process(self._popen.pid)
         self._wait()
         if core is not None:
-            self.process.cpu_affinity([core])
+            # Threads of the pool that exist already, too.
+            for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), [core])
+
+    def _is_ready(self) -> bool:
+        if self._ready is not None:
+            return self._ready in self.log
+        with socket.socket() as probe:
+            return probe.connect_ex(self.address) == 0
 
     def _wait(self) -> None:
         end = time.monotonic() + START_WITHIN
-        while b"autopush is ready" not in (log := (self.home / "log").read_bytes()):
+        while not self._is_ready():
             if self._popen.poll() is not None or time.monotonic() > end:
-                sys.exit(f"the server did not start:\n{log.decode()}")
+                sys.exit(f"the server did not start:\n{self.log.decode()}")
             time.sleep(0.05)
+
+    @property
+    def log(self) -> bytes:
+        """What it printed."""
+        return (self.home / "log").read_bytes()
 
     @property
     def url(self) -> str:
@@ -107,3 +135,27 @@ class ServerProcess:
         self._popen.kill()
         self._log.close()
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+class ServerProcess(MeasuredProcess):
+    """``python -m autopush`` on a free port with a data directory of its own.
+
+    :param python: interpreter
+    :param options: further options of the command
+    :param core: CPU to keep it on
+    :param profile: file for a cProfile of its whole life
+    """
+
+    def __init__(
+        self, python: str, options: list[str], core: int | None, profile: str | None
+    ) -> None:
+        port = free_port()
+        data = tempfile.mkdtemp(prefix="autopush-bench-")
+        self._data = data
+        words = ["-m", "autopush", "--data_dir", data, "--port", str(port)]
+        words += ["--msg_limit", "1000000", *options]
+        super().__init__(python, words, b"autopush is ready", port, core, profile)
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self._data, ignore_errors=True)

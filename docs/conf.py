@@ -1,10 +1,13 @@
 """Sphinx configuration."""
 
+import re
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
+
+from twisted.python.reflect import namedAny
 
 from autopush import __version__  # noqa: E402
 
@@ -32,3 +35,29 @@ autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 90
 http_headers_ignore_prefixes = ["X-"]
 http_strict_mode = False
+
+DESIGN = re.compile(r"\s*\([^()]*\b[a-z-]+\.md\b[^()]*\)|^Sources?: .*\b[a-z-]+\.md\b.*$", re.MULTILINE)
+"""Where design documents are quoted, which are no part of the source."""
+
+
+def without_design(app, what, name, obj, options, lines):
+    """Leave the sections of design documents out of docstrings."""
+    lines[:] = DESIGN.sub("", "\n".join(lines)).split("\n")
+
+
+def undocumented(app, env, node, contnode):
+    """Accept a reference to something of ours that exists without being documented."""
+    name = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not name.startswith("autopush."):
+        return None
+    try:
+        namedAny(name)
+    except Exception:
+        return None
+    return contnode
+
+
+def setup(app):
+    """Sphinx' entry point."""
+    app.connect("autodoc-process-docstring", without_design)
+    app.connect("missing-reference", undocumented)

@@ -3,7 +3,8 @@
 Back ends: :mod:`autopush.db.sqlite` (one file) and DynamoDB. Nothing above ``autopush/db`` may
 know which one it talks to.
 
-Conventions
+Conventions:
+
 * Every method starts its work at once and returns a :class:`~twisted.internet.defer.Deferred`;
   a caller that doesn't care for the result may drop it (after adding an errback).
 * When a write's Deferred fires, the write is durable and seen by every reader.

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from autopush.doctor.certificates import validity
 from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
+from autopush.exceptions import InvalidConfig
 from autopush.metrics import SinkMetrics
 from autopush.router import routers_from_config
 from autopush.starterrors import EXPECTED, start_error_text
@@ -33,11 +34,18 @@ def bridges(subject: Subject) -> Iterator[Result]:
         try:
             routers[name] = routers_from_config(conf, nothing, None, metrics=SinkMetrics())[name]
         except (*EXPECTED, ValueError, KeyError, TypeError) as exc:
-            expected = isinstance(exc, EXPECTED)
-            yield fail(name, start_error_text(exc) if expected else f"{type(exc).__name__} {exc}")
+            yield fail(name, _reason(exc))
             continue
         yield from WELL_FORMED[name](name, routers[name])
     yield from _tokens(routers)
+
+
+def _reason(exc: BaseException) -> str:
+    """Why a router can't be made: what is behind the general text of some."""
+    cause = exc if isinstance(exc, InvalidConfig) else exc.__cause__ or exc
+    if isinstance(cause, EXPECTED):
+        return start_error_text(cause)
+    return f"{type(cause).__name__} {cause.args[0] if cause.args else ''}"
 
 
 # ---------------------------------------------------------------------------------- well-formed

@@ -113,7 +113,7 @@ def data_dir(subject: Subject) -> Iterator[Result]:
         yield fail("data_dir", f"{path} is not a directory")
     else:
         parent = next(p for p in path.parents if p.exists())
-        able = os.access(parent, os.W_OK | os.X_OK)
+        able = parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
         yield (
             ok("data_dir", f"{path} will be made at the first start")
             if able

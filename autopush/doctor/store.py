@@ -41,7 +41,7 @@ def _sqlite(path: Path) -> Iterator[Result]:
         yield ok("disk", f"{free / 2**30:.1f} GB are free at {parent}")
     if not path.exists():
         missing = not path.parent.exists()
-        if not os.access(parent, os.W_OK | os.X_OK):
+        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
             yield fail("store", f"{path} can't be created in {parent}")
         else:
             place = " with its directory" if missing else ""

@@ -318,7 +318,7 @@ class ADMRouter(IRouter):
         text = f"{reply.code} {reason}".replace(router_data["token"], "...")
         if reply.code == 400 and reason in GONE:
             self.log.debug("ADM no longer registered: {text}", text=text)
-            self._count.error("unregistered", error=410, errno=106)
+            # Counted where the user is dropped.
             return self._refusal(410, 106, "User is no longer registered")
         if reply.code in (429, 503) or (reply.code >= 500 and reply.retry_after is not None):
             self.log.warn("ADM retry requested: {text}", text=text)

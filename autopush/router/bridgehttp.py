@@ -36,11 +36,15 @@ from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.router.bridge import RETRY_AFTER, BridgeMetrics, busy, parse_retry_after
 
-MAX_CONNECTIONS = 200
-"""Connections of one credential. At 50 ms an answer that is 4,000 sends a second."""
+MAX_CONNECTIONS = 100
+"""Connections of one credential. At 50 ms an answer that is 2,000 sends a second. They may all be
+made at once, and a TLS handshake is 1 ms in which nothing else is served."""
 
 MAX_WAITING = 2000
 """Sends that may wait for a connection: what a bridge that hangs can pile up in memory."""
+
+MAX_WAIT = 10.0
+"""Seconds a send waits for a connection: its sender is waiting, too."""
 
 IDLE_TIMEOUT = 30
 """Seconds an unused connection is kept. Less than common servers wait (nginx 75, Google 240), so
@@ -177,8 +181,7 @@ def tls_policy(ca_file: str | None) -> HostnameCachingHTTPSPolicy:
 class BridgeClient:
     """Posts to one bridge with one credential.
 
-    :param timeout: seconds for an answer, from the moment there is a connection to use or to make;
-        also the longest wait for that moment
+    :param timeout: seconds for an answer, from the moment there is a connection to use or to make
     :param ca_file: PEM file of the certificate authorities to trust instead of the system's
     :param reactor: default: the global one
     :raises OSError, InvalidConfig: see :func:`tls_policy`
@@ -254,7 +257,7 @@ class BridgeClient:
             return fail(BridgeBusy("too many sends are waiting"))
         turn: Deferred[None] = Deferred(self._waiting.remove)
         self._waiting.append(turn)
-        return turn.addTimeout(self.timeout, self.reactor, _waited_too_long)
+        return turn.addTimeout(MAX_WAIT, self.reactor, _waited_too_long)
 
     def _release(self) -> None:
         if self._waiting:

@@ -1,15 +1,15 @@
 """Delivery to browsers, through the connection node they are connected to (bridges.md 3).
 
-```
-  node_id in the record? ──no──────────┐
-        │ yes                          ▼
-  deliver: PUT <node>/push/<uaid> ─▶ store ─▶ node_id in the record now? ──no──▶ stored
-        │ 200              not 200     │ no TTL, TTL 0    │ yes
-        ▼                              ▼                  ▼
-    delivered                      400, 201   check: PUT <node>/notif/<uaid> ─not 200─▶ stored
-        ▲                                                 │ 200
-        └─────────────────────────────────────────────────┘
-```
+::
+
+    node_id in the record? ──no──────────┐
+          │ yes                          ▼
+    deliver: PUT <node>/push/<uaid> ─▶ store ─▶ node_id in the record now? ──no──▶ stored
+          │ 200              not 200     │ no TTL, TTL 0    │ yes
+          ▼                              ▼                  ▼
+      delivered                      400, 201   check: PUT <node>/notif/<uaid> ─not 200─▶ stored
+          ▲                                                 │ 200
+          └─────────────────────────────────────────────────┘
 
 A connection node in this process is called directly instead.
 """
@@ -120,6 +120,9 @@ class WebPushRouter(IRouter):
                 log_exception=False,
                 errno=105,
             )
+        if fresh.get("current_month") != user["current_month"] and fresh.get("current_month"):
+            # Moved meanwhile: nobody may be reading the old month any more (storage.md S17).
+            await self._save_notification(notification, fresh)
         node_id = fresh.get("node_id")
         if node_id and await self._send_notification_check(fresh, node_id):
             return self.delivered_response(notification)

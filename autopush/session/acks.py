@@ -132,6 +132,7 @@ def _acknowledge(session: Session, update: Any) -> None:
         entry = outstanding.pop(key, None)
         if entry is not None:
             session.direct_acked += 1
+            session.node.recent.add(version, session.connected_at)
             if enabled("debug"):
                 log_ack(session, "direct", version, entry.notification, extract_code(update))
             if entry.row:
@@ -141,6 +142,7 @@ def _acknowledge(session: Session, update: Any) -> None:
         notification = session.stored.get(key)
         if notification is not None and not (session.settling and key in session.settling):
             session.stored_acked += 1
+            session.node.recent.add(version, session.connected_at)
             if enabled("debug"):
                 log_ack(session, "stored", version, notification, extract_code(update))
             _stored(session, key, notification)

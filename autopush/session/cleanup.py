@@ -14,6 +14,7 @@ from autopush.session.stats import base_tags, session_fields
 from autopush.session.wire import GONE
 
 if TYPE_CHECKING:
+    from autopush.db.interface import User
     from autopush.session.session import Session
 
 
@@ -50,33 +51,52 @@ def _report(session: Session) -> None:
 async def _save(session: Session, owed: list[direct.Direct], saved: Deferred[None]) -> None:
     """Store what only this session knows, then let the connection that follows look for it."""
     node = session.node
+    record: User | None = None
     try:
-        writes = []
         for entry in owed:
             if not entry.row:
                 direct.renew(entry.notification)
-                store = node.store.store_message
-                writes.append(node.background.persist(store, session.month, entry.notification))
-        for write in writes:
-            await write
+        await _store(session, owed, session.month)
         await session.row_operations_done()
+        record = await _record(session)
+        month = record.get("current_month") if record else None
+        if month and month != session.month:
+            # Moved while this was stored: nobody may be reading the old month any more (S17).
+            await _store(session, owed, month)
         session.direct = None
     finally:
         node.saving.discard(session)
         saved.callback(None)
-    await _tell_successor(session)
+    if record is not None:
+        await _tell_successor(session, record)
 
 
-async def _tell_successor(session: Session) -> None:
+async def _store(session: Session, owed: list[direct.Direct], month: str) -> None:
+    node = session.node
+    writes = [
+        node.background.persist(node.store.store_message, month, entry.notification)
+        for entry in owed
+        if not entry.row
+    ]
+    for write in writes:
+        await write
+
+
+async def _record(session: Session) -> User | None:
+    """The record as it is by now; None also if it can't be read."""
+    assert session.uaid is not None
+    try:
+        return await session.node.store.get_user(session.uaid)
+    except Exception:
+        log.failure("Unexpected error", extra="Failed to get UAID for redeliver")
+        return None
+
+
+async def _tell_successor(session: Session, record: User) -> None:
     """The user agent may have connected again, here or elsewhere, before all was stored."""
     node = session.node
     assert session.uaid is not None
-    try:
-        record = await node.store.get_user(session.uaid)
-    except Exception:
-        log.failure("Unexpected error", extra="Failed to get UAID for redeliver")
-        return
-    if record is None or not record.get("node_id"):
+    if not record.get("node_id"):
         return
     if number(record.get("connected_at")) == session.connected_at:
         return

@@ -108,7 +108,7 @@ async def _round(session: Session) -> bool:
     if session.state >= CLOSING or session.wire.output_paused:
         return False
     messages = batch.messages
-    fresh = [n for n in messages if not direct.holds(session, (str(n.channel_id), n.version))]
+    fresh = _fresh(session, messages)
     direct.forget_gone(session)
     moved = batch.timestamp is not None and batch.timestamp > (session.pointer or 0)
     if moved:
@@ -123,6 +123,24 @@ async def _round(session: Session) -> bool:
     elif last_page:
         session.state = DRAINING_TIMESTAMPED if topics else LIVE
     return True
+
+
+def _fresh(session: Session, messages: list[WebPushNotification]) -> list[WebPushNotification]:
+    """Those that this connection hasn't been sent."""
+    fresh = []
+    node = session.node
+    for notification in messages:
+        version = notification.version
+        if direct.holds(session, (str(notification.channel_id), version)):
+            continue
+        # Rows of topics have one place only.
+        if notification.sortkey_timestamp is not None and node.recent.has(
+            version, session.connected_at
+        ):
+            node.background.persist(node.store.delete_message, session.month, notification)
+            continue
+        fresh.append(notification)
+    return fresh
 
 
 async def _send(session: Session, messages: list[WebPushNotification]) -> bool:
@@ -154,13 +172,18 @@ def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
     if stored is None:
         stored = session.stored = {}
     for notification in messages:
+        key = (str(notification.channel_id), notification.version)
+        again = key in stored
+        # Of a message with two rows the later one counts: the pointer has to pass it.
+        stored[key] = notification
+        if again:
+            continue
         session.sent_count += 1
         if session.sent_count > node.conf.msg_limit:
             log.debug("Too many messages", **identity(session))
             drop_user(session)
             return
         frame = notification.websocket_format()
-        stored[frame["channelID"], frame["version"]] = notification
         if node.metered:
             sent(session, notification, "Stored")
         session.wire.send(frame)

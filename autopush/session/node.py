@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from autopush.session import direct, drain
 from autopush.session.background import Background
 from autopush.session.clock import Clock
+from autopush.session.recent import Recent
 from autopush.session.states import State
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Node:
         self.saving: set[Session] = set()
         """Sessions that have ended, but for their notifications being stored."""
         self.background = Background(clock)
+        self.recent = Recent()
         self.latest = 0
         """The largest ``connected_at`` of this process."""
         self.stopping = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -13,6 +12,7 @@ from autopush.session import direct, drain
 from autopush.session.errors import MORE_INFO, Malformed
 from autopush.session.events import enabled, extract_code, identity, log, redacted
 from autopush.session.wire import Message
+from autopush.utils import parse_uuid
 
 if TYPE_CHECKING:
     from autopush.session.session import Session
@@ -63,7 +63,7 @@ def unregister(session: Session, message: Message) -> None:
     if not isinstance(given, str):
         raise Malformed("channelID is no text")
     try:
-        chid = str(uuid.UUID(given))
+        chid = str(parse_uuid(given))
     except ValueError:
         _refuse(session, "unregister", "Invalid ChannelID")
         return
@@ -83,7 +83,7 @@ def _fault(chid: str) -> str | None:
     if _CANONICAL(chid):
         return None
     try:
-        uuid.UUID(chid)
+        parse_uuid(chid)
     except ValueError:
         return INVALID
     # No blank after "use": that is what user agents have always been told (quirk Q7).
@@ -102,6 +102,8 @@ async def _register(session: Session, chid: str, key: Any) -> None:
     assert session.uaid is not None
     session.hold_reading()
     try:
+        if key is not None and not isinstance(key, str):
+            raise TypeError("key is no text")
         endpoint = node.conf.make_endpoint(session.uaid, chid, key)
         await node.store.add_channel(session.month, session.uaid, chid)
     except StoreError as error:

@@ -100,7 +100,7 @@ def test_options_of_several_stand_ins_are_merged():
         def __init__(self, options):
             self.options = lambda: options
 
-    merged = all_options({"a": One({"x": {"m": 1}, "y": 1}), "b": One({"x": {"n": 2}})})  # type: ignore[dict-item]
+    merged = all_options({"a": One({"x": {"m": 1}, "y": 1}), "b": One({"x": {"n": 2}})})
     assert merged == {"x": {"m": 1, "n": 2}, "y": 1}
 
 

@@ -294,6 +294,12 @@ def test_router_settings():
     }
 
 
+def test_endpoint_of_legacy_fcm():
+    creds = ("--fcm_creds", '{"1": {"auth": "a"}}', "--fcm_version", "0")
+    conf = endpoint_config(*creds, "--fcm_endpoint", "gateway.example/send")
+    assert conf.router_conf["fcm"]["endpoint"] == "gateway.example/send"
+
+
 def test_client_certs_are_inverted():
     value = json.dumps({"one": [FINGERPRINT.lower()]})
     conf = endpoint_config("--ssl_key", "k", "--client_certs", value)
@@ -322,6 +328,7 @@ LINE_END = json.dumps({"a": [FINGERPRINT + "\n"]})
         (["--apns_creds", '{"a": 1}'], "Invalid JSON specified for APNS config options"),
         (["--senderid_list", "x"], "Invalid JSON specified for senderid_list"),
         (["--senderid_list", "[1]"], "Invalid JSON specified for senderid_list"),
+        (["--senderid_list", '{"a": "key"}'], "Invalid JSON specified for senderid_list"),
         (["--senderid_list", "{}"], "No GCM SenderIDs specified or found."),
         (["--client_certs", "x"], "Invalid JSON specified for client_certs"),
         (["--client_certs", '{"a": "b"}', *TLS], "Invalid JSON specified for client_certs"),
@@ -351,6 +358,7 @@ LINE_END = json.dumps({"a": [FINGERPRINT + "\n"]})
         ),
         (["--adm_creds", "x"], "Invalid JSON specified for ADM config options"),
         (["--adm_creds", "[1]"], "Invalid JSON specified for ADM config options"),
+        (["--adm_creds", '{"a": 1}'], "Invalid JSON specified for ADM config options"),
         (["--adm_creds", "[" * 100_000], "Invalid JSON specified for ADM config options"),
     ],
 )

@@ -178,6 +178,7 @@ class RequestsTest(ConnectionTestCase):
     def test_continue(self):
         head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
         self.wire.send(head)
+        self.assertEqual(self.wire.transport.value(), b"HTTP/1.1 100 (Continue)\r\n\r\n")
         (answer,) = self.wire.answers()
         self.assertEqual(answer.status, 100)
         self.wire.send(b"h")

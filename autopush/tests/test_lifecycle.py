@@ -88,9 +88,8 @@ def refusal(make, home, command, *more):
 )
 @pytest.mark.parametrize("command", COMMANDS)
 def test_errors_before_the_ports_open_are_one_line(make, tmp_path, command, more, text):
-    if command == "autopush":
-        if more[0] == "--client_certs":
-            more, text = ["--router_ssl_key", "/dev/null"], "no certificate file"
+    if command == "autopush" and more[0] == "--client_certs":
+        more, text = ["--router_ssl_key", "/dev/null"], "no certificate file"
     line, daemon = refusal(make, tmp_path, command, *more)
     assert text in line
     assert "starting on" not in daemon.output
@@ -151,7 +150,7 @@ def test_a_listener_that_fails_raises_at_the_start():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_limit_of_open_files_is_raised_and_reported(make, tmp_path, command):
-    prefix = ("sh", "-c", 'ulimit -Hn 5000; ulimit -Sn 256; exec "$@"', "sh")
+    prefix = ("sh", "-c", 'ulimit -Sn 256; ulimit -Hn 5000; exec "$@"', "sh")
     daemon = start(make, tmp_path, command, prefix=prefix)
     assert psutil.Process(daemon.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (5000, 5000)
     assert daemon.says("5000 files and connections may be open")
@@ -214,13 +213,17 @@ def test_user_agents_get_a_close_frame_and_a_second_signal_ends_at_once(make, tm
 
 def test_an_endpoint_answers_what_it_has_begun(make, tmp_path):
     daemon = start(make, tmp_path, "autoendpoint")
-    with socket.create_connection(("127.0.0.1", daemon.port), timeout=20) as sock:
-        body = b"{}"
-        head = f"POST /v1/webpush/a/registration HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
-        sock.sendall(f"{head}\r\n\r\n".encode() + body[:1])
+    with (
+        socket.create_connection(("127.0.0.1", daemon.port), timeout=20) as sock,
+        contextlib.closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as locker,
+    ):
+        locker.execute("BEGIN IMMEDIATE")  # so that it can't answer yet
+        head = b"POST /v1/webpush/a/registration HTTP/1.1\r\nHost: x\r\nContent-Length: 2"
+        sock.sendall(head + b"\r\n\r\n{}")
+        time.sleep(0.5)
         daemon.process.send_signal(signal.SIGTERM)
         daemon.says("shutting down")
-        sock.sendall(body[1:])
+        locker.execute("ROLLBACK")
         assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
     assert daemon.wait() == 0
 

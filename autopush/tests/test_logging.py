@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 from decimal import Decimal
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -442,6 +442,60 @@ class TestOutput:
         messages = [json.loads(line)["Fields"]["message"] for line in path.open()]
         assert messages == ["one", "three"]
 
+    def test_reopen_goes_on_in_a_new_file(self, publisher, log, tmp_path):
+        path, old = tmp_path / "log", tmp_path / "log.1"
+        logger = PushLogger("Autopush", log_format="text", log_output=str(path))
+        logger.start()
+        log.info("one")
+        path.rename(old)
+        log.info("two")
+        logging.reopen()
+        log.info("three")
+        logger.stop()
+        assert [line.rpartition(" ")[2] for line in old.read_text().splitlines()] == ["one", "two"]
+        assert path.read_text().endswith("three\n")
+
+    def test_reopen_that_fails_keeps_the_old_file(self, publisher, log, tmp_path):
+        directory = tmp_path / "logs"
+        directory.mkdir()
+        moved = tmp_path / "moved"
+        logger = PushLogger("Autopush", log_output=str(directory / "log"))
+        logger.start()
+        directory.rename(moved)
+        with pytest.raises(OSError):
+            logging.reopen()
+        log.info("still here")
+        logger.stop()
+        assert "still here" in (moved / "log").read_text()
+
+    def test_reopen_leaves_standard_output_alone(self, publisher, log, capsys):
+        PushLogger("Autopush").start()
+        PushLogger("Autopush", log_output="none").start()
+        logging.reopen()
+        log.info("hello")
+        assert "hello" in capsys.readouterr().out
+
+    def test_reopen_loses_no_line_of_other_threads(self, publisher, log, tmp_path):
+        path = tmp_path / "log"
+        logger = PushLogger("Autopush", log_output=str(path))
+        logger.start()
+
+        def talk():
+            for number in range(300):
+                log.info("line {number}", number=number)
+
+        threads = [threading.Thread(target=talk) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        names = []
+        while any(thread.is_alive() for thread in threads):
+            names.append(path.with_name(f"log.{len(names)}"))
+            path.rename(names[-1])
+            logging.reopen()
+        logger.stop()
+        count = sum(len(name.read_text().splitlines()) for name in [*names, path])
+        assert count == 900
+
     def test_full_disk_does_not_reach_the_caller(self, publisher, log):
         logger = PushLogger("Autopush")
         logger._output = mock.Mock()
@@ -487,13 +541,22 @@ class TestSetup:
         assert logging.find_host_name() == "i-0123"
         assert logging.find_host_name(no_aws=True) == "i-0123"
 
-    @pytest.mark.parametrize("name", ["sentry_dsn", "firehose_delivery_stream"])
-    def test_arguments_without_effect_are_not_accepted(self, name):
-        argument: dict[str, Any] = {name: "x"}
-        with pytest.raises(TypeError):
-            PushLogger.setup_logging("Autopush", **argument)
-        with pytest.raises(TypeError):
-            PushLogger("Autopush", **argument)
+    def test_shutdown_waits_for_sentry(self, log):
+        dsn = "http://key@127.0.0.1:9/1"
+        logger = PushLogger.setup_logging("Autopush", log_output="none", sentry_dsn=dsn)
+        assert logger.raven_client is not None
+        assert ("before", "shutdown", logger.raven_client.idle) in self.triggers
+
+    def test_firehose_is_flushed_at_exit_even_if_the_reactor_never_ran(self, log, monkeypatch):
+        registered: list = []
+        monkeypatch.setattr(logging, "atexit", mock.Mock(register=registered.append))
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        logger = PushLogger.setup_logging(
+            "Autopush", log_output="none", firehose_delivery_stream="stream"
+        )
+        assert logger.firehose is not None
+        assert registered == [logger.stop]
+        logger.stop()
 
 
 def test_begin_or_register_begins_once(publisher, monkeypatch):

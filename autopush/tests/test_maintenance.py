@@ -19,10 +19,12 @@ SPEC.loader.exec_module(maintenance)
 THIS, NEXT = "message_2026_12", "message_2027_01"
 
 
-class Today(datetime.date):
+class LastDay(datetime.datetime):
+    """New Year's Eve, late, in UTC."""
+
     @classmethod
-    def today(cls):
-        return cls(2026, 12, 31)
+    def now(cls, tz=None):
+        return cls(2026, 12, 31, 23, 59, tzinfo=datetime.UTC).astimezone(tz)
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def client(monkeypatch):
         monkeypatch.setenv(name, "testing")
     for name in ("AWS_LOCAL_DYNAMODB", "MESSAGE_TABLENAME", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(maintenance.datetime, "date", Today)
+    monkeypatch.setattr(maintenance.datetime, "datetime", LastDay)
     with mock_aws():
         yield boto3.client("dynamodb", region_name="us-east-1")
 

@@ -64,6 +64,16 @@ def test_objects_by_type_most_common_first():
     del log
 
 
+def test_frozen_objects_are_counted_as_well(monkeypatch):
+    monkeypatch.setattr(module, "_frozen", module.Counter())
+    keep = [Rarity() for _ in range(3)]
+    module.note_frozen()
+    assert module._frozen["Rarity"] == 3
+    monkeypatch.setattr(module.gc, "get_objects", lambda: [Rarity()])
+    assert re.search(r"^Rarity 4$", memusage(), re.MULTILINE)
+    del keep
+
+
 def test_objgraph_can_be_left_out():
     assert re.search(r"^Logger \d+$", memusage(), re.MULTILINE)
     assert not re.search(r"^Logger \d+$", memusage(do_objgraph=False), re.MULTILINE)

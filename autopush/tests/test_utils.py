@@ -109,7 +109,7 @@ class TestNormalizeId:
     def test_any_spelling(self, ident):
         assert normalize_id(ident) == str(UUID)
 
-    @pytest.mark.parametrize("ident", ["", "x", UUID.hex[1:], None, 5])
+    @pytest.mark.parametrize("ident", ["", "x", UUID.hex[1:], "1_2" + "0" * 29, None, 5])
     def test_anything_else(self, ident):
         with pytest.raises(ValueError, match=r"^Invalid UUID$"):
             normalize_id(ident)

@@ -356,6 +356,10 @@ def test_a_session_begins_at_the_handshake(server, monkeypatch):
     assert session.host == "push.example"
 
 
+def test_the_kernel_looks_after_idle_connections(server):
+    assert "keepalive True" in server.open().events
+
+
 def test_no_user_agent_is_none(server):
     assert server.open().protocol.session.user_agent is None
 

@@ -42,6 +42,7 @@ def make_certificate(
         .sign(key, hashes.SHA256())
     )
     key_file, cert_file = directory / f"{name}.key", directory / f"{name}.crt"
+    key_file.touch(0o600)
     key_file.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,

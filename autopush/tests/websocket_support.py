@@ -158,6 +158,9 @@ class FakeTransport:
     def setTcpNoDelay(self, enabled: bool) -> None:
         self.events.append(f"nodelay {enabled}")
 
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.events.append(f"keepalive {enabled}")
+
     def getPeer(self) -> IPv4Address:
         return IPv4Address("TCP", "192.0.2.7", 4321)
 

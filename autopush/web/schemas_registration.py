@@ -16,7 +16,7 @@ import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
 
 from autopush.exceptions import InvalidRequest, RouterException
-from autopush.utils import base64url_decode, generate_hash
+from autopush.utils import base64url_decode, generate_hash, parse_uuid
 from autopush.web.base import AUTH_SCHEMES, PREF_SCHEME, RequestSchema
 
 if TYPE_CHECKING:
@@ -30,17 +30,6 @@ valid_adm_token = validate.Regexp(re.compile(r"amzn1.adm-registration.v3.[^ ]{25
 
 
 # ---------------------------------------------------------------------------------------- bodies
-
-
-def parse_uuid(text: str) -> UUID:
-    """Return a UUID in any of its spellings.
-
-    :raises ValueError: it is none; also for the underscores and foreign digits ``int`` takes
-    """
-    found = UUID(text)
-    if found.hex not in text.replace("-", "").lower():
-        raise ValueError("not a UUID")
-    return found
 
 
 class HexUUID(fields.String):

@@ -149,7 +149,10 @@ def authenticate_sender(app: Any, token: EndpointToken) -> JSONDict:
     """
     auth = token.auth
     assert auth is not None
-    claims = vapid.authenticate(auth, token.public_key, app.conf.endpoint_url, time.time())
+    conf = app.conf
+    claims = vapid.authenticate(
+        auth, token.public_key, conf.endpoint_url, time.time(), conf.use_cryptography
+    )
     app.metrics.increment(f"updates.vapid.draft{auth['version']:02}")
     return {"jwt_crypto_key": token.public_key, "jwt_data": claims}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
 import threading
@@ -53,7 +54,6 @@ class Bridge(NamedTuple):
     :ivar device: the device's token in that request
     :ivar gone: script that says the device is gone, and the answer for the sender
     :ivar moved: script that gives the device a new token, and the answer
-    :ivar encodings: those the payload carries the keys of
     """
 
     stand_in: str
@@ -145,7 +145,7 @@ class Node:
         options = self.mock.automock.options()
         if version == 0:
             options |= {
-                name: str(value) if name == "fcm_version" else httpx_json(value)
+                name: str(value) if name == "fcm_version" else json.dumps(value)
                 for name, value in self.mock["fcm_legacy"].options().items()
             }
         options |= {
@@ -169,13 +169,6 @@ class Node:
         answer = httpx.post(base, json={"token": bridge.token(letter), **body})
         assert answer.status_code == 200, answer.text
         return Device(self, bridge, base, answer.json())
-
-
-def httpx_json(value: Any) -> str:
-    """The text of a JSON option."""
-    import json
-
-    return json.dumps(value)
 
 
 class Device:

@@ -92,9 +92,7 @@ async def test_node_leaves_the_record_when_the_user_is_not_there(cluster):
     await browser.close()
     # A node believes in a connection for a minute after its start.
     record = cluster.storage.user(browser.uaid)
-    cluster.storage.change_user(
-        browser.uaid, connected_at=int(record["connected_at"]) - 60_000
-    )
+    cluster.storage.change_user(browser.uaid, connected_at=int(record["connected_at"]) - 60_000)
     assert (await send(subscription, b"x")).status_code == 201
     assert "node_id" not in cluster.storage.user(browser.uaid)
     async with await connected(cluster, 0, browser.uaid) as again:
@@ -103,7 +101,8 @@ async def test_node_leaves_the_record_when_the_user_is_not_there(cluster):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://no-such-host.invalid:8081", "http://127.0.0.1:1", "ftp://x", "http://127.0.0.1:99999"]
+    "url",
+    ["http://no-such-host.invalid:8081", "http://127.0.0.1:1", "ftp://x", "http://127.0.0.1:99999"],
 )
 async def test_node_that_can_t_be_reached(cluster, url):
     """Name not found, refused, no URL of a node: stored, and forgotten (quirk B21)."""

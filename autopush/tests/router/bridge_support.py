@@ -107,8 +107,9 @@ class BridgeTestCase(TestCase):
         self.metrics: Any = Metrics()
         self.conf = AutopushConfig(hostname="push.example", endpoint_port=8082)
         self.events: list[Any] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        observer: Any = self.events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.addCleanup(self._check_events)
         self.router = self.make_router()
         self.addCleanup(self._close)

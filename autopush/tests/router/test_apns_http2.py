@@ -63,6 +63,7 @@ TIMEOUT = 10.0
 class Transport(StringTransport):
     """The client's end of a TLS connection."""
 
+    protocol: Any
     negotiatedProtocol: bytes | None = b"h2"
     aborted = False
 

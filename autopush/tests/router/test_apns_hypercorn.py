@@ -70,7 +70,7 @@ class Hypercorn:
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.authority = Authority(directory)
         cert_file, key_file = self.authority.server("hypercorn")
-        self.client_files = [str(path) for path in self.authority.client("client")]
+        self.cert_file, self.key_file = map(str, self.authority.client("client"))
         self.app = App()
         self.port = free_port()
         self.config = Config()
@@ -88,9 +88,7 @@ class Hypercorn:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        task = asyncio.create_task(
-            serve(self.app, self.config, shutdown_trigger=self._stop.wait)  # type: ignore[arg-type]
-        )
+        task = asyncio.create_task(serve(self.app, self.config, shutdown_trigger=self._stop.wait))
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -119,7 +117,8 @@ class HypercornTest(TestCase):
         server.start()
         self.addCleanup(server.stop)
         self.client = APNSClient(
-            *server.client_files,
+            server.cert_file,
+            server.key_file,
             "com.mozilla.org.firefox",
             host="127.0.0.1",
             port=server.port,

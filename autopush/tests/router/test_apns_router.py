@@ -174,7 +174,7 @@ def make_router(settings, **others):
     return APNSRouter(
         AutopushConfig(),
         {"firefox": settings, **others},
-        Metrics(),  # type: ignore[arg-type]
+        Metrics(),
     )
 
 
@@ -247,10 +247,10 @@ def test_start_is_logged():
 
 def test_router_is_made_if_configured():
     conf = AutopushConfig()
-    assert "apns" not in routers_from_config(conf, None, None)  # type: ignore[arg-type]
+    assert "apns" not in routers_from_config(conf, None, None)
     conf.router_conf = {"apns": {"firefox": {"max_retry": 0}}}
     with pytest.raises(InvalidConfig):
-        routers_from_config(conf, None, None)  # type: ignore[arg-type]
+        routers_from_config(conf, None, None)
 
 
 def test_documented_names():

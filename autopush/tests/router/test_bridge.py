@@ -118,7 +118,7 @@ def test_retry_after(value, seconds):
 
 def test_metrics():
     metrics = Metrics()
-    bridge = BridgeMetrics(metrics, "x")  # type: ignore[arg-type]
+    bridge = BridgeMetrics(metrics, "x")
     bridge.sent(notification(data="AAAA", headers=ALL), application="y")
     bridge.error("timeout", error=502, errno=903)
     assert metrics.calls == [

@@ -98,6 +98,17 @@ def test_14_4_unacknowledged_direct_ones_are_saved(rig):
     assert rig.rows()[0] == f"01:{CHID}:a"
 
 
+def test_14_4_they_follow_a_user_that_moved_to_another_month(rig):
+    """storage.md S17: the next connection, on another node, was quicker."""
+    session = rig.live()
+    notification = message(ttl=60)
+    rig.deliver(notification)
+    rig.store.users[session.uaid]["current_month"] = "message_2026_12"
+    assert outcome(session.closed()) is None
+    rows = rig.store.messages["message_2026_12", session.uaid]
+    assert [row.update_id for row in rows.values()] == [notification.update_id]
+
+
 def test_14_4_they_get_a_new_place(rig):
     session = rig.live()
     notification = message(1)

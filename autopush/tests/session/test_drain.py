@@ -407,3 +407,41 @@ def test_9_2_two_channels(rig):
     rig.put(*stored)
     session = rig.hello(UAID)
     assert drained(rig, session) == [numbers(*stored)]
+
+
+def test_a_message_with_a_second_row_is_not_sent_again_after_its_acknowledgement(rig):
+    """A store may move a row to a later place, so that for a moment there are two."""
+    first, other = message(1), message(2)
+    rig.user()
+    rig.put(first, other)
+    session = rig.hello(UAID)
+    session.wire.take()
+    rig.put(message(3, version=first.version))
+    session.received(ack(first, other))
+    assert session.wire.take() == []
+    assert session.state is State.LIVE
+    # The second row has gone, too: the next connection must not get it.
+    assert f"02:{START * 1_000_000 + 3}:{CHID}" not in rig.rows()
+
+
+def test_a_message_with_two_rows_is_sent_once(rig):
+    first = message(1)
+    again = message(2, version=first.version)
+    rig.user()
+    rig.put(first, again)
+    session = rig.hello(UAID)
+    assert versions(session.wire.take()[1:]) == [first.version]
+    session.received(ack(first))
+    assert session.wire.take() == []
+    assert rig.pointer() == again.sortkey_timestamp
+
+
+def test_another_connection_gets_what_storage_has(rig):
+    """websocket.md 10: acknowledging a part of a batch moves nothing."""
+    rig.user()
+    first, second = message(1), message(2)
+    rig.put(first, second)
+    session = rig.hello(UAID)
+    session.received(ack(first))
+    session.closed()
+    assert versions(rig.hello(UAID).wire.take()[1:]) == [first.version, second.version]

@@ -101,7 +101,7 @@ def test_q7_another_spelling(rig, chid):
     assert rig.store.calls == [] and session.wire.closes == []
 
 
-@pytest.mark.parametrize("chid", ["", "nope", CHID + "0", "é"])
+@pytest.mark.parametrize("chid", ["", "nope", CHID + "0", "é", "_".join(CHID.split("-"))[:32]])
 def test_5_2_no_uuid(rig, chid):
     session = rig.live()
     session.received(register(chid))
@@ -123,9 +123,10 @@ def test_q8_a_channel_of_the_wrong_type_is_not_answered(rig, chid):
     assert len(events.of("Malformed message")) == 1
 
 
-def test_5_2_a_key_that_can_not_be_decoded(rig):
+@pytest.mark.parametrize("key", ["abcde", 1, True, False, 0, [], {}, ["a"]])
+def test_5_2_a_key_that_can_not_be_decoded(rig, key):
     session = rig.live()
-    session.received(register(key="abcde"))
+    session.received(register(key=key))
     assert session.wire.sent == [SERVER_ERROR]
     assert session.wire.closes == [] and session.wire.reading
     assert rig.store.calls == []
@@ -203,8 +204,10 @@ def test_5_3_errors(rig):
     session = rig.live()
     session.received({"messageType": "unregister"})
     session.received(unregister("nope"))
+    session.received(unregister("1_2" + "0" * 29))
     assert session.wire.sent == [
         refused("unregister", "Missing ChannelID"),
+        refused("unregister", "Invalid ChannelID"),
         refused("unregister", "Invalid ChannelID"),
     ]
     assert session.wire.closes == [] and rig.store.calls == []

@@ -15,7 +15,7 @@ from autopush.router import routers_from_config
 from autopush.session import Delivery
 from autopush.tests.httpsupport import Wire
 from autopush.tests.memory_store import MemoryStore
-from autopush.tests.vapid_support import Sender, claims
+from autopush.tests.vapid_support import ES256, Sender, claims
 
 UAID = "a0" * 16
 CHID = "76dfb18c-1eb1-4f92-80a5-7fdf8d462b5c"
@@ -137,9 +137,10 @@ class Endpoint:
         return list(self.store.messages.get((month or self.month, uaid), {}).values())
 
 
-def token_for(sender: Sender, **changes):
+def token_for(sender: Sender, header=ES256, der=False, **changes):
     """A VAPID token that is valid now for this service, but for the changes."""
-    return sender.token(claims(**{"aud": ORIGIN, "exp": int(time.time()) + 3600, **changes}))
+    content = claims(**{"aud": ORIGIN, "exp": int(time.time()) + 3600, **changes})
+    return sender.token(content, header, der)
 
 
 def vapid(sender=SENDER, key=None, **changes):

@@ -201,12 +201,21 @@ class TestVapid:
             token_for(Sender()),
             SENDER.token([1]),
             SENDER.token(header={"alg": "HS256"}),
+            token_for(SENDER, header={}),
+            token_for(SENDER, der=True),
         ],
-        ids=["no dots", "garbage", "wrong key", "list", "algorithm"],
+        ids=["no dots", "garbage", "wrong key", "list", "algorithm", "no algorithm", "DER"],
     )
     def test_token(self, endpoint, token):
         answer = self.push(endpoint, f"vapid t={token},k={SENDER.public_key}")
         assert self.refused_text(answer) == "Invalid Authorization Header"
+
+    @pytest.mark.parametrize("form", [{"header": {}}, {"der": True}, {"nbf": 9_999_999_999}])
+    def test_use_cryptography(self, endpoint, form):
+        """The option lets through what its back end let through (section 6.3)."""
+        endpoint.conf.use_cryptography = True
+        header = f"vapid t={token_for(SENDER, **form)},k={SENDER.public_key}"
+        assert self.push(endpoint, header).status == 201
 
     def test_missing_token(self, endpoint):
         answer = self.push(endpoint, f"vapid k={SENDER.public_key}")
