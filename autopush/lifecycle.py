@@ -53,6 +53,7 @@ class Lifecycle:
         self._reactor = reactor
         self._reopen_logs = reopen_logs
         self._terminal = False
+        self._file_limit = 0
         self._status = "Starting"
         self._ready = False
 
@@ -63,27 +64,26 @@ class Lifecycle:
         if ssl_cf is not None and ssl_cf not in self.tls:
             self.tls.append(ssl_cf)
 
-    def prepare(self, max_connections: int | None) -> None:
-        """Before the event loop runs: take SIGHUP, raise the limit of open files.
-
-        :param max_connections: user agents that may connect, as configured; 0 or None: any number
-        """
+    def prepare(self) -> None:
+        """Before the event loop runs: take SIGHUP, raise the limit of open files."""
         with contextlib.suppress(ValueError):  # not in the main thread: a test
             # One who ignores it (nohup) means to outlive the terminal.
             ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
             self._terminal = not ignored and has_terminal()
             signal.signal(signal.SIGHUP, self._on_signal)
-        report_file_limit(raise_file_limit(), max_connections)
+        self._file_limit = raise_file_limit()
 
     def watchdog(self, probe: Callable[[], Deferred[Any]]) -> Watchdog | None:
         """The service that keeps the service manager's watchdog quiet, if there is one."""
         return Watchdog(self.manager, probe) if self.manager.watchdog_period else None
 
-    def started(self, status: str) -> None:
+    def started(self, status: str, max_connections: int | None) -> None:
         """Everything listens.
 
         :param status: one line for the service manager
+        :param max_connections: user agents that may connect, as configured; 0 or None: any number
         """
+        report_file_limit(self._file_limit, max_connections)
         self._status, self._ready = status, True
         self.manager.ready(status)
 

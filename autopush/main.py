@@ -13,7 +13,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -45,6 +44,7 @@ from autopush.process import (
     BACKLOG,
     UNIX,
     Listener,
+    Timer,
     bind,
     freeze_garbage,
     second_signal_exits,
@@ -167,7 +167,7 @@ class AutopushMultiService(MultiService):
     def add_timer(self, step: float, function: Any, *args: Any) -> None:
         """Call a function every ``step`` seconds, first at start; it may fail or return a
         Deferred."""
-        TimerService(step, surviving(function, *args)).setServiceParent(self)
+        Timer(step, surviving(function, *args)).setServiceParent(self)
 
     def add_memusage(self) -> None:
         """Add the memory API's listener if it has a port."""
@@ -207,7 +207,7 @@ class AutopushMultiService(MultiService):
         :returns: exit status, None for 0
         """
         reactor.suggestThreadPoolSize(constants.THREAD_POOL_SIZE)
-        self.lifecycle.prepare(self.conf.max_connections)
+        self.lifecycle.prepare()
         reactor.addSystemEventTrigger("before", "shutdown", self._shutdown)
         reactor.callWhenRunning(self._start)
         reactor.run()
@@ -226,7 +226,7 @@ class AutopushMultiService(MultiService):
             if self.conf.memusage_port:
                 note_frozen()
             freeze_garbage()
-            self.lifecycle.started(f"Serving, version {__version__}")
+            self.lifecycle.started(f"Serving, version {__version__}", self.conf.max_connections)
 
     def _start_failed(self, failure: Failure) -> None:
         self.exit_status = 1

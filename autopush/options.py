@@ -313,7 +313,8 @@ SERVICE: OptionGroup = (
             "USE_CRYPTOGRAPHY",
             FLAG,
             False,
-            "accepted, no effect: VAPID is always verified with cryptography",
+            "take VAPID tokens as 1.58.3 did with this option: signature in DER too, header without"
+            " alg, nbf and iat not checked",
         ),
     ),
 )

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from twisted.application.internet import TimerService
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
@@ -60,6 +61,14 @@ class Listener(Service):
     def number(self) -> int | None:
         """The port's number; None for a Unix socket or before the start."""
         return getattr(self.port.getHost(), "port", None) if self.port is not None else None
+
+
+class Timer(TimerService):
+    """A timer that can be stopped although it was never started, as after a start that failed."""
+
+    def stopService(self) -> Deferred[None] | None:
+        """Call no more; fires when the call under way is over."""
+        return super().stopService() if self.running else None
 
 
 def bind(reactor: Any, host: str, port: int, factory: Any, ssl_cf: Any = None) -> IListeningPort:

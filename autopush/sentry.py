@@ -44,7 +44,7 @@ COMPLAIN_EVERY = 60.0
 LAST_WORDS = 2.0
 """Seconds a shutdown waits for events on their way."""
 
-PRIVATE = frozenset(("authorization", "message_id"))
+PRIVATE = frozenset(("authorization", "message_id", "version"))
 """Members of ``client_info`` that allow to do something in someone's place."""
 
 TAGS = ("status_code", "errno")

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+
+from autopush.process import Timer
 
 log = Logger()
 
@@ -86,7 +87,7 @@ def _watchdog_period(environ: Mapping[str, str]) -> float | None:
     return int(microseconds) / 1e6 if pid in ("", str(os.getpid())) else None
 
 
-class Watchdog(TimerService):
+class Watchdog(Timer):
     """Says that we live, as long as event loop and store do.
 
     The timer proves the loop. Before each ping the store must have done something; how it went

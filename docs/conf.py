@@ -7,7 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
-from twisted.python.reflect import namedAny
+from twisted.python.reflect import namedAny  # noqa: E402
 
 from autopush import __version__  # noqa: E402
 
@@ -36,7 +36,9 @@ python_maximum_signature_line_length = 90
 http_headers_ignore_prefixes = ["X-"]
 http_strict_mode = False
 
-DESIGN = re.compile(r"\s*\([^()]*\b[a-z-]+\.md\b[^()]*\)|^Sources?: .*\b[a-z-]+\.md\b.*$", re.MULTILINE)
+DESIGN = re.compile(
+    r"\s*\([^()]*\b[a-z-]+\.md\b[^()]*\)|^Sources?: .*\b[a-z-]+\.md\b.*$", re.MULTILINE
+)
 """Where design documents are quoted, which are no part of the source."""
 
 

@@ -122,7 +122,7 @@ def _dynamo_store(conf: AutopushConfig, reactor: Any, resource: Any) -> Store:
     from autopush.db.dynamodb_client import make_client
 
     client = (
-        make_client(endpoint_url=conf.aws_ddb_endpoint)
+        make_client(thin=True, endpoint_url=conf.aws_ddb_endpoint)
         if resource is None
         else low_level_client(resource)
     )

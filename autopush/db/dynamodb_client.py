@@ -19,6 +19,7 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
 from autopush.constants import THREAD_POOL_SIZE
+from autopush.db.dynamodb_http import use_thin_transport
 from autopush.exceptions import StoreBusy, StoreError
 
 CONNECT_TIMEOUT = 2
@@ -167,12 +168,17 @@ def client_options(
     }
 
 
-def make_client(**kwargs: Any) -> Any:
+def make_client(thin: bool = False, **kwargs: Any) -> Any:
     """Build the client.
 
+    :param thin: send requests as :mod:`autopush.db.dynamodb_http` does, where that can be
     :param kwargs: as for :func:`client_options`
     """
-    return boto3.session.Session().client("dynamodb", **client_options(**kwargs))
+    session = boto3.session.Session()
+    client = session.client("dynamodb", **client_options(**kwargs))
+    if thin:
+        use_thin_transport(client, os.environ.get("AWS_CA_BUNDLE"))
+    return client
 
 
 def caller(client: Any) -> Call:

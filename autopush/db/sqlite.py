@@ -50,7 +50,8 @@ from autopush.db.rows import (
 from autopush.db.sqlite_errors import store_error
 from autopush.db.sqlite_health import HealthCheck
 from autopush.db.sqlite_ops import Call, Delete, Put, WriteBatch
-from autopush.exceptions import AutopushException, StoreError
+from autopush.db.sqlite_quota import StoredQuota
+from autopush.exceptions import AutopushException, StoreBusy, StoreError
 from autopush.notification import WebPushNotification
 
 T = TypeVar("T")
@@ -120,6 +121,7 @@ class SqliteStore(Store):
         self._writer = sqlite_writer.GroupWriter(
             reactor, lambda: sqlite_schema.open_writer(self.path), commit_delay
         )
+        self._quota = StoredQuota(self._count_messages)
         self._health = HealthCheck(self.path, reactor, self._writer, lambda sql: self._row(sql, ()))
 
     # ---- life cycle
@@ -302,7 +304,10 @@ class SqliteStore(Store):
         return now, now + MAX_EXPIRY
 
     def add_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[None]:
-        """Add to the channel set, refreshing the row's expiry."""
+        """Add to the channel set, refreshing the row's expiry.
+
+        Fails for a user with :data:`~autopush.db.sqlite_records.MAX_CHANNELS` channels.
+        """
         key, times = self._key(uaid), self._times()
         return self._writer.call(lambda c: sqlite_records.add_channel(c, key, chid, *times))
 
@@ -340,10 +345,23 @@ class SqliteStore(Store):
     # ---- messages
 
     def store_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
-        """Insert, or replace the row with the same sort key."""
+        """Insert, or replace the row with the same sort key.
+
+        Refused as busy for a user with :data:`~autopush.db.sqlite_quota.MAX_STORED` messages.
+        """
+        key = self._key(notification.uaid.hex)
+        try:
+            full = self._quota.refuses(key)
+        except StoreError as error:
+            return fail(error)
+        if full:
+            return fail(StoreBusy("too many messages are stored for this user"))
         row = write_message(notification, int(self._now()))
-        columns = (self._key(notification.uaid.hex), *row)
-        return self._writer.put(columns, key_timestamp(row.sort_key))
+        return self._writer.put((key, *row), key_timestamp(row.sort_key))
+
+    def _count_messages(self, key: str, most: int) -> int:
+        count: int = self._row(sqlite_messages.COUNT, (key, most))[0]
+        return count
 
     def delete_message(self, month: str, notification: WebPushNotification) -> Deferred[bool]:
         """Delete the row, or spare the write if it is not written yet."""

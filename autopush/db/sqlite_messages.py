@@ -40,6 +40,8 @@ FETCH = (
     " WHERE uaid = ? AND sortkey > ? AND sortkey < ? AND expiry > ? ORDER BY sortkey LIMIT ?"
 )
 
+COUNT = "SELECT count(*) FROM (SELECT 1 FROM messages WHERE uaid = ? LIMIT ?)"
+
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     start = 0

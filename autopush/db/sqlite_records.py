@@ -7,6 +7,10 @@ from typing import Any
 
 from autopush.db.interface import Registration, User
 from autopush.db.rows import dump_json, load_json
+from autopush.exceptions import StoreError
+
+MAX_CHANNELS = 10_000
+"""Channels of one user: as many as fit into a row of DynamoDB (storage.md 3)."""
 
 GET_USER = "SELECT record FROM users WHERE uaid = ?"
 
@@ -106,10 +110,23 @@ def _open_row(connection: sqlite3.Connection, uaid: str, now: int, expiry: int) 
 
 def add_channel(
     connection: sqlite3.Connection, uaid: str, chid: str, now: int, expiry: int
-) -> None:
-    """Add a member to the user's set."""
+) -> StoreError | None:
+    """Add a member to the user's set; returns the refusal if that is full."""
     _open_row(connection, uaid, now, expiry)
-    connection.execute("INSERT OR IGNORE INTO channels (uaid, chid) VALUES (?, ?)", (uaid, chid))
+    added = connection.execute(
+        "INSERT OR IGNORE INTO channels (uaid, chid) VALUES (?, ?)", (uaid, chid)
+    ).rowcount
+    if added and _has_too_many(connection, uaid):
+        connection.execute("DELETE FROM channels WHERE uaid = ? AND chid = ?", (uaid, chid))
+        return StoreError("too many channels")
+    return None
+
+
+def _has_too_many(connection: sqlite3.Connection, uaid: str) -> bool:
+    beyond = connection.execute(
+        "SELECT 1 FROM channels WHERE uaid = ? LIMIT 1 OFFSET ?", (uaid, MAX_CHANNELS)
+    )
+    return beyond.fetchone() is not None
 
 
 def remove_channel(

@@ -181,8 +181,9 @@ class GroupWriter:
             out = self._pending.delete(op) if self._accepts(op) else None
         if out and not op.puts:
             op.result = True
-            for done in (op, *out):
-                self._fire_soon(done)
+            self._fire_soon(op)
+            for put in out:
+                self._fire_soon(put)
         return op.deferred
 
     def close(self) -> Deferred[None]:

@@ -92,7 +92,7 @@ def _read(kind: str, given: dict[str, Any], scope: Scope) -> tuple[Any, Any, Any
             return 200, None, ""  # answered by please_wait
         if given.get("crit"):
             text = scope.module.namespace["LATER"]
-        return given["status"], errno or 999, re.sub(r"\{\w+\}", "<>", text)
+        return given["status"], errno or 999, re.sub(r"\{\w+\}", "<>", str(text))
     registering = scope.function is not None and scope.function.name == "register"
     if kind == "RouterException" and not registering:
         return status, errno or 999, given.get("response_body") or text
@@ -122,7 +122,7 @@ def is_code(key: ast.expr | None, status: ast.expr) -> bool:
 
 def _members(node: ast.Dict, scope: Scope, world: World) -> dict[str, Any]:
     return {
-        key.value: value(node.values[number], scope, world)
+        str(key.value): value(node.values[number], scope, world)
         for number, key in enumerate(node.keys)
         if isinstance(key, ast.Constant)
     }

@@ -234,9 +234,11 @@ class Program:
     @staticmethod
     def _at(node: ast.AST, scopes: list[Scope], read: Reader) -> Iterator[Emission]:
         for scope in scopes:
-            for emission in in_all_worlds(lambda world, scope=scope: read(node, scope, world)):
-                if emission is not None:
-                    yield emission
+
+            def answer(world: World, scope: Scope = scope) -> Emission | None:
+                return read(node, scope, world)
+
+            yield from (one for one in in_all_worlds(answer) if one is not None)
 
     def _scopes(self, module: Module, function: Function, depth: int) -> list[Scope]:
         """What the parameters of a function can be: one scope for each call of it."""

@@ -1,15 +1,15 @@
 """The manual's catalogues of metrics and log events, compared with the code in both directions.
 
-``docs/metrics.rst`` and ``docs/logging.rst`` have a table row for every name and every text. What the
-code reports is found by reading it: each call of ``increment``, ``gauge``, ``timing`` and ``observe``,
-and each call of a logger.
+``docs/metrics.rst`` and ``docs/logging.rst`` have a table row for every name and every text. What
+the code reports is found by reading it: each call of ``increment``, ``gauge``, ``timing`` and
+``observe``, and each call of a logger.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,12 +39,13 @@ def sources() -> Iterator[tuple[Path, ast.AST]]:
             yield relative, ast.parse(path.read_text("utf-8"))
 
 
-def calls(tree: ast.AST, names: object) -> Iterator[tuple[ast.Call, str, ast.expr]]:
+def calls(tree: ast.AST, names: Container[str]) -> Iterator[tuple[ast.Call, str, ast.expr]]:
     """Calls of methods of these names: the call, the method, the object."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in names:  # type: ignore[operator]
-                yield node, node.func.attr, node.func.value
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr in names:
+            yield node, node.func.attr, node.func.value
 
 
 def texts(node: ast.expr | None) -> list[str] | None:
@@ -87,10 +88,10 @@ def tags_in_code() -> dict[str, set[str]]:
     for path, tree in sources():
         if path.name.startswith("metrics"):
             continue
-        for call, method, owner in calls(tree, METRIC_CALLS):
+        for call, _, owner in calls(tree, METRIC_CALLS):
             if last_name(owner) in ("metrics", "_metrics"):
                 value = next((k.value for k in call.keywords if k.arg == "tags"), None)
-                (name, *_) = texts(call.args[0]) or [""]
+                name = (texts(call.args[0]) or [""])[0]
                 keys.setdefault(name, set()).update(tag_keys(value))
     return keys
 

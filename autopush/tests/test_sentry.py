@@ -181,6 +181,7 @@ class TestNothingSecret(SentryCase):
             "authorization": SECRETS["header"],
             "uri": "/wpush/v2/" + SECRETS["token"],
             "message_id": SECRETS["message"],
+            "version": SECRETS["message"],
             "jwt_secret": SECRETS["jwt"],
             "jwt_aud": "https://h",
         }

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import tempfile
 import threading
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,8 @@ from autopush.db import (
     SqliteStore,
     StoreUnusable,
     sqlite_path,
+    sqlite_quota,
+    sqlite_records,
     sqlite_schema,
     sqlite_writer,
     store_from_dsn,
@@ -518,6 +521,64 @@ class TestErrors(SqliteCase):
             self.assertNotIn("secret", str(store_error(error)))
 
 
+class TestLimits(SqliteCase):
+    """What one user may take of the disk that all share (design.md 6)."""
+
+    async def test_channels_of_a_user(self):
+        self.patch(sqlite_records, "MAX_CHANNELS", 3)
+        store = await self.open_store()
+        chids = [str(uuid.uuid4()) for _ in range(4)]
+        for chid in chids[:3]:
+            await store.add_channel("m", UAID, chid)
+        with self.assertRaises(StoreError):
+            await store.add_channel("m", UAID, chids[3])
+        await store.add_channel("m", UAID, chids[0])  # is a member already
+        self.assertEqual((await store.list_channels("m", UAID)).chids, set(chids[:3]))
+        await store.remove_channel("m", UAID, chids[0])
+        await store.add_channel("m", UAID, chids[3])
+        await store.add_channel("m", uuid.uuid4().hex, chids[3])
+        self.assertEqual((await store.list_channels("m", UAID)).chids, set(chids[1:]))
+
+    async def test_messages_of_a_user(self):
+        self.patch(sqlite_quota, "MAX_STORED", 5)
+        self.patch(sqlite_quota, "LOOK_EVERY", 2)
+        store = await self.open_store()
+        for number in range(5):
+            await store.store_message("m", message(TS + number))
+        for _ in range(3):
+            with self.assertRaises(StoreBusy):
+                await store.store_message("m", message(TS + 5))
+        other = message(TS, uaid=uuid.uuid4())
+        await store.store_message("m", other)
+        await store.delete_message("m", message(TS))
+        await store.store_message("m", message(TS + 6))
+        self.assertEqual(self.sql("SELECT count(*) FROM messages"), [(6,)])
+
+    async def test_counting_is_rare_and_its_memory_bounded(self):
+        counted: list[str] = []
+
+        def count(uaid: str, most: int) -> int:
+            counted.append(uaid)
+            return 0
+
+        self.patch(sqlite_quota, "MAX_TRACKED", 10)
+        quota = sqlite_quota.StoredQuota(count)
+        for number in range(1000):
+            self.assertFalse(quota.refuses("busy"))
+            self.assertFalse(quota.refuses(str(number % 5)))
+        self.assertEqual(counted.count("busy"), 1000 // sqlite_quota.LOOK_EVERY - 1)
+        for number in range(1000):
+            quota.refuses(str(number))
+        self.assertLessEqual(len(quota._left), 10)
+
+    async def test_count_that_fails_is_the_answer(self):
+        self.patch(sqlite_quota, "LOOK_EVERY", 0)
+        store = await self.open_store()
+        await store.close()
+        with self.assertRaises(StoreError):
+            await store.store_message("m", message(TS))
+
+
 class TestExpiry(SqliteCase):
     """Expiry and sweeping (17.5)."""
 
@@ -652,7 +713,7 @@ class TestDsn(SqliteCase):
     def test_others_are_refused(self):
         for dsn in (
             "",
-            "dynamodb:",
+            "dynamodb:http://host",
             "postgres://host/db",
             "sqlite:",
             "sqlite://",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -204,6 +205,15 @@ def test_push_that_could_not_be_stored_is_500(client, node, logged):
 def test_notif_starts_a_check(client, node, path):
     assert client("PUT", path, b"ignored") == (200, "Notification check started")
     assert node.asked == [UAID]
+
+
+def test_notif_counts_the_checks_it_starts(client, node):
+    client.factory.metrics = metrics = mock.Mock()
+    client("PUT", f"/notif/{UAID}")
+    assert metrics.mock_calls == [mock.call.increment("ua.notification_check")]
+    node.answer = Delivery.BUSY
+    client("PUT", f"/notif/{UAID}")
+    assert len(metrics.mock_calls) == 1
 
 
 def test_notif_when_output_is_paused(client, node):

@@ -11,14 +11,14 @@ import importlib
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from autopush_options import PARSERS
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-
-from autopush_options import PARSERS
 
 SOURCES = re.compile(r"\s*\((?:[a-z-]+\.md )?\d+(?:\.\d+)*\)")
 """Sections of design documents in docstrings; RFCs stay."""
@@ -40,9 +40,9 @@ def docstrings(module: str) -> dict[str, str]:
     source = Path(importlib.import_module(module).__file__ or "").read_text("utf-8")
     body = ast.parse(source).body
     found = {}
-    for statement, after in zip(body, body[1:], strict=False):
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(after, ast.Expr):
-            target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
+    for statement, after in pairwise(body):
+        if isinstance(statement, ast.Assign) and isinstance(after, ast.Expr):
+            target = statement.targets[0]
             if isinstance(target, ast.Name) and isinstance(after.value, ast.Constant):
                 found[target.id] = " ".join(str(after.value.value).split())
     return found

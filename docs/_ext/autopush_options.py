@@ -6,6 +6,7 @@ The argument is the command: ``autopush_standalone``, ``autopush`` or ``autoendp
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,8 +39,10 @@ def source(action: argparse.Action) -> Iterator[str]:
     yield f".. option:: {', '.join(names)}"
     yield ""
     # Braces, asterisks and the like in a help text are to be read as they are.
-    text = (action.help or "").replace("%%", "%").replace("\\", r"\\")
-    yield f"   {text.replace('*', chr(92) + '*').replace('`', chr(92) + '`').rstrip('.')}."
+    text = re.sub(r"([\\*`])", r"\\\1", (action.help or "").replace("%%", "%")).rstrip(".")
+    if not text.partition(" ")[0].endswith(","):
+        text = text[0].upper() + text[1:]
+    yield f"   {text}."
     facts = []
     variable = getattr(action, "env_var", None)
     if variable:

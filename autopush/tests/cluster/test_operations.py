@@ -7,6 +7,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,6 +181,10 @@ def test_memory_api(tools: Tools) -> None:
         assert other.text.startswith("<html><title>404: Not Found")
 
 
+def tells_of_405(path: Path) -> bool:
+    return "Error in handler: 405" in path.read_text()
+
+
 def test_sighup_goes_on_in_a_new_log_file(tools: Tools) -> None:
     for daemon, name in ((tools.endpoint, "endpoint"), (tools.node, "node")):
         path = tools.logs[name]
@@ -191,7 +196,7 @@ def test_sighup_goes_on_in_a_new_log_file(tools: Tools) -> None:
         internal = daemon.router_port if name == "node" else daemon.port
         bad = f"http://127.0.0.1:{internal}/health"
         assert httpx.request("PATCH", bad, trust_env=False).status_code == 405
-        eventually(lambda path=path: "Error in handler: 405" in path.read_text())
+        eventually(partial(tells_of_405, path))
         assert old.stat().st_size == before
         for line in old.read_text().splitlines():
             json.loads(line)

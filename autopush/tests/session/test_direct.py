@@ -70,6 +70,23 @@ def test_11_topics_are_counted(rig):
     assert rig.metrics.of("ua.message_data") == [(0, ["source:Direct"])]
 
 
+def test_age_is_observed_for_those_who_keep_histograms(rig):
+    observed = rig.metrics.observed = []
+    rig.metrics.observe = lambda *args: observed.append(args)
+    rig.node.histograms = True
+    rig.live()
+    rig.deliver(message(age=7))
+    rig.deliver(message(age=-7))  # another machine's clock is ahead
+    assert observed == [("notification.age", 7), ("notification.age", 0)]
+
+
+def test_age_is_not_worked_out_for_others(rig):
+    rig.live()
+    rig.metrics.observe = None
+    rig.deliver(message(age=7))
+    assert rig.metrics.of("ua.message_data") == [(4, ["source:Direct"])]
+
+
 def test_metrics_nobody_wants_are_not_prepared(rig):
     rig.node.metered = False
     rig.live()

@@ -309,6 +309,17 @@ class TestMetrics:
         assert endpoint.metrics.of("notification.message.success") == [(1, tags)]
         assert 0 <= endpoint.metrics.of("notification.request_time")[0][0] < 60
 
+    def test_route_time_for_those_who_keep_histograms(self, endpoint):
+        observed = []
+        endpoint.metrics.observe = lambda *args: observed.append(args)
+        endpoint.push(b"x", **AES128GCM)
+        assert observed == []
+        endpoint.metrics.histograms = True
+        endpoint.push(b"x", **AES128GCM)
+        ((name, seconds),) = observed
+        assert name == "notification.route_time"
+        assert 0 <= seconds < 60
+
     def test_stored(self, offline):
         """Q5"""
         offline.push()

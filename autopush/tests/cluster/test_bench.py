@@ -1,0 +1,34 @@
+"""bench/cluster.py runs, and measures what it says: issue 3 item 9."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from autopush.tests.cluster.harness import STORAGES, TREE
+
+
+@pytest.mark.parametrize("store", STORAGES)
+def test_bench_measures_every_part(store, tmp_path):
+    """What it measures depends on the machine, so no bar is checked here."""
+    result = tmp_path / "result.json"
+    words = [sys.executable, str(TREE / "bench" / "cluster.py"), store]
+    words += ["--count", "100", "--rounds", "1", "--concurrency", "4", "--json", str(result)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert "Traceback" not in done.stderr, done.stderr
+    figures = {
+        row["name"].removeprefix(f"{store}: "): row for row in json.loads(result.read_text())
+    }
+    barred = [row for row in figures.values() if row["bar"] is not None]
+    assert len(barred) == 5
+    for row in figures.values():
+        assert row["value"] > 0, row
+    if store == "dynamodb":
+        calls = {name: row["value"] for name, row in figures.items() if "calls" in name}
+        for name, value in calls.items():
+            expected = {"direct": 1, "stored": 4, "hello, new user": 1, "hello, returning user": 5}
+            if name.partition(":")[0] in expected:
+                assert value == pytest.approx(expected[name.partition(":")[0]], abs=0.3), name
