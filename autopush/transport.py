@@ -41,7 +41,7 @@ class EagerPort(tcp.Port):
 
 def listen_tcp(
     reactor: Any, port: int, factory: Any, backlog: int, interface: str, ssl_cf: Any = None
-) -> EagerPort:
+) -> Any:
     """Listen, with TLS if there is a context factory.
 
     :raises CannotListenError: in use or not ours to use

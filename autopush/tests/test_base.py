@@ -381,7 +381,7 @@ class ClientGoneTest(HandlerTestCase):
 
     def test_failure_of_on_connection_close(self):
         self.start()
-        EchoHandler.closed = None  # type: ignore[assignment]
+        EchoHandler.closed = None
         self.wire.lose()
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
 

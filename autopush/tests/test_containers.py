@@ -209,7 +209,7 @@ def test_options_of_the_compose_files_are_accepted(monkeypatch):
 
 def unit(path):
     parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.optionxform = str
     parser.read(path)
     return parser
 

@@ -231,7 +231,7 @@ class ApplicationTest(AppTestCase):
             metrics = object()
 
         self.assertIsInstance(self.endpoint().metrics, SinkMetrics)
-        app: Any = BaseHTTPFactory(self.conf, Store(), [], clock=Clock())  # type: ignore[arg-type]
+        app: Any = BaseHTTPFactory(self.conf, Store(), [], clock=Clock())
         self.assertIs(app.metrics, Store.metrics)
         own: Any = object()
         self.assertIs(self.endpoint(metrics=own).metrics, own)

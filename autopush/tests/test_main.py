@@ -361,7 +361,10 @@ def test_lost_key_file(stopped, tmp_path):
         (["--log_output", "/nowhere/log"], "Can't use /nowhere/log: No such file or directory"),
         (["--public_url", "nonsense"], "Invalid public_url"),
         (["--crypto_key", "short"], "Invalid crypto_key"),
-        (["--ssl_key", "/nowhere/key"], "There is a TLS key, /nowhere/key, but no certificate file"),
+        (
+            ["--ssl_key", "/nowhere/key"],
+            "There is a TLS key, /nowhere/key, but no certificate file",
+        ),
         (["--client_certs", '{"a": []}'], "client_certs specified without SSL enabled"),
         (["--host", "unix:"], "host unix:<path> needs a path"),
         (["--db_dsn", "mongo:x"], "db_dsn"),

@@ -7,6 +7,7 @@ by hand are in ``test_main.py``.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import shutil
@@ -62,7 +63,7 @@ class Proxy:
         config.write_text(self.config(pem))
         self.process = subprocess.Popen([HAPROXY, "-db", "-f", str(config)], cwd=home)
         for name, port in self.outside.items():
-            eventually(lambda name=name, port=port: self.is_open(name, port))
+            eventually(functools.partial(self.is_open, name, port))
 
     def is_open(self, name, port):
         assert self.process.poll() is None

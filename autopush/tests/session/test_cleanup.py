@@ -190,7 +190,7 @@ def test_14_5_also_if_the_row_was_being_written():
         waiting.append((deferred, notification))
         return deferred
 
-    rig.store.store_message = later  # type: ignore[method-assign]
+    rig.store.store_message = later
     notification = message()
     rig.deliver(notification)
     second = rig.hello(UAID)

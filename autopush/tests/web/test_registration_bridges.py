@@ -4,6 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -22,7 +23,7 @@ TOKENS = {
     "apns": "ab" * 32,
     "adm": "amzn1.adm-registration.v3." + "x" * 256,
 }
-STORED = {
+STORED: dict[str, Any] = {
     "gcm": {"token": TOKENS["gcm"], "creds": {"senderID": "12345"}},
     "fcm": {"token": TOKENS["fcm"], "app_id": "fcmapp"},
     "apns": {"token": TOKENS["apns"], "rel_channel": "firefox"},
@@ -30,7 +31,7 @@ STORED = {
 }
 """``router_data`` of section 8.5 (the server key of gcm is no longer in it: B26)."""
 
-OLD_RECORDS = {
+OLD_RECORDS: dict[str, Any] = {
     **STORED,
     "gcm": {"token": TOKENS["gcm"], "creds": {"senderID": "12345", "auth": "server-key"}},
     "apns": {**STORED["apns"], "aps": {"alert": {"title": "x"}}},
