@@ -1,6 +1,7 @@
 # make serve     install into .venv and run the service
 # make install   only install
 # make test      run the whole suite in .venv-test
+# make test-dynamodb-local   run the storage tests on Amazon's DynamoDB Local (docs/dynamodb.rst)
 # make lint      ruff and mypy
 # make docs      HTML documentation in docs/_build/html
 # make clean     remove what these made
@@ -12,7 +13,7 @@ VENV ?= .venv
 TEST_VENV ?= .venv-test
 PIP = bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: serve install test lint docs clean
+.PHONY: serve install test test-dynamodb-local lint docs clean
 
 serve: install
 	@$(VENV)/bin/autopush_standalone $(ARGS)
@@ -35,6 +36,9 @@ $(TEST_VENV)/.installed: requirements.txt test-requirements.txt setup.py .ci/mak
 
 test: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python -m pytest $(ARGS)
+
+test-dynamodb-local: $(TEST_VENV)/.installed
+	$(TEST_VENV)/bin/python .ci/dynamodb_local.py $(ARGS)
 
 lint: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/ruff check .

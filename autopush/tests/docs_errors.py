@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import pkgutil
 import re
+from functools import cache
 from typing import Any
 
 import autopush.router
@@ -49,6 +50,7 @@ def modules_of(*packages: Any) -> list[str]:
     ]
 
 
+@cache
 def http_errors() -> list[Emission]:
     """Every error answer of the HTTP API; ``errno`` is ``"none"`` where there is no such member."""
     names = [*modules_of(autopush.web, autopush.router), "autopush.vapid", "autopush.http"]
@@ -128,6 +130,7 @@ def _members(node: ast.Dict, scope: Scope, world: World) -> dict[str, Any]:
     }
 
 
+@cache
 def websocket_errors() -> list[Emission]:
     """Every reply with a ``status`` of failure: the message type is in ``errno``'s place."""
     program = Program(modules_of(autopush.session))

@@ -16,12 +16,16 @@ from typing import Any
 from twisted.internet import reactor
 
 from autopush.config import DDBTableConfig
+from autopush.db import tables
 from autopush.db.dynamodb import DynamoStore
 from autopush.db.dynamodb_client import caller, make_client
 from autopush.db.dynamodb_items import Item, row_key, write_value
 from autopush.db.interface import Months
 
 URL = "AUTOPUSH_TEST_DYNAMODB"
+
+if os.environ.get(URL):
+    tables.POLL = 0.1  # there, new tables take a moment
 
 _numbers = itertools.count()
 
@@ -43,7 +47,7 @@ def dynamodb_url() -> str:
 @functools.cache
 def client(url: str | None = None) -> Any:
     """A client, one a server."""
-    return make_client(endpoint_url=url or dynamodb_url())
+    return make_client(thin=True, endpoint_url=url or dynamodb_url())
 
 
 def table_names() -> tuple[str, str]:

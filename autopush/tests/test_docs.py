@@ -63,7 +63,7 @@ def check_anchors(html: Path) -> None:
         page, _, anchor = url.partition("/en/latest/")[2].partition("#")
         assert f'id="{anchor}"' in texts[html / page], url
     for path, text in texts.items():
-        for target, anchor in re.findall(r'href="([^":#]*)(?:#([^"]*))?"', text):
+        for target, anchor in re.findall(r'href="([^":#?]*)(?:\?[^"#]*)?(?:#([^"]*))?"', text):
             found = (path.parent / target).resolve() if target else path
             assert found.exists(), (path.name, target)
             if anchor and found in texts:

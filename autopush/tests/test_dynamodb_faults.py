@@ -64,7 +64,7 @@ def impatient_client(url: str) -> Any:
     config = client_options()["config"].merge(
         Config(read_timeout=READ_TIMEOUT, connect_timeout=READ_TIMEOUT)
     )
-    return make_client(endpoint_url=url, config=config)
+    return make_client(thin=True, endpoint_url=url, config=config)
 
 
 class FaultCase(TestCase):

@@ -693,7 +693,7 @@ class TestEnsure(SynchronousTestCase):
         self.ensure(
             self.missing(), {}, self.state("CREATING"), self.state("CREATING"), self.state("ACTIVE")
         )
-        self.assertEqual(self.pauses, [1, 1])
+        self.assertEqual(self.pauses, [tables.POLL, tables.POLL])
 
     def test_table_that_somebody_else_makes_at_this_moment(self):
         self.ensure(
@@ -714,7 +714,7 @@ class TestEnsure(SynchronousTestCase):
 
     def test_table_that_never_becomes_active(self):
         with self.assertRaisesRegex(StoreUnusable, "t is not active after 600 seconds: CREATING"):
-            self.ensure(*[self.state("CREATING")] * 600)
+            self.ensure(*[self.state("CREATING")] * int(tables.READY_WITHIN / tables.POLL))
 
     def test_ttl_that_is_on_is_left_alone(self):
         on = {"TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED"}}

@@ -171,11 +171,9 @@ async def test_internal_api(cluster):
             answer = await client.put(f"/push/{browser.uaid}", content=json.dumps(message))
             assert (answer.status_code, answer.text) == (200, "Client accepted for delivery")
             assert (await browser.receive("notification"))["version"] == "v"
-            assert (await client.put(f"/push/{browser.uaid}", content="{")).status_code == 500
             path = f"/notif/{browser.uaid}/{record['connected_at']}"
             assert (await client.delete(path)).text == "Terminated duplicate"
             await browser.closed()
-    cluster.nodes[0].lines[:] = [x for x in cluster.nodes[0].lines if "Traceback" not in x]
 
 
 async def test_health_of_every_node(cluster):
