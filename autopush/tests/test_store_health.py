@@ -9,7 +9,7 @@ import threading
 from unittest import mock
 
 from twisted.internet import reactor
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from autopush.db import SqliteStore, sqlite_health, sqlite_schema, sqlite_writer
@@ -32,8 +32,8 @@ class HealthTest(TestCase):
         finally:
             connection.close()
 
-    def stuck(self, store):
-        """Keep the writer thread busy; returns what lets it go on."""
+    async def stuck(self, store):
+        """Make the writer thread busy; returns what lets it go on."""
         go_on, started = threading.Event(), threading.Event()
 
         def wait(_connection):
@@ -43,7 +43,9 @@ class HealthTest(TestCase):
         waiting = store._writer.call(wait)
         self.addCleanup(lambda: waiting)
         self.addCleanup(go_on.set)
-        return started, go_on
+        while not started.is_set():
+            await deferLater(reactor, 0)
+        return go_on
 
     async def test_well(self):
         store = await self.open_store()
@@ -78,7 +80,7 @@ class HealthTest(TestCase):
     async def test_a_writer_thread_that_is_stuck(self):
         self.patch(sqlite_health, "WRITE_WITHIN", 0.05)
         store = await self.open_store()
-        self.stuck(store)[0].wait(10)
+        await self.stuck(store)
         storage = (await store.health())["storage"]
         self.assertEqual(storage, "a write takes longer than 0.05 seconds")
         self.patch(sqlite_writer, "STUCK_AFTER", -1)
@@ -130,8 +132,7 @@ class HealthTest(TestCase):
         await store.alive().addErrback(fired.append)
         self.assertEqual(len(fired), 1)  # an answer, too
         locker.execute("ROLLBACK")
-        started, go_on = self.stuck(store)
-        started.wait(10)
+        go_on = await self.stuck(store)
         alive = store.alive()
         self.assertNoResult(alive)
         go_on.set()
