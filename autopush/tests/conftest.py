@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.logger import globalLogBeginner
 
@@ -13,7 +15,8 @@ name: parallel workers must find the same names."""
 def pytest_configure(config: pytest.Config) -> None:
     """Begin to log, to nowhere: else Twisted keeps the failures that tests provoke and replays them
     into whichever test begins to log first."""
-    globalLogBeginner.beginLoggingTo([lambda event: None], True, redirectStandardIO=False)
+    nowhere: Any = lambda event: None  # noqa: E731
+    globalLogBeginner.beginLoggingTo([nowhere], True, redirectStandardIO=False)
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -70,7 +70,7 @@ def new_store(
     )
 
 
-def raw_call(operation: str, **parameters: Any) -> dict[str, Any]:
+def raw_call(operation: str, /, **parameters: Any) -> Any:
     """A request past the store."""
     return caller(client())(operation, **parameters)
 

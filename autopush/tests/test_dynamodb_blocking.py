@@ -182,8 +182,8 @@ class TestDatabaseManager(BlockingCase):
     def manager(self, **kwargs: Any) -> Any:
         conf = AutopushConfig(
             hostname="h",
-            router_table={"tablename": self.router},
-            message_table={"tablename": self.prefix},
+            router_table=DDBTableConfig(self.router),
+            message_table=DDBTableConfig(self.prefix),
             **kwargs,
         )
         return db.DatabaseManager.from_config(conf, resource=self.resource)

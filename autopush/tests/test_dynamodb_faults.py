@@ -70,7 +70,7 @@ def impatient_client(url: str) -> Any:
 class FaultCase(TestCase):
     """A proxy, a store behind it (``store``), and one that isn't (``sure``) on the same tables."""
 
-    delays = SOON
+    delays: tuple[float, ...] = SOON
 
     async def setUp(self) -> None:
         patcher = mock.patch("autopush.db.dynamodb_client.DELAYS", self.delays)
