@@ -13,7 +13,14 @@ from typing import Any
 
 from twisted.application.internet import TimerService
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred, succeed
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    FirstError,
+    TimeoutError,
+    maybeDeferred,
+    succeed,
+)
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -107,6 +114,12 @@ async def within(seconds: float, reactor: Any, work: Awaitable[Any], what: str) 
         await done.addTimeout(max(seconds, 0.01), reactor)
     except (TimeoutError, CancelledError):
         log.warn("Shutdown goes on without waiting for: {what}", what=what)
+    except FirstError as error:
+        # What gatherResults makes of the time-out's cancellation.
+        if error.subFailure.check(CancelledError):
+            log.warn("Shutdown goes on without waiting for: {what}", what=what)
+        else:
+            log.failure("Error while shutting down", failure=error.subFailure)
     except Exception:
         log.failure("Error while shutting down")
 

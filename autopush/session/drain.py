@@ -108,13 +108,16 @@ async def _round(session: Session) -> bool:
     if session.state >= CLOSING or session.wire.output_paused:
         return False
     messages = batch.messages
-    fresh = _fresh(session, messages)
+    new = [n for n in messages if not direct.holds(session, (str(n.channel_id), n.version))]
+    fresh = [n for n in new if not _comes_again(session, n)]
     direct.forget_gone(session)
     moved = batch.timestamp is not None and batch.timestamp > (session.pointer or 0)
     if moved:
         session.pointer = batch.timestamp
     if fresh:
         return await _send(session, fresh)
+    if new and moved:
+        _pass_pointer(session)
     last_page = len(messages) < limit - 1 if topics else not moved and len(messages) < limit
     if last_page and session.stale:
         # Something was stored while this was fetched; it may have been read too early.
@@ -125,22 +128,15 @@ async def _round(session: Session) -> bool:
     return True
 
 
-def _fresh(session: Session, messages: list[WebPushNotification]) -> list[WebPushNotification]:
-    """Those that this connection hasn't been sent."""
-    fresh = []
-    node = session.node
-    for notification in messages:
-        version = notification.version
-        if direct.holds(session, (str(notification.channel_id), version)):
-            continue
-        # Rows of topics have one place only.
-        if notification.sortkey_timestamp is not None and node.recent.has(
-            version, session.connected_at
-        ):
-            node.background.persist(node.store.delete_message, session.month, notification)
-            continue
-        fresh.append(notification)
-    return fresh
+def _comes_again(session: Session, notification: WebPushNotification) -> bool:
+    """Whether this connection has acknowledged it already (see :mod:`autopush.session.recent`).
+
+    Such a row is left where it is: who stores a message finds its place by what is there
+    (storage.md 17.6). Rows of topics have one place only.
+    """
+    return notification.sortkey_timestamp is not None and session.node.recent.has(
+        notification.version, session.connected_at
+    )
 
 
 async def _send(session: Session, messages: list[WebPushNotification]) -> bool:
@@ -159,7 +155,7 @@ async def _send(session: Session, messages: list[WebPushNotification]) -> bool:
         _send_live(session, [n for n in messages if id(n) not in gone])
         return False
     if session.state is DRAINING_TIMESTAMPED:
-        _pass_expired(session)
+        _pass_pointer(session)
     for removal in removals:
         if await removal is GIVEN_UP:
             raise StoreError("An expired message can't be deleted")
@@ -189,7 +185,7 @@ def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
         session.wire.send(frame)
 
 
-def _pass_expired(session: Session) -> None:
+def _pass_pointer(session: Session) -> None:
     """Remember that everything so far was read, as there is nothing to acknowledge."""
     pointer = session.pointer
     limit = direct.pointer_limit(session)

@@ -14,13 +14,15 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -520,6 +522,22 @@ def test_shutdown_steps_are_limited():
 
     assert Deferred.fromCoroutine(within(2, clock, fail(), "x")).called
     assert clock.getDelayedCalls() == []
+
+
+def test_shutdown_step_of_several_parts_that_takes_too_long_is_no_error():
+    clock = Clock()
+    parts: Deferred[Any] = gatherResults([Deferred(), succeed(None)])
+    with capturedLogs() as events:
+        step = Deferred.fromCoroutine(within(2, clock, parts, "connections"))
+        clock.advance(2)
+    assert step.called
+    (event,) = events
+    assert (event["log_level"].name, event["what"]) == ("warn", "connections")
+
+    with capturedLogs() as events:
+        parts = gatherResults([fail(RuntimeError("x"))], consumeErrors=True)
+        Deferred.fromCoroutine(within(2, clock, parts, "connections"))
+    assert events[0]["log_failure"].type is RuntimeError
 
 
 def test_namespace_of_another_kind_makes_an_application():

@@ -48,14 +48,14 @@ async def test_users_move_between_nodes_while_messages_flow(cluster):
     traffic = Traffic(cluster, USERS, seed=1)
     await traffic.run(SECONDS)
     check(traffic, cluster)
-    assert traffic.lost() == {}
+    assert not traffic.lost(), traffic.tale(traffic.lost())
 
 
 async def test_node_is_stopped_and_started(cluster):
     traffic = Traffic(cluster, USERS, seed=2)
     await traffic.run(SECONDS, later(stop_and_restart(cluster.nodes[0])))
     check(traffic, cluster)
-    assert traffic.lost() == {}
+    assert not traffic.lost(), traffic.tale(traffic.lost())
 
 
 async def test_node_is_killed(cluster):
@@ -81,7 +81,7 @@ async def test_node_is_killed_with_store_direct(storage, tmp_path):
         traffic = Traffic(cluster, USERS, seed=4)
         await traffic.run(SECONDS, later(kill_and_restart(traffic)))
         check(traffic, cluster)
-        assert traffic.lost() == {}
+        assert not traffic.lost(), traffic.tale(traffic.lost())
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -99,4 +99,4 @@ async def test_endpoint_node_is_killed(cluster, number):
 
     await traffic.run(SECONDS, later(disturb()))
     check(traffic, cluster)
-    assert traffic.lost() == {}
+    assert not traffic.lost(), traffic.tale(traffic.lost())
