@@ -251,6 +251,8 @@ class Cluster:
         common = [
             *("--hostname", "127.0.0.1", "--no_aws", "--statsd_host", ""),
             *("--crypto_key", Fernet.generate_key().decode()),
+            # Users who acknowledge slowly are not to be reset.
+            *("--msg_limit", "100000"),
             *storage.options,
             *options,
         ]
