@@ -36,7 +36,7 @@ LATE = 250_000
 """Age (µs) from which on a message may have been overtaken by ones that are gone by now, and so
 has to be compared with the read pointer, too."""
 
-RESTAMPS = 5
+RESTAMPS = 10
 """How often a message takes a later timestamp because another one overtook it."""
 
 TOUCH_GRANULARITY = 86_400
@@ -392,15 +392,36 @@ class MessagePut:
 
     def __call__(self) -> None:
         while True:
-            self._table.call("put_item", TableName=self._month, Item=self._item)
+            if not self._put():
+                self._move_to(f"{TIMESTAMPED}{(self._timestamp or 0) + 1}{self._suffix}")
+                continue
             self._delete_obsolete()
             key = self._better_key() if self._moves < RESTAMPS else None
             if key is None:
                 return
             self._obsolete.append(self._sort_key)
-            self._timestamp = key_timestamp(key)
-            self._item = {**self._item, "chidmessageid": {"S": key}}
+            self._move_to(key)
             self._moves += 1
+
+    def _move_to(self, key: str) -> None:
+        self._timestamp = key_timestamp(key)
+        self._item = {**self._item, "chidmessageid": {"S": key}}
+
+    def _put(self) -> bool:
+        """Write the row; False if another message has taken its new place."""
+        condition: dict[str, Any] = {}
+        if self._moves:
+            # Messages of one channel that move at the same time look for a place at the same end.
+            condition["ConditionExpression"] = "attribute_not_exists(uaid)"
+            if self._update_id:
+                condition["ConditionExpression"] += " OR updateid = :updateid"
+                values = {":updateid": {"S": self._update_id}}
+                condition["ExpressionAttributeValues"] = values
+        try:
+            self._table.call("put_item", TableName=self._month, Item=self._item, **condition)
+        except ConditionFailed:
+            return False
+        return True
 
     def _delete_obsolete(self) -> None:
         while self._obsolete:

@@ -169,11 +169,11 @@ def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
         stored = session.stored = {}
     for notification in messages:
         key = (str(notification.channel_id), notification.version)
-        again = key in stored
-        # Of a message with two rows the later one counts: the pointer has to pass it.
-        stored[key] = notification
-        if again:
+        if key in stored:
+            # The first of two rows counts: acknowledging the last of a batch would move the pointer
+            # past all of it (websocket.md 10).
             continue
+        stored[key] = notification
         session.sent_count += 1
         if session.sent_count > node.conf.msg_limit:
             log.debug("Too many messages", **identity(session))

@@ -387,6 +387,31 @@ class TestWritingRows(RowsCase):
             sort_keys(self.month, UAID), [f"02:{TS + 10}:{CHID}", f"02:{TS + 11}:{CHID}"]
         )
 
+    async def test_messages_that_move_at_the_same_time_don_t_replace_each_other(self):
+        """The place after the last message may be taken between the look and the write."""
+        await self.store.store_message(self.month, message(TS + 10, version="first"))
+        store = self.store
+        call = store.messages.call
+
+        def rival(operation: str, /, **request: Any) -> dict[str, Any]:
+            item = request.get("Item", {})
+            if operation == "put_item" and item.get("chidmessageid") == s(f"02:{TS + 11}:{CHID}"):
+                store.messages.call = call
+                self.row(f"02:{TS + 11}:{CHID}", updateid=s("rival"), headers={"NULL": True})
+            return call(operation, **request)
+
+        store.messages.call = rival
+        await store.store_message(self.month, message(TS, version="second"))
+        found = {row["chidmessageid"]["S"]: row["updateid"]["S"] for row in rows(self.month, UAID)}
+        self.assertEqual(
+            found,
+            {
+                f"02:{TS + 10}:{CHID}": "first",
+                f"02:{TS + 11}:{CHID}": "rival",
+                f"02:{TS + 12}:{CHID}": "second",
+            },
+        )
+
     async def test_preflight_leaves_nothing_behind(self):
         for table in (self.router, self.month):
             self.assertEqual(raw_call("scan", TableName=table)["Items"], [])

@@ -437,6 +437,18 @@ def test_a_message_with_two_rows_is_sent_once(rig):
     assert rig.pointer() == again.sortkey_timestamp
 
 
+def test_the_second_row_of_a_message_does_not_move_the_pointer_past_others(rig):
+    first, between = message(1), message(2)
+    again = message(3, version=first.version)
+    rig.user()
+    rig.put(first, between, again)
+    session = rig.hello(UAID)
+    session.received(ack(first))
+    assert rig.pointer() is None
+    session.received(ack(between))
+    assert rig.pointer() == again.sortkey_timestamp
+
+
 def test_another_connection_gets_what_storage_has(rig):
     """websocket.md 10: acknowledging a part of a batch moves nothing."""
     rig.user()
