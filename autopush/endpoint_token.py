@@ -14,6 +14,7 @@ from typing import NamedTuple
 from autopush.crypto_key import CryptoKey, CryptoKeyException
 from autopush.encoding import AnyFernet, base64url_decode, decrypt, repad
 from autopush.exceptions import InvalidTokenException, VapidAuthException
+from autopush.notification import Id
 from autopush.types import JSONDict
 from autopush.vapid import parse_auth_header
 
@@ -21,9 +22,13 @@ ID_SIZE = 16
 V1_SIZE = 2 * ID_SIZE
 V2_SIZE = V1_SIZE + sha256().digest_size
 
-REMEMBERED_TOKENS = 4096
-"""Opened tokens kept, about 600 bytes each: who was sent one message is likely to get more, and
-opening costs more than all other checks of a request whose sender is known."""
+REMEMBERED = 4096
+"""Opened tokens kept, also together with the headers they came with, 1 to 2 KB each: who was sent
+one message is likely to get more from the same sender, and opening and parsing cost more than all
+other checks of a request."""
+
+MAX_REMEMBERED_LENGTH = 2048
+"""Characters of the headers; longer ones are parsed every time, which bounds the memory."""
 
 UNVERSIONED = (None, "")
 """URLs without a version are version 1 (quirk Q2)."""
@@ -41,7 +46,12 @@ class EndpointToken(NamedTuple):
     public_key: str | None
     """Key the sender shows, as base64url text; in version 2 it is the key subscribed with."""
     auth: JSONDict | None
-    """Parsed ``Authorization`` (see :func:`~autopush.vapid.parse_auth_header`), if any."""
+    """Parsed ``Authorization`` (see :func:`~autopush.vapid.parse_auth_header`), if any; not to be
+    changed."""
+    user: Id
+    """``uaid`` as a UUID."""
+    channel: Id
+    """``chid`` as a UUID."""
 
 
 def make_endpoint(
@@ -92,6 +102,18 @@ def parse_endpoint(
         ``Crypto-Key``
     :raises VapidAuthException: ``Authorization`` is missing, malformed or for another key
     """
+    if len(ckey_header or "") + len(auth_header or "") > MAX_REMEMBERED_LENGTH:
+        return _parse(fernet, token, version, ckey_header, auth_header)
+    return _parse_cached(fernet, token, version, ckey_header, auth_header)
+
+
+def _parse(
+    fernet: AnyFernet,
+    token: str,
+    version: str | None,
+    ckey_header: str | None,
+    auth_header: str | None,
+) -> EndpointToken:
     content = _open(fernet, token)
     public_key = _sender_key(ckey_header) if ckey_header else None
     auth = None
@@ -115,10 +137,14 @@ def parse_endpoint(
     else:
         raise InvalidTokenException("Unknown endpoint version")
     uaid, chid = content[:ID_SIZE].hex(), content[ID_SIZE:V1_SIZE].hex()
-    return EndpointToken(uaid, chid, version, public_key, auth)
+    ids = Id(uaid), Id(chid)
+    return EndpointToken(uaid, chid, version, public_key, auth, *ids)
 
 
-@lru_cache(maxsize=REMEMBERED_TOKENS)
+_parse_cached = lru_cache(maxsize=REMEMBERED)(_parse)
+
+
+@lru_cache(maxsize=REMEMBERED)
 def _open(fernet: AnyFernet, token: str) -> bytes:
     return decrypt(fernet, repad(token))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import lru_cache
 from uuid import UUID
 
 import attrs
@@ -29,8 +30,32 @@ LEGACY_ID = "m"
 STRIP_PADDING = re.compile(r"=+(?=[,;]|$)")
 """The base64 padding in a parameter header."""
 
-CLEANED_HEADERS = (("encryption", "encryption"), ("crypto-key", "crypto_key"))
-"""Headers that are normalised, and their names from there on."""
+CLEANED_HEADERS = ("encryption", "crypto-key", "encryption-key")
+"""Headers that go along with a message, under names with ``_``."""
+
+CACHED_HEADERS = 1024
+"""Combinations of them remembered; see :meth:`WebPushNotification.cleanup_headers`."""
+
+
+class Id(UUID):
+    """A UUID whose spellings are made once, not each time they are asked for.
+
+    :param hex: 32 lower-case hex digits
+    """
+
+    __slots__ = ("hex", "text")
+    hex: str
+    text: str
+    """With dashes."""
+
+    def __init__(self, hex: str) -> None:
+        super().__init__(hex)
+        spell = object.__setattr__  # UUIDs can't be changed
+        spell(self, "hex", hex)
+        spell(self, "text", super().__str__())
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @attrs.define
@@ -67,12 +92,13 @@ class WebPushNotification:
         elif self.legacy:
             text = f"{LEGACY_ID}:{self.uaid.hex}:{self.channel_id.hex}"
         else:
-            timestamp = self._order()
+            timestamp = self.order()
             text = f"{TIMESTAMPED}:{self.uaid.hex}:{self.channel_id.hex}:{timestamp}"
         self.message_id = self.update_id = fernet.encrypt(text.encode()).decode("ascii")
         return self.message_id
 
-    def _order(self) -> int:
+    def order(self) -> int:
+        """Return the sort-key timestamp (µs), which is now if there was none so far."""
         if self.sortkey_timestamp is None:
             self.sortkey_timestamp = ns_time()
         return self.sortkey_timestamp
@@ -149,7 +175,7 @@ class WebPushNotification:
             return f"{TOPIC}:{self.channel_id}:{self.topic}"
         if self.legacy:
             return f"{self.channel_id}:{self.message_id}"
-        return f"{TIMESTAMPED}:{self._order()}:{self.channel_id}"
+        return f"{TIMESTAMPED}:{self.order()}:{self.channel_id}"
 
     @staticmethod
     def parse_sort_key(sort_key: str) -> JSONDict:
@@ -235,16 +261,9 @@ class WebPushNotification:
         :raises InvalidRequest: 400, errno 110: characters outside ASCII (quirk Q12)
         """
         sent = self.headers or {}
-        headers = {"encoding": sent["content-encoding"]}
-        for header, name in CLEANED_HEADERS:
-            value = sent.get(header)
-            if value:
-                if not value.isascii():
-                    raise InvalidRequest(f"Invalid characters in {header} header", errno=110)
-                headers[name] = STRIP_PADDING.sub("", value.replace('"', ""))
-        if sent.get("encryption-key"):
-            headers["encryption_key"] = sent["encryption-key"]
-        self.headers = headers
+        # Without a salt (RFC 8291) they are the same for all messages of a sender.
+        clean = _clean if sent.get("encryption") else _clean_cached
+        self.headers = dict(clean(sent["content-encoding"], *map(sent.get, CLEANED_HEADERS)))
 
     @classmethod
     def from_webpush_request_schema(
@@ -341,6 +360,23 @@ SERIALIZED_TYPES = (
     ("headers", dict),
 )
 """Members of a ``PUT /push`` body that may be null."""
+
+
+def _clean(
+    encoding: str, encryption: str | None, crypto_key: str | None, encryption_key: str | None
+) -> dict[str, str]:
+    headers = {"encoding": encoding}
+    for name, value in (("encryption", encryption), ("crypto-key", crypto_key)):
+        if value:
+            if not value.isascii():
+                raise InvalidRequest(f"Invalid characters in {name} header", errno=110)
+            headers[name.replace("-", "_")] = STRIP_PADDING.sub("", value.replace('"', ""))
+    if encryption_key:
+        headers["encryption_key"] = encryption_key
+    return headers
+
+
+_clean_cached = lru_cache(CACHED_HEADERS)(_clean)
 
 
 def _uuid(value: UUID | str) -> UUID:

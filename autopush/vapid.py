@@ -29,6 +29,7 @@ MAX_CACHED_LENGTH = 2048
 """Characters; longer tokens are verified every time, which bounds the cache to some 16 MB."""
 
 MALFORMED = "Invalid Authorization Header"
+NO_AUDIENCE = "Invalid bearer token: No Audience specified"
 
 
 # ---------------------------------------------------------------------------------- the header
@@ -118,8 +119,25 @@ def decipher_public_key(key_data: str) -> bytes:
 # -------------------------------------------------------------------------------------- the token
 
 
+class Verified:
+    """Claims of a token that is rightly signed, and what else was found out about them.
+
+    :ivar expires: Unix seconds
+    :ivar audience: the one :func:`check_claims` found them good for, if any
+    :ivar checked: when that was; they stay good until they expire
+    """
+
+    __slots__ = ("audience", "checked", "claims", "expires")
+
+    def __init__(self, expires: float, claims: JSONDict) -> None:
+        self.expires = expires
+        self.claims = claims
+        self.audience: str | None = None
+        self.checked = 0.0
+
+
 class VerifiedTokens:
-    """Claims of verified tokens until they expire; at most ``size`` of them.
+    """Verified tokens until they expire; at most ``size`` of them.
 
     Two generations instead of an ordered map: a token used since the last change of generation
     survives the next one, a hit costs one look-up, and no lock is needed.
@@ -129,14 +147,14 @@ class VerifiedTokens:
 
     def __init__(self, size: int) -> None:
         self._generation = size // 2
-        self._young: dict[Hashable, tuple[float, JSONDict]] = {}
-        self._old: dict[Hashable, tuple[float, JSONDict]] = {}
+        self._young: dict[Hashable, Verified] = {}
+        self._old: dict[Hashable, Verified] = {}
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def get(self, key: Hashable, now: float) -> JSONDict | None:
-        """Return the claims of a token and key that are known to belong together.
+    def get(self, key: Hashable, now: float) -> Verified | None:
+        """Return what is known of a token and key that belong together.
 
         :param now: Unix seconds
         """
@@ -145,14 +163,14 @@ class VerifiedTokens:
             entry = self._old.pop(key, None)
             if entry is None:
                 return None
-            self.put(key, *entry)
-        return entry[1] if now <= entry[0] else None
+            self.put(key, entry)
+        return entry if now <= entry.expires else None
 
-    def put(self, key: Hashable, expires: float, claims: JSONDict) -> None:
-        """Remember claims until ``expires`` (Unix seconds)."""
+    def put(self, key: Hashable, entry: Verified) -> None:
+        """Remember a token."""
         if len(self._young) >= self._generation:
             self._old, self._young = self._young, {}
-        self._young[key] = (expires, claims)
+        self._young[key] = entry
 
     def clear(self) -> None:
         """Forget everything."""
@@ -183,14 +201,19 @@ def verify(
     """
     if now is None:
         now = time.time()
+    return dict(_verified(token, public_key, now, lenient).claims)
+
+
+def _verified(token: str, public_key: str, now: float, lenient: bool) -> Verified:
     key = (token, public_key, lenient)
-    claims = verified_tokens.get(key, now)
-    if claims is None:
+    known = verified_tokens.get(key, now)
+    if known is None:
         claims = _verify(token, public_key, now, lenient)
         expires = _cached_until(claims, now)
+        known = Verified(0 if expires is None else expires, claims)
         if expires is not None and len(token) <= MAX_CACHED_LENGTH:
-            verified_tokens.put(key, expires, claims)
-    return dict(claims)
+            verified_tokens.put(key, known)
+    return known
 
 
 def _verify(token: str, public_key: str, now: float, lenient: bool) -> JSONDict:
@@ -269,19 +292,22 @@ def authenticate(
     :param endpoint_url: the origin messages are sent to
     :param now: Unix seconds
     :param lenient: as for :func:`verify`
+    :returns: not to be changed
     :raises InvalidRequest: 401, errno 109
     """
     token = auth.get("t")
     if token is None:
         raise unauthorized(MALFORMED)
-    claims: JSONDict = {}
-    if token and public_key:
-        try:
-            claims = verify(token, public_key, now, lenient)
-        except (InvalidSignature, ValueError) as exc:
-            raise unauthorized(MALFORMED) from exc
-    check_claims(claims, endpoint_url, now)
-    return claims
+    if not (token and public_key):
+        raise unauthorized(NO_AUDIENCE)
+    try:
+        known = _verified(token, public_key, now, lenient)
+    except (InvalidSignature, ValueError) as exc:
+        raise unauthorized(MALFORMED) from exc
+    if known.audience != endpoint_url or now < known.checked:
+        check_claims(known.claims, endpoint_url, now)
+        known.audience, known.checked = endpoint_url, now
+    return known.claims
 
 
 def check_claims(claims: JSONDict, endpoint_url: str, now: float) -> None:
@@ -294,7 +320,7 @@ def check_claims(claims: JSONDict, endpoint_url: str, now: float) -> None:
     if not isinstance(claims, dict):
         raise unauthorized(MALFORMED)
     if "aud" not in claims:
-        raise unauthorized("Invalid bearer token: No Audience specified")
+        raise unauthorized(NO_AUDIENCE)
     if claims["aud"] != endpoint_url:
         raise unauthorized("Invalid bearer token: Invalid Audience Specified")
     if "exp" not in claims:

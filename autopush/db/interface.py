@@ -175,6 +175,15 @@ class Store(ABC):
         already misses it (storage.md 17.6); storing the same message again replaces its row.
         """
 
+    def take_back(self, month: str, notification: WebPushNotification) -> bool:
+        """Don't write a message that :meth:`store_message` has taken, if that has not begun.
+
+        Its Deferred then fires as if it had been written, soon.
+
+        :returns: whether it will never be written
+        """
+        return False
+
     @abstractmethod
     def delete_message(self, month: str, notification: WebPushNotification) -> Deferred[bool]:
         """Delete the row, only if its update id is the notification's when that has one.

@@ -45,7 +45,6 @@ from autopush.db.rows import (
     key_timestamp,
     load_json,
     read_message,
-    write_message,
 )
 from autopush.db.sqlite_errors import store_error
 from autopush.db.sqlite_health import HealthCheck
@@ -149,10 +148,11 @@ class SqliteStore(Store):
     def _preflight(self, reader: sqlite3.Connection) -> None:
         """Write, read and delete a user and a message (storage.md 6)."""
         uaid, node = uuid.uuid4().hex, "mynode:2020"
-        key = f"{TIMESTAMPED}1:{uuid.uuid4()}"
-        now = int(self._now())
+        notification = WebPushNotification(
+            uuid.UUID(uaid), uuid.uuid4(), 60, sortkey_timestamp=1, update_id="preflight"
+        )
         record = {"router_type": "webpush", "connected_at": 0, "node_id": node}
-        row = (uaid, key, "preflight", None, None, 60, now, now + 60)
+        put = Put(uaid, notification, int(self._now()))
 
         def run(*ops: Call | Put | Delete) -> None:
             batch = WriteBatch()
@@ -169,10 +169,10 @@ class SqliteStore(Store):
 
         connection = sqlite_schema.open_writer(self.path)
         try:
-            run(Call(lambda c: sqlite_records.register(c, uaid, record)), Put(row, 1))
+            run(Call(lambda c: sqlite_records.register(c, uaid, record)), put)
             user = reader.execute(sqlite_records.GET_USER, (uaid,)).fetchone()
             message = self._rows(uaid, _FIRST, _LAST, 1)
-            delete = Delete(uaid, key, "preflight")
+            delete = Delete(uaid, notification.sort_key, "preflight")
             drop = Call(lambda c: sqlite_records.drop(c, uaid))
             run(drop, delete)
         finally:
@@ -356,8 +356,14 @@ class SqliteStore(Store):
             return fail(error)
         if full:
             return fail(StoreBusy("too many messages are stored for this user"))
-        row = write_message(notification, int(self._now()))
-        return self._writer.put((key, *row), key_timestamp(row.sort_key))
+        return self._writer.put(key, notification, int(self._now()))
+
+    def take_back(self, month: str, notification: WebPushNotification) -> bool:
+        """Don't write the message if that has not begun."""
+        update_id = notification.update_id
+        return update_id is not None and self._writer.take_back(
+            self._key(notification.uaid.hex), update_id
+        )
 
     def _count_messages(self, key: str, most: int) -> int:
         count: int = self._row(sqlite_messages.COUNT, (key, most))[0]

@@ -89,8 +89,8 @@ def put(connection: sqlite3.Connection, puts: Sequence[Put]) -> None:
         connection.execute(
             _replace_sql(len(chunk)), [value for op in chunk for value in op.columns]
         )
-    careful = [op for op in puts if op.careful]
-    for chunk in _chunks([op for op in puts if op.timestamp is not None and not op.careful]):
+    appended, careful = _apart([op for op in puts if op.timestamp is not None])
+    for chunk in _chunks(appended):
         values: list[object] = []
         for op in chunk:
             values += op.columns
@@ -100,6 +100,18 @@ def put(connection: sqlite3.Connection, puts: Sequence[Put]) -> None:
             careful += [op for op in chunk if not _is_stored(connection, op)]
     for op in careful:
         _put_late(connection, op)
+
+
+def _apart(puts: Sequence[Put]) -> tuple[list[Put], list[Put]]:
+    """Those no two of which have the same place, and the others."""
+    places: set[tuple[str, int | None]] = set()
+    first: list[Put] = []
+    others: list[Put] = []
+    for op in puts:
+        place = (op.uaid, op.timestamp)
+        (others if place in places else first).append(op)
+        places.add(place)
+    return first, others
 
 
 def _is_stored(connection: sqlite3.Connection, op: Put) -> bool:

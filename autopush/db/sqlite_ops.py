@@ -8,7 +8,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from autopush.db.rows import write_message
 from autopush.exceptions import StoreError
+from autopush.notification import WebPushNotification
 
 
 class Call:
@@ -26,21 +28,32 @@ class Call:
 
 
 class Put:
-    """A message to store.
+    """A message to store. Most direct ones are acknowledged before they are written, so the row is
+    made when it is needed.
 
-    :ivar columns: the row, in the order of the table
+    :param uaid: the key its user has in the file
+    :param now: seconds since the epoch
     :ivar timestamp: sort-key timestamp (µs), None for topic and legacy messages
-    :ivar careful: another message of the same batch may have the same timestamp
     """
 
-    __slots__ = ("careful", "columns", "deferred", "result", "timestamp")
+    __slots__ = ("_columns", "deferred", "notification", "now", "result", "timestamp", "uaid")
 
-    def __init__(self, columns: tuple[Any, ...], timestamp: int | None) -> None:
-        self.columns = columns
-        self.timestamp = timestamp
-        self.careful = False
+    def __init__(self, uaid: str, notification: WebPushNotification, now: int) -> None:
+        self.uaid = uaid
+        self.notification = notification
+        self.now = now
+        timestamped = not (notification.topic or notification.legacy)
+        self.timestamp = notification.order() if timestamped else None
+        self._columns: tuple[Any, ...] | None = None
         self.deferred: Deferred[Any] = Deferred()
         self.result: Any = None
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        """The row, in the order of the table."""
+        if self._columns is None:
+            self._columns = (self.uaid, *write_message(self.notification, self.now))
+        return self._columns
 
 
 class Delete:
@@ -74,14 +87,16 @@ class WriteBatch:
     message out (:meth:`delete`), so none meets a put that came before it.
     """
 
-    __slots__ = ("_places", "_waiting", "announced", "calls", "deletes", "error", "puts")
+    __slots__ = ("_by_id", "_waiting", "announced", "calls", "deletes", "error", "puts")
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.deletes: list[Delete] = []
         self.puts: dict[Put, None] = {}
-        self._waiting: dict[str, list[Put]] = {}
-        self._places: set[tuple[str, int]] = set()
+        self._waiting: dict[str, dict[Put, None]] = {}
+        """Puts by user."""
+        self._by_id: dict[str, Put | None] = {}
+        """Timestamped puts by update id; None: there are several with this one."""
         self.announced = False
         """Whether the writer thread knows that there is something to do."""
         self.error: StoreError | None = None
@@ -105,12 +120,31 @@ class WriteBatch:
     def put(self, op: Put) -> None:
         """Add a message to store."""
         self.puts[op] = None
-        uaid = op.columns[0]
-        self._waiting.setdefault(uaid, []).append(op)
-        if op.timestamp is not None:
-            place = (uaid, op.timestamp)
-            op.careful = place in self._places
-            self._places.add(place)
+        waiting = self._waiting.get(op.uaid)
+        if waiting is None:
+            waiting = self._waiting[op.uaid] = {}
+        waiting[op] = None
+        update_id = op.notification.update_id
+        if update_id and op.timestamp is not None:
+            self._by_id[update_id] = None if update_id in self._by_id else op
+
+    def take_back(self, uaid: str, update_id: str) -> Put | None:
+        """Take a timestamped message out again; None if it is not (or not only once) here."""
+        put = self._by_id.get(update_id)
+        if put is None or put.uaid != uaid or put not in self.puts:
+            return None
+        self._remove(put)
+        return put
+
+    def _remove(self, put: Put) -> None:
+        del self.puts[put]
+        waiting = self._waiting[put.uaid]
+        del waiting[put]
+        if not waiting:
+            del self._waiting[put.uaid]
+        update_id = put.notification.update_id
+        if update_id and self._by_id.get(update_id) is put:
+            del self._by_id[update_id]
 
     def delete(self, op: Delete) -> list[Put] | None:
         """Add a message to delete, or take it out if it is among those to store.
@@ -123,28 +157,27 @@ class WriteBatch:
         if waiting is None or match is None:
             self.deletes.append(op)
             return None
-        _uaid, sort_key, update_id = match.columns[:3]
+        sort_key, update_id = match.notification.sort_key, match.notification.update_id
         # Also what came before it and is the same message (timestamped) or was replaced (topic).
         out = [
             put
             for put in waiting
-            if put.columns[1] == sort_key
-            and (match.timestamp is None or put.columns[2] == update_id)
+            if put.notification.sort_key == sort_key
+            and (match.timestamp is None or put.notification.update_id == update_id)
         ]
         if match.timestamp is None:
             op.update_id = None
             op.puts = out
             self.deletes.append(op)
         for put in out:
-            waiting.remove(put)
-            del self.puts[put]
+            self._remove(put)
         return out
 
 
-def _last_match(waiting: list[Put], op: Delete) -> Put | None:
+def _last_match(waiting: dict[Put, None], op: Delete) -> Put | None:
     """The waiting message that the delete means."""
     for put in reversed(waiting):
-        _uaid, sort_key, update_id = put.columns[:3]
+        sort_key, update_id = put.notification.sort_key, put.notification.update_id
         if sort_key == op.sort_key:
             if op.update_id is None or update_id == op.update_id:
                 return put

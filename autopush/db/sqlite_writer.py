@@ -4,7 +4,7 @@ Group commit: what has been asked for while the last transaction was being writt
 next one, with one fsync, and all callers are answered by one call into the reactor thread. That
 makes ``synchronous = FULL`` affordable. A batch also waits a moment before the thread gets it: a
 direct message that the user agent acknowledges within that time never touches the disk
-(:meth:`WriteBatch.delete`).
+(:meth:`GroupWriter.take_back`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from autopush.db import sqlite_messages
 from autopush.db.sqlite_errors import concerns_whole_database, store_error
 from autopush.db.sqlite_ops import Call, Delete, Operation, Put, WriteBatch
 from autopush.exceptions import StoreBusy, StoreError
+from autopush.notification import WebPushNotification
 
 log = Logger()
 
@@ -166,9 +167,9 @@ class GroupWriter:
                 self._pending.calls.append(op)
         return op.deferred
 
-    def put(self, columns: tuple[Any, ...], timestamp: int | None) -> Deferred[None]:
+    def put(self, uaid: str, notification: WebPushNotification, now: int) -> Deferred[None]:
         """Store a message; see :class:`Put`."""
-        op = Put(columns, timestamp)
+        op = Put(uaid, notification, now)
         with self._lock:
             if self._accepts(op):
                 self._pending.put(op)
@@ -185,6 +186,15 @@ class GroupWriter:
             for put in out:
                 self._fire_soon(put)
         return op.deferred
+
+    def take_back(self, uaid: str, update_id: str) -> bool:
+        """Don't store this message after all; whether it was still time for that."""
+        with self._lock:
+            put = self._pending.take_back(uaid, update_id)
+        if put is None:
+            return False
+        self._fire_soon(put)
+        return True
 
     def close(self) -> Deferred[None]:
         """Write what was accepted, refuse everything else, end the thread."""
@@ -232,7 +242,7 @@ class GroupWriter:
             return
         with self._lock:
             if not len(self._pending):
-                self._pending.announced = False
+                self._pending = WriteBatch()
                 return
         self._open_gate()
 

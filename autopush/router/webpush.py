@@ -100,9 +100,11 @@ class WebPushRouter(IRouter):
         :returns: fires with the answer for the sender; fails with
             :class:`~autopush.exceptions.RouterException` when it was neither delivered nor stored
         """
-        return Deferred.fromCoroutine(self._route(notification, uaid_data))
+        return Deferred.fromCoroutine(self.route(notification, uaid_data))
 
-    async def _route(self, notification: WebPushNotification, user: User) -> RouterResponse:
+    async def route(self, notification: WebPushNotification, uaid_data: User) -> RouterResponse:
+        """Deliver a notification, or store it for later; see :meth:`route_notification`."""
+        user = uaid_data
         node_id = user.get("node_id")
         if node_id and await self._send_notification(notification, user, node_id):
             return self.delivered_response(notification)

@@ -98,10 +98,12 @@ def acknowledged(session: Session, key: Key, entry: Direct) -> None:
     """Let go of an entry just taken from ``session.direct``, and of its row."""
     if not entry.row:
         return
+    if entry.writing and session.node.store.take_back(session.month, entry.notification):
+        entry.row = GONE
+        return
     if session.leaving is None:
         session.leaving = {}
     session.leaving[key] = entry
-    # At once, even where the row is not written yet: the store may not need to, then.
     entry.early = entry.writing
     _delete(session, key, entry)
 

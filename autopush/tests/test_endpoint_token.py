@@ -83,10 +83,11 @@ def test_parse_reverses_make(uaid, chid, key_bytes):
     assert url.startswith(URL + "/wpush/")
     version, token = url.split("/")[-2:]
     if key is None:
-        assert parse(token, version) == EndpointToken(uaid.hex, chid.hex, "v1", None, None)
+        expected = EndpointToken(uaid.hex, chid.hex, "v1", None, None, uaid, chid)
+        assert parse(token, version) == expected
     else:
         auth = {"scheme": "vapid", "version": 2, "t": "T", "k": key}
-        expected = EndpointToken(uaid.hex, chid.hex, "v2", key, auth)
+        expected = EndpointToken(uaid.hex, chid.hex, "v2", key, auth, uaid, chid)
         assert parse(token, version, None, f"vapid t=T,k={key}") == expected
 
 

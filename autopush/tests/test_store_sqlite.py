@@ -301,6 +301,42 @@ class TestGroupCommit(SqliteCase):
         await store.close()
         self.assertEqual(statements, [])
 
+    async def test_message_taken_back_in_time_is_never_written(self):
+        store = await self.open_store(commit_delay=0.05)
+        statements = self.trace()
+        stored = store.store_message("m", message())
+        self.assertFalse(store.take_back("m", message(version="another")))
+        self.assertTrue(store.take_back("m", message()))
+        self.assertFalse(store.take_back("m", message()))
+        self.assertFalse(stored.called)  # not amid the caller's work
+        self.assertIsNone(await stored)
+        await store.close()
+        self.assertEqual(statements, [])
+
+    async def test_message_taken_back_too_late_stays(self):
+        store = await self.open_store()
+        await store.store_message("m", message())
+        self.assertFalse(store.take_back("m", message()))
+        self.assertEqual(self.sql("SELECT count(*) FROM messages"), [(1,)])
+
+    async def test_message_of_a_topic_is_not_taken_back(self):
+        """What it replaces may be on disk: it has to be deleted."""
+        store = await self.open_store(commit_delay=0.05)
+        stored = store.store_message("m", topic("a", "v"))
+        self.assertFalse(store.take_back("m", topic("a", "v")))
+        await stored
+        self.assertEqual(self.sql("SELECT count(*) FROM messages"), [(1,)])
+
+    async def test_nothing_is_left_in_memory_of_messages_taken_back(self):
+        store = await self.open_store(commit_delay=0)
+        for number in range(3):
+            stored = store.store_message("m", message(TS + number))
+            store.take_back("m", message(TS + number))
+            await stored
+        await deferLater(reactor, 0.05, lambda: None)
+        batch = store._writer._pending
+        self.assertEqual((len(batch), batch._by_id, batch._waiting), (0, {}, {}))
+
     async def test_message_being_written_is_deleted_from_the_disk(self):
         store = await self.open_store(commit_delay=0)
         started, go_on = threading.Event(), threading.Event()

@@ -14,6 +14,7 @@ from autopush.exceptions import InvalidRequest, VapidAuthException
 from autopush.jwt import VerifyJWT
 from autopush.tests.vapid_support import ES256, NOW, ORIGIN, Sender, claims, part
 from autopush.vapid import (
+    Verified,
     VerifiedTokens,
     authenticate,
     check_claims,
@@ -349,13 +350,14 @@ class TestCache:
 
     def test_is_bounded_and_keeps_what_is_used(self):
         cache = VerifiedTokens(100)
-        cache.put(("busy", "k"), NOW, {"sub": "busy"})
+        busy, other = Verified(NOW, {"sub": "busy"}), Verified(NOW, {})
+        cache.put(("busy", "k"), busy)
         for i in range(10_000):
-            cache.put((str(i), "k"), NOW, {})
-            assert cache.get(("busy", "k"), NOW) == {"sub": "busy"}
+            cache.put((str(i), "k"), other)
+            assert cache.get(("busy", "k"), NOW) is busy
             assert len(cache) <= 100
         assert cache.get(("0", "k"), NOW) is None
-        assert cache.get(("9999", "k"), NOW) == {}
+        assert cache.get(("9999", "k"), NOW) is other
 
 
 # ------------------------------------------------------------------- 6.4: checks after decoding

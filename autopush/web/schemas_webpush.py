@@ -200,17 +200,17 @@ def load_crypto_headers(headers: dict[str, str]) -> dict[str, str]:
     :raises InvalidRequest: errno 110
     :raises marshmallow.ValidationError: a required header is missing
     """
-    sent = {name: headers[name] for name in MESSAGE_HEADERS if name in headers}
-    if "encryption" in sent:
-        _check_crypto(**sent)
-    else:
-        # RFC 8291 messages: the same few headers every time, there is no salt among them.
-        _check_crypto_cached(**sent)
+    encoding, encryption, crypto_key, encryption_key = map(headers.get, MESSAGE_HEADERS)
+    # RFC 8291 messages: the same few headers every time, there is no salt among them.
+    load = _load_cached if encryption is None else _load
+    return dict(load(encoding, encryption, crypto_key, encryption_key))
+
+
+def _load(*values: str | None) -> dict[str, str]:
+    named = zip(MESSAGE_HEADERS, values, strict=True)
+    sent = {name: value for name, value in named if value is not None}
+    CRYPTO_SCHEMAS.get(sent.get("content-encoding"), INVALID_ENCODING_SCHEMA).load(sent)
     return sent
 
 
-def _check_crypto(**sent: str) -> None:
-    CRYPTO_SCHEMAS.get(sent.get("content-encoding"), INVALID_ENCODING_SCHEMA).load(sent)
-
-
-_check_crypto_cached = lru_cache(CACHED_HEADERS)(_check_crypto)
+_load_cached = lru_cache(CACHED_HEADERS)(_load)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from cryptography.fernet import InvalidToken
 from marshmallow import ValidationError
@@ -22,6 +21,7 @@ from autopush.exceptions import (
 from autopush.logging import enabled
 from autopush.notification import WebPushNotification
 from autopush.router.interface import RouterResponse
+from autopush.router.webpush import WebPushRouter
 from autopush.utils import base64url_encode, ms_time
 from autopush.web.base import (
     BaseWebHandler,
@@ -64,23 +64,21 @@ class WebPushRequestSchema(RequestSchema):
         conf = app.conf
         headers, body = request["headers"], request["body"]
         token = open_token(app, headers, **request["path_kwargs"])
-        uaid, chid = UUID(hex=token.uaid), UUID(hex=token.chid)
-        user = await find_user(app, token.uaid, str(chid))
+        user = await find_user(app, token.uaid, token.channel.text)
         request["router_type"] = user["router_type"]
         message_headers = check_headers_and_size(headers, body, conf.max_data)
-        result: JSONDict = {
-            "subscription": {
-                "uaid": uaid,
-                "chid": chid,
-                "public_key": token.public_key,
-                "user_data": user,
-            }
+        subscription = {
+            "uaid": token.user,
+            "chid": token.channel,
+            "public_key": token.public_key,
+            "user_data": user,
         }
+        result: JSONDict = {"subscription": subscription}
         if token.auth:
             result["jwt"] = authenticate_sender(app, token)
             request["vapid"] = True
         result["notification"] = WebPushNotification.from_webpush_request_schema(
-            {"subscription": result["subscription"], "headers": message_headers, "body": body},
+            {"subscription": subscription, "headers": message_headers, "body": body},
             conf.fernet,
             conf._notification_legacy,
         )
@@ -153,7 +151,8 @@ def authenticate_sender(app: Any, token: EndpointToken) -> JSONDict:
     claims = vapid.authenticate(
         auth, token.public_key, conf.endpoint_url, time.time(), conf.use_cryptography
     )
-    app.metrics.increment(f"updates.vapid.draft{auth['version']:02}")
+    if app.metrics.active:
+        app.metrics.increment(f"updates.vapid.draft{auth['version']:02}")
     return {"jwt_crypto_key": token.public_key, "jwt_data": claims}
 
 
@@ -283,9 +282,11 @@ class WebPushHandler(BaseWebHandler):
             self.metrics.increment(f"updates.notification.encoding.{encoding}")
         start_time = time.time()
         try:
-            response = router.route_notification(notification, user)
-            if not isinstance(response, RouterResponse):
-                response = await response
+            if isinstance(router, WebPushRouter):
+                response = await router.route(notification, user)  # spares a Deferred
+            else:
+                routed = router.route_notification(notification, user)
+                response = routed if isinstance(routed, RouterResponse) else await routed
         except RouterException as exc:
             await self._router_fail_err(exc, router_type, jwt, notification.uaid.hex)
             return

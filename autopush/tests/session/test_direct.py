@@ -215,6 +215,19 @@ def test_durable_an_ack_while_it_is_written_deletes_at_once(durable):
     assert not session.leaving and session.row_operations == 0
 
 
+def test_durable_an_ack_before_it_is_written_takes_it_back(durable):
+    session = durable.live()
+    durable.store.hold("store_message")
+    durable.store.take_back = lambda month, taken: taken is notification
+    notification = message()
+    result = durable.deliver(notification)
+    session.received(ack(notification))
+    durable.store.release("store_message")
+    assert outcome(result) is Delivery.DELIVERED
+    assert durable.store.called("delete_message") == 0
+    assert not session.leaving and not session.direct and session.row_operations == 0
+
+
 class Unordered:
     """Puts the row there only when told, whatever was asked for meanwhile."""
 
