@@ -46,6 +46,7 @@ from autopush.db.rows import (
     load_json,
     read_message,
 )
+from autopush.db.sqlite_cache import ReadCache
 from autopush.db.sqlite_errors import store_error
 from autopush.db.sqlite_health import HealthCheck
 from autopush.db.sqlite_ops import Call, Delete, Put, WriteBatch
@@ -116,9 +117,10 @@ class SqliteStore(Store):
         self._key_hash = key_hash
         self._now = now
         self._reader: sqlite3.Connection | None = None
+        self._cache = ReadCache()
         self._sweep_timer: Any = None  # IDelayedCall
         self._writer = sqlite_writer.GroupWriter(
-            reactor, lambda: sqlite_schema.open_writer(self.path), commit_delay
+            reactor, lambda: sqlite_schema.open_writer(self.path), self._cache, commit_delay
         )
         self._quota = StoredQuota(self._count_messages)
         self._health = HealthCheck(self.path, reactor, self._writer, lambda sql: self._row(sql, ()))
@@ -137,6 +139,7 @@ class SqliteStore(Store):
             self._reader = sqlite_schema.open_reader(self.path)
             self._preflight(self._reader)
             self._health.opened()
+            self._cache.open(self.path)
         except sqlite3.Error as error:
             return fail(sqlite_schema.unusable(self.path, error))
         except StoreError as error:
@@ -191,7 +194,7 @@ class SqliteStore(Store):
             # First, so that the last connection, which tidies up the file, is the writer's.
             self._reader.close()
             self._reader = None
-        return self._writer.close()
+        return self._writer.close().addCallback(lambda _: self._cache.close())
 
     def health(self) -> Deferred[dict[str, str | None]]:
         """Whether every table can be read, and a page be written.
@@ -240,9 +243,16 @@ class SqliteStore(Store):
     def get_user(self, uaid: str) -> Deferred[User | None]:
         """The record; a record holding only its key is removed and counts as none."""
         key = self._key(uaid)
+        cache = self._cache
+        text = cache.records.get(key) if cache.is_current() else None
         try:
-            row = self._row(sqlite_records.GET_USER, (key,))
-            return succeed(self._user(uaid, key, row[0]) if row else None)
+            if text is None:
+                row = self._row(sqlite_records.GET_USER, (key,))
+                if row is None:
+                    return succeed(None)
+                text = row[0]
+                cache.remember(key, text)
+            return succeed(self._user(uaid, key, text))
         except StoreError as error:
             return fail(error)
 
@@ -262,12 +272,20 @@ class SqliteStore(Store):
     def get_subscription(self, uaid: str, chid: str) -> Deferred[Subscription]:
         """Record and channel membership in one consistent read."""
         key = self._key(uaid)
+        cache = self._cache
+        expiry = cache.channels.get((key, chid)) if cache.is_current() else None
+        text = cache.records.get(key) if expiry is not None else None
         try:
-            row = self._row(sqlite_records.GET_SUBSCRIPTION, (key, chid, int(self._now())))
-            user = self._user(uaid, key, row[0]) if row else None
+            if text is None:
+                row = self._row(sqlite_records.GET_SUBSCRIPTION, (key, chid))
+                if row is None:
+                    return succeed(Subscription(None, False))
+                text, expiry = row[0], row[1] or 0
+                cache.remember(key, text, chid, expiry)
+            user = self._user(uaid, key, text)
         except StoreError as error:
             return fail(error)
-        return succeed(Subscription(user, user is not None and row[1] == 1))
+        return succeed(Subscription(user, user is not None and (expiry or 0) > self._now()))
 
     def register_user(self, user: User) -> Deferred[Registration]:
         """Merge these attributes into the record under the condition of storage.md 9."""

@@ -15,8 +15,8 @@ MAX_CHANNELS = 10_000
 GET_USER = "SELECT record FROM users WHERE uaid = ?"
 
 GET_SUBSCRIPTION = (
-    "SELECT record, EXISTS (SELECT 1 FROM channels c JOIN channel_rows r ON r.uaid = c.uaid"
-    " WHERE c.uaid = ?1 AND c.chid = ?2 AND r.expiry > ?3) FROM users WHERE uaid = ?1"
+    "SELECT record, (SELECT r.expiry FROM channels c JOIN channel_rows r ON r.uaid = c.uaid"
+    " WHERE c.uaid = ?1 AND c.chid = ?2) FROM users WHERE uaid = ?1"
 )
 
 LIST_CHANNELS = (

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush.db import sqlite_messages
+from autopush.db.sqlite_cache import ReadCache
 from autopush.db.sqlite_errors import concerns_whole_database, store_error
 from autopush.db.sqlite_ops import Call, Delete, Operation, Put, WriteBatch
 from autopush.exceptions import StoreBusy, StoreError
@@ -109,6 +110,7 @@ class GroupWriter:
 
     :param reactor: IReactorTime and IReactorFromThreads
     :param open_connection: called in the writer thread
+    :param cache: told of transactions that leave it valid
     :param commit_delay: seconds
     """
 
@@ -116,10 +118,12 @@ class GroupWriter:
         self,
         reactor: Any,
         open_connection: Callable[[], sqlite3.Connection],
+        cache: ReadCache,
         commit_delay: float = COMMIT_DELAY,
     ) -> None:
         self._reactor = reactor
         self._open_connection = open_connection
+        self._cache = cache
         self._commit_delay = commit_delay
         self._lock = threading.Lock()
         """Guards _pending and what is in it, and _closing."""
@@ -302,11 +306,15 @@ class GroupWriter:
     def _write(self, batch: WriteBatch) -> None:
         if self._connection is None:
             self._connection = self._open_connection()
-        write(self._connection, batch)
-        if self._connection.in_transaction:
+        connection = self._connection
+        before, changed = self._cache.before_commit(), connection.total_changes
+        write(connection, batch)
+        if connection.in_transaction:
             # It couldn't even be rolled back: start afresh.
-            connection, self._connection = self._connection, None
+            self._connection = None
             connection.close()
+        elif batch.error is None and not batch.calls and connection.total_changes != changed:
+            self._cache.committed(before)
 
 
 def _fire(op: Operation) -> None:

@@ -1,0 +1,147 @@
+"""Records read lately, for as long as nobody has written to the file.
+
+A read costs a transaction, which drags half of SQLite through the CPU's caches; and most messages
+are for users who got one a moment ago. The file's WAL index (``<file>-shm``) is memory shared by
+all processes that have the file open, and its header changes with every transaction any of them
+commits (https://sqlite.org/walformat.html#the_wal_index_header). While it is what it was before
+something was read, reading again would bring the same.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from typing import ClassVar
+
+HEADER = 48
+"""Bytes of the header; a copy of it and locks follow."""
+
+MAX_ENTRIES = 10_000
+"""Records, and channels, remembered; then all are forgotten. About 7 MB."""
+
+MAX_LENGTH = 2048
+"""Characters of a record; longer ones, of bridge users, are read every time."""
+
+
+class WalIndex:
+    """The header of a file's WAL index.
+
+    Closing any descriptor of a file lets go of all locks the process has on it (POSIX), and those
+    SQLite has on this one keep the database whole. So it is opened once per process, and closed
+    only when all connections to the database are.
+
+    :param path: of the database, to which there must be a connection
+    :raises OSError: there is no such file
+    :raises ValueError: it has no header
+    """
+
+    _mapped: ClassVar[dict[str, tuple[int, mmap.mmap, int]]] = {}
+    """Descriptor, mapping, and how many use them, by path."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        if path in self._mapped:
+            fd, mapping, users = self._mapped[path]
+        else:
+            fd = os.open(path + "-shm", os.O_RDONLY | os.O_CLOEXEC)
+            mapping, users = mmap.mmap(fd, HEADER, access=mmap.ACCESS_READ), 0
+        self._mapped[path] = (fd, mapping, users + 1)
+        self._mapping = mapping
+
+    def header(self) -> bytes:
+        """What every transaction changes."""
+        return self._mapping[:HEADER]
+
+    def close(self) -> None:
+        """Let go of it; see the class for when."""
+        fd, mapping, users = self._mapped.pop(self._path)
+        if users > 1:
+            self._mapped[self._path] = (fd, mapping, users - 1)
+        else:
+            mapping.close()
+            os.close(fd)
+
+
+def changes(header: bytes) -> int:
+    """How many transactions the header counts (32 bits)."""
+    return int.from_bytes(header[8:12], sys.byteorder)
+
+
+class ReadCache:
+    """Router records and channels as they were read. For the reactor thread, but for
+    :meth:`committed`.
+
+    :ivar records: JSON text by the user's key
+    :ivar channels: expiry of the channel row (s), 0 where the channel isn't in it, by the user's
+        key and channel id
+    """
+
+    def __init__(self) -> None:
+        self.records: dict[str, str] = {}
+        self.channels: dict[tuple[str, str], int] = {}
+        self._index: WalIndex | None = None
+        self._header = b""
+
+    def open(self, path: str) -> None:
+        """Begin; without a WAL index nothing is remembered.
+
+        :param path: of the database, to which there must be a connection
+        """
+        try:
+            self._index = WalIndex(path)
+        except (OSError, ValueError):
+            self._index = None
+
+    def close(self) -> None:
+        """Forget everything; all connections must be closed."""
+        index, self._index = self._index, None
+        self._forget()
+        if index is not None:
+            index.close()
+
+    def is_current(self) -> bool:
+        """Whether what is remembered still is what the file says; if not, it is forgotten.
+
+        To be asked before each read whose result is to be remembered.
+        """
+        if self._index is None:
+            return False
+        header = self._index.header()
+        if header == self._header:
+            return True
+        self._forget()
+        self._header = header
+        return False
+
+    def remember(self, key: str, record: str, chid: str | None = None, expiry: int = 0) -> None:
+        """Keep what was read."""
+        if self._index is None or len(record) > MAX_LENGTH:
+            return
+        if len(self.records) >= MAX_ENTRIES or len(self.channels) >= MAX_ENTRIES:
+            self._forget()
+        self.records[key] = record
+        if chid is not None:
+            self.channels[key, chid] = expiry
+
+    def before_commit(self) -> bytes:
+        """The header, for :meth:`committed`."""
+        return b"" if self._index is None else self._index.header()
+
+    def committed(self, before: bytes) -> None:
+        """Our own transaction, which changed something, but neither records nor channels, is over.
+
+        To be called by the writer thread. If no other was committed meanwhile, what is remembered
+        is as good as it was.
+
+        :param before: from :meth:`before_commit`, before the transaction began
+        """
+        if self._index is None or before != self._header:
+            return
+        after = self._index.header()
+        if changes(after) == (changes(before) + 1) & 0xFFFF_FFFF and before == self._header:
+            self._header = after
+
+    def _forget(self) -> None:
+        self.records.clear()
+        self.channels.clear()
