@@ -724,6 +724,18 @@ class StoreContract:
         self.assertEqual(versions(await self.store.fetch_since(new, UAID, None)), ["late"])
         self.assertTrue((await self.store.get_subscription(UAID, CHID)).subscribed)
 
+    async def test_carry_late_takes_messages_only(self):
+        new = "message_2099_01"
+        await self.register()
+        await self.store.move_month(UAID, self.month, new)
+        await self.store.add_channel(self.month, UAID, CHID)
+        await self.put(topic("a", "topic"), message(version="late"))
+        await self.store.carry_late(UAID, self.month, new)
+        self.assertEqual(versions(await self.store.fetch_topics(new, UAID)), ["topic"])
+        self.assertEqual(versions(await self.store.fetch_since(new, UAID, None)), ["late"])
+        self.assertEqual((await self.store.get_user(UAID))["current_month"], new)
+        self.assertFalse(await self.store.carry_late(UAID, self.month, new))
+
     # ---- health
 
     async def test_health_of_a_well_store(self):
