@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.fernet import Fernet
 
 from autopush.main_argparse import connection_parser, endpoint_parser, standalone_parser
 
@@ -155,6 +156,20 @@ def test_compose_demands_keys():
     done = subprocess.run(words, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
     # The wrapper of the package ends with status 0 in any case.
     assert "CRYPTO_KEY" in done.stderr
+
+
+def test_way_to_the_keys_needs_no_keys():
+    """What the compose file says to do first, with the command of the image for the image."""
+    lines = re.findall(r"^#   (.+)", COMPOSE[""].read_text(), re.MULTILINE)
+    before = lines[: lines.index("docker compose up")]
+    assert not any("compose" in line for line in before)
+    (export,) = [line for line in before if line.startswith("export")]
+    autokey = Path(sys.executable).parent / "autokey"
+    script = export.replace("docker run --rm autopush autokey", str(autokey))
+    show = f'{script}; printf "%s\\n%s" "$CRYPTO_KEY" "$AUTH_KEY"'
+    done = subprocess.run(["/bin/sh", "-c", show], capture_output=True, text=True)
+    crypto_key, auth_key = done.stdout.splitlines()
+    assert Fernet(crypto_key) and auth_key
 
 
 @pytest.mark.parametrize("name", COMPOSE)
