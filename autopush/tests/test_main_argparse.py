@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -400,7 +401,13 @@ PLACE = {parse_diagnostic: ["https://push.example/wpush/v1/x"]}
 """Arguments without which a command can't be called."""
 
 
-NOTHING = {"off": (False,), "none": (None,), "''": ("",), "[]": (None, []), "{}": ("{}",)}
+NOTHING: dict[str, tuple[Any, ...]] = {
+    "off": (False,),
+    "none": (None,),
+    "''": ("",),
+    "[]": (None, []),
+    "{}": ("{}",),
+}
 """What the tables mean by these."""
 
 
