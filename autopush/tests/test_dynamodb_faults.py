@@ -463,6 +463,7 @@ class TestOtherTables(FaultCase):
         self.assertEqual(list(self.proxy.operations), ["GetItem", "GetItem"])
         said = [e for e in logs if "BatchGetItem" in str(e["log_format"])]
         self.assertEqual(len(said), 1)
+        self.proxy.heal()
         self.proxy.fail("GetItem", "reset", times=1, skip=1)
         self.assertTrue((await self.store.get_subscription(uaid, CHID)).subscribed)
         self.assertFalse(self.proxy.waiting)
