@@ -15,6 +15,7 @@ import pytest
 import yaml
 from cryptography.fernet import Fernet
 
+from autopush.db.tables import READY_WITHIN
 from autopush.main_argparse import connection_parser, endpoint_parser, standalone_parser
 
 TREE = Path(__file__).parents[2]
@@ -262,3 +263,18 @@ def test_unit_runs_the_command_with_options_it_has(path, monkeypatch):
         assert assignment.partition("=")[0] in variables(PARSERS[path.stem])
     assert service["DynamicUser"] == "yes"
     assert "privileged" in service["SystemCallFilter"]
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_unit_is_not_restarted_for_an_unknown_option(path):
+    service = unit(path)["Service"]
+    assert (service["Restart"], service["RestartPreventExitStatus"]) == ("on-failure", "2")
+
+
+@pytest.mark.parametrize("name", ["autopush", "autoendpoint"])
+def test_start_may_take_as_long_as_tables_do(name):
+    """The router table, and those of last, this and next month."""
+    service = unit(TREE / "configs" / "systemd" / f"{name}.service")["Service"]
+    assert service["Type"] == "notify"
+    minutes = int(service["TimeoutStartSec"].removesuffix("min"))
+    assert minutes * 60 > 4 * READY_WITHIN
