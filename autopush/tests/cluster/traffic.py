@@ -36,7 +36,8 @@ class Sent:
     user: int
     at: float
     """When its answer came."""
-    topic: bool = False
+    location: str = ""
+    """Its message id."""
 
 
 @dataclass
@@ -124,7 +125,8 @@ class Traffic:
                 assert number not in self.endpoints, "an endpoint node cut the connection"
                 continue
             if answer.status_code == 201:
-                self.sent[text] = Sent(user.number, time.monotonic())
+                location = answer.headers["location"].rpartition("/")[2]
+                self.sent[text] = Sent(user.number, time.monotonic(), location)
             else:
                 self.refused.append(f"{answer.status_code} {answer.text}")
             await asyncio.sleep(self._random.random() * 0.03)
