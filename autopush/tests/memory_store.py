@@ -189,6 +189,7 @@ class MemoryStore(Store):
 
     @operation
     def drop_user(self, uaid: str) -> bool:
+        self.channels.pop((None, uaid), None)
         return self.users.pop(uaid, None) is not None
 
     @operation
@@ -207,7 +208,7 @@ class MemoryStore(Store):
 
     def _fresh_channels(self, month: str | None, uaid: str) -> ChannelRow:
         row = self._channels(month, uaid) or ChannelRow()
-        row.expiry = int(self.now()) + MAX_EXPIRY
+        row.expiry = int(self.now()) + (MAX_EXPIRY if month is not None else 1 << 40)
         self.channels[month, uaid] = row
         return row
 

@@ -278,6 +278,22 @@ class StoreContract:
         await self.store.add_channel(self.month, UAID, CHID)
         self.assertTrue((await self.store.get_subscription(UAID, CHID)).subscribed)
 
+    async def test_channels_of_a_bridge_user_do_not_expire(self):
+        # quirk S4: it registers once, and never connects
+        await self.store.register_user({"uaid": UAID, "router_type": "fcm", "connected_at": 1})
+        await self.store.add_channel(None, UAID, CHID)
+        await self.store.add_channel(None, UAID, CHID2)
+        await self.store.remove_channel(None, UAID, CHID2)
+        self.time += 100 * MAX_EXPIRY
+        self.assertEqual(tuple(await self.store.list_channels(None, UAID)), (True, {CHID}))
+
+    async def test_channels_of_a_bridge_user_go_with_it(self):
+        await self.store.register_user({"uaid": UAID, "router_type": "fcm", "connected_at": 1})
+        await self.store.add_channel(None, UAID, CHID)
+        await self.store.drop_user(UAID)
+        self.time += 100 * MAX_EXPIRY
+        self.assertFalse((await self.store.list_channels(None, UAID)).exists)
+
     async def test_get_subscription_expired_channel_row(self):
         await self.register()
         await self.store.add_channel(self.month, UAID, CHID)
