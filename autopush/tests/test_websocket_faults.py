@@ -27,6 +27,7 @@ from autopush.exceptions import StoreError
 from autopush.http import InternalRouterHTTPFactory, WebSocketHTTPFactory
 from autopush.metrics import SinkMetrics
 from autopush.session import Node
+from autopush.session.states import State
 from autopush.tests.dynamodb_support import raw_call
 from autopush.tests.store_contract import CHID, CHID2, TS, message
 from autopush.tests.test_dynamodb_faults import SOON, FaultCase
@@ -94,8 +95,8 @@ class Browser:
         ]
         await self.say(messageType="ack", updates=updates)
 
-    async def nothing(self) -> None:
-        """Nothing comes before the answer to a command that needs no storage."""
+    async def goes_on(self) -> None:
+        """Commands are answered; and nothing else has come before."""
         await self.say(messageType="register", channelID="no UUID")
         answer = await self.hear()
         assert answer["status"] == 401, answer
@@ -110,6 +111,10 @@ class Browser:
 
     async def leave(self) -> None:
         await self.ws.close()
+
+    def vanish(self) -> None:
+        """Leave without a word; a node that does not read hears none anyway."""
+        self.ws.transport.abort()
 
 
 Talk = Callable[[str], Awaitable[None]]
@@ -181,6 +186,15 @@ class WebSocketFaultCase(FaultCase):
         async with asyncio.timeout(WAIT):
             while not await check():
                 await asyncio.sleep(0.01)
+
+    async def gets_nothing(self, browser: Browser, uaid: str) -> None:
+        """All that is stored was looked for, and nothing was there."""
+
+        async def looked() -> bool:
+            return self.node.clients[uaid].state is State.LIVE
+
+        await self.until(looked)
+        await browser.goes_on()
 
     async def failed_once(self, operation: str) -> None:
         """Wait until the fault has been met."""
@@ -303,7 +317,7 @@ class TestRegister(WebSocketFaultCase):
             browser = await self.connected(uaid)
             self.spoil("UpdateItem", fault)
             assert await self._register(browser) == REGISTER_OVERLOADED
-            await browser.nothing()
+            await browser.goes_on()
             self.proxy.heal()
             assert (await self._register(browser))["status"] == 200
             found = await self.in_reactor(self.sure.list_channels, self.month, uaid)
@@ -349,7 +363,7 @@ class TestFetch(WebSocketFaultCase):
             frames.append(await browser.hear())
             assert frames[0]["version"] == "topic" != frames[1]["version"]
             await browser.ack(frames[1])
-            await browser.nothing()
+            await self.gets_nothing(browser, uaid)
             await browser.leave()
 
         return self.in_turn(THROTTLING, talk)
@@ -362,12 +376,12 @@ class TestFetch(WebSocketFaultCase):
             self.spoil("Query", fault)
             await browser.ack(*frames)
             await self.failed_once("Query")
-            await browser.nothing()
+            await browser.goes_on()
             self.proxy.heal()
             last = await browser.hear()
             assert last["version"] == f"version-{TS + 10}-"
             await browser.ack(last)
-            await browser.nothing()
+            await self.gets_nothing(browser, uaid)
             await browser.leave()
 
         return self.in_turn(THROTTLING, talk)
@@ -395,7 +409,7 @@ class TestAck(WebSocketFaultCase):
         self.proxy.heal()
         await self.in_reactor(self.node.idle)
         again = await self.connected(uaid)
-        await again.nothing()
+        await self.gets_nothing(again, uaid)
         await again.leave()
         await browser.leave()
 
@@ -426,7 +440,7 @@ class TestAck(WebSocketFaultCase):
         async def talk(fault):
             for kind, operation in ((timestamped(), "UpdateItem"), (on_topic, "DeleteItem")):
                 browser, uaid = await self._acknowledge(kind, operation, fault)
-                await browser.leave()
+                browser.vanish()
                 await self._is_kept(browser, uaid)
 
         return self.in_turn((*EVERY, *UNSURE), talk)
@@ -461,7 +475,7 @@ class TestUnacknowledged(WebSocketFaultCase):
             frame = await again.hear()
             assert frame["version"] == "direct"
             await again.ack(frame)
-            await again.nothing()
+            await self.gets_nothing(again, uaid)
             await again.leave()
 
         return self.in_turn((*EVERY, *UNSURE), talk)
@@ -485,7 +499,7 @@ class TestStoreDirect(WebSocketFaultCase):
             self.proxy.heal()
             await self.in_reactor(self.node.idle)
             again = await self.connected(uaid)
-            await again.nothing()
+            await self.gets_nothing(again, uaid)
             await again.leave()
             await browser.leave()
 
@@ -518,7 +532,7 @@ class TestMonthlyMove(WebSocketFaultCase):
             browser = await self.connected(uaid)
             await self._arrives(uaid)
             assert (1, 1800) in self.draws
-            await browser.nothing()
+            await browser.goes_on()
             await browser.leave()
 
         return self.in_turn(THROTTLING, talk)
