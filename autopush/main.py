@@ -31,7 +31,7 @@ from autopush.service import (
     setup_logging,
     warn_of_random_key,
 )
-from autopush.session import Node
+from autopush.session import Node, upkeep
 from autopush.standalone import (
     DataDir,
     backup,
@@ -135,6 +135,7 @@ class ConnectionApplication(AutopushMultiService):
 
     def setup(self, rotate_tables: bool = True) -> None:
         super().setup(rotate_tables)
+        self.add_timer(upkeep.STEP, self.node.upkeep.step)
         self.add_internal_router()
         self.add_memusage()
         self.add_websocket()
@@ -207,6 +208,7 @@ class StandaloneApplication(AutopushMultiService):
 
     def setup(self, rotate_tables: bool = True) -> None:
         super().setup(rotate_tables)
+        self.add_timer(upkeep.STEP, self.node.upkeep.step)
         endpoint, conf = self.endpoint_factory, self.conf
         ssl_cf = endpoint.ssl_cf()
         if self.own_endpoint_port:

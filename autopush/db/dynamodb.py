@@ -37,7 +37,7 @@ from autopush.db.dynamodb_client import (
     patient,
 )
 from autopush.db.dynamodb_messages import Messages
-from autopush.db.dynamodb_move import MonthMove
+from autopush.db.dynamodb_move import LateCarry, MonthMove
 from autopush.db.dynamodb_users import SubscriptionRead, Users
 from autopush.db.inorder import InOrder
 from autopush.db.interface import (
@@ -478,6 +478,11 @@ class DynamoStore(Store):
             return failure
 
         return self._channel_write(uaid, move).addErrback(failed)
+
+    def carry_late(self, uaid: str, old: str, new: str) -> Deferred[bool]:
+        """Carry over what came to the old month after the move; whether there was something."""
+        carry = LateCarry(self.users, self.messages, uaid, old, new)
+        return self._channel_write(uaid, carry).addCallback(lambda _: carry.carried)
 
 
 def _pass_on(result: Any, other: Deferred[Any]) -> None:

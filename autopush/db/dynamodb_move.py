@@ -18,6 +18,7 @@ class MonthMove:
     (:mod:`autopush.router.webpush`).
 
     :ivar noted: whether the record names the new month
+    :ivar carried: whether there were messages
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class MonthMove:
         self._new = new
         self._last_connect = last_connect
         self.noted = False
+        self.carried = False
 
     def __call__(self) -> None:
         self._carry()
@@ -74,3 +76,15 @@ class MonthMove:
                 notification.update_id,
                 notification.legacy,
             )
+            self.carried = True
+
+
+class LateCarry(MonthMove):
+    """A later look at the month a user has left; goes on where it was interrupted."""
+
+    def __init__(self, users: Users, messages: Messages, uaid: str, old: str, new: str) -> None:
+        super().__init__(users, messages, uaid, old, new, 0)
+        self.noted = True
+
+    def __call__(self) -> None:
+        self._carry()

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from autopush.db.dynamodb_client import Call, ConditionFailed, Throttled, checks_unsure
+from twisted.logger import Logger
+
+from autopush.db.dynamodb_client import (
+    Call,
+    ConditionFailed,
+    DynamoError,
+    Throttled,
+    checks_unsure,
+)
 from autopush.db.dynamodb_items import (
     BRIDGE_CHANNELS,
     CHANNEL_ROW,
@@ -18,6 +26,10 @@ from autopush.db.dynamodb_items import (
 )
 from autopush.db.interface import Registration, Subscription, User
 from autopush.exceptions import AutopushException
+
+log = Logger()
+
+ACCESS_DENIED = "AccessDeniedException"
 
 MAY_REGISTER = (
     "(attribute_not_exists(router_type) OR router_type = :router_type) AND"
@@ -75,7 +87,18 @@ class SubscriptionRead:
         }
         if not wanted:
             return
-        answer = users.call("batch_get_item", RequestItems=wanted)
+        if not users.may_batch:
+            self._one_by_one(keys)
+            return
+        try:
+            answer = users.call("batch_get_item", RequestItems=wanted)
+        except DynamoError as error:
+            if error.code != ACCESS_DENIED:
+                raise
+            log.warn("No permission for BatchGetItem, so each look-up takes two requests")
+            users.may_batch = False
+            self._one_by_one(keys)
+            return
         left = answer.get("UnprocessedKeys") or {}
         for table in wanted:
             if not (left.get(table) or {}).get("Keys"):
@@ -83,6 +106,12 @@ class SubscriptionRead:
                 self._found[table] = items[0] if items else None
         if left:
             raise Throttled("DynamoDB batch_get_item: unprocessed keys")
+
+    def _one_by_one(self, keys: dict[str, Item]) -> None:
+        for table, key in keys.items():
+            if table not in self._found:
+                answer = self._users.call("get_item", TableName=table, Key=key, ConsistentRead=True)
+                self._found[table] = answer.get("Item")
 
     def _has_channel(self, row: Item | None) -> bool:
         return (
@@ -102,6 +131,8 @@ class Users:
     :param table: its name
     :param key: the UAID as stored (quirk S1)
     :param now: whole seconds since the epoch
+    :ivar may_batch: whether BatchGetItem is allowed, as far as is known: a role made for 1.58.3,
+        which did without it, may not have it
     """
 
     def __init__(
@@ -111,6 +142,7 @@ class Users:
         self.table = table
         self.key = key
         self.now = now
+        self.may_batch = True
 
     def _address(self, uaid: str) -> dict[str, Any]:
         return {"TableName": self.table, "Key": {"uaid": {"S": self.key(uaid)}}}

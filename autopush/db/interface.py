@@ -217,3 +217,10 @@ class Store(ABC):
     def move_month(self, uaid: str, old: str, new: str) -> Deferred[None]:
         """Carry a drained user over: channels (merged), late messages, then the record's
         ``current_month`` and ``last_connect``, which are only written to an existing record."""
+
+    def carry_late(self, uaid: str, old: str, new: str) -> Deferred[bool]:
+        """Carry over messages that came to the old month after the user had moved (quirk S17).
+
+        Channels and record stay as they are. Whether there was one.
+        """
+        return succeed(False)

@@ -317,21 +317,21 @@ class SqliteStore(Store):
 
     # ---- channels
 
-    def _times(self) -> tuple[int, int]:
+    def _times(self, bridge: bool = False) -> tuple[int, int]:
         now = int(self._now())
-        return now, now + MAX_EXPIRY
+        return now, sqlite_records.NEVER if bridge else now + MAX_EXPIRY
 
     def add_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[None]:
         """Add to the channel set, refreshing the row's expiry.
 
         Fails for a user with :data:`~autopush.db.sqlite_records.MAX_CHANNELS` channels.
         """
-        key, times = self._key(uaid), self._times()
+        key, times = self._key(uaid), self._times(bridge=month is None)
         return self._writer.call(lambda c: sqlite_records.add_channel(c, key, chid, *times))
 
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
-        key, times = self._key(uaid), self._times()
+        key, times = self._key(uaid), self._times(bridge=month is None)
         return self._writer.call(lambda c: sqlite_records.remove_channel(c, key, chid, *times))
 
     def list_channels(self, month: str | None, uaid: str) -> Deferred[Channels]:

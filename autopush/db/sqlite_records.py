@@ -12,6 +12,9 @@ from autopush.exceptions import StoreError
 MAX_CHANNELS = 10_000
 """Channels of one user: as many as fit into a row of DynamoDB (storage.md 3)."""
 
+NEVER = 253_402_300_799
+"""Expiry of the channel rows of bridge users, who never connect (quirk S4): the year 9999."""
+
 GET_USER = "SELECT record FROM users WHERE uaid = ?"
 
 GET_SUBSCRIPTION = (
@@ -66,6 +69,9 @@ def may_register(old: User, new: User) -> bool:
 
 def drop(connection: sqlite3.Connection, uaid: str) -> bool:
     """Delete the record; whether there was one."""
+    connection.execute(
+        "UPDATE channel_rows SET expiry = 0 WHERE uaid = ? AND expiry = ?", (uaid, NEVER)
+    )
     return connection.execute("DELETE FROM users WHERE uaid = ?", (uaid,)).rowcount > 0
 
 

@@ -124,7 +124,7 @@ class WebPushRouter(IRouter):
             )
         if fresh.get("current_month") != user["current_month"] and fresh.get("current_month"):
             # Moved meanwhile: nobody may be reading the old month any more (storage.md S17).
-            await self._save_notification(notification, fresh)
+            await self._follow(notification, user["current_month"], fresh["current_month"])
         node_id = fresh.get("node_id")
         if node_id and await self._send_notification_check(fresh, node_id):
             return self.delivered_response(notification)
@@ -227,6 +227,18 @@ class WebPushRouter(IRouter):
             )
         try:
             await self.db.store_message(user["current_month"], notification)
+        except StoreError as exc:
+            raise not_saved(exc) from exc
+
+    async def _follow(self, notification: WebPushNotification, old: str, new: str) -> None:
+        """Take what was just stored to the month of a user who has moved.
+
+        Carried, not stored once more: the copy left behind would be carried over, too, some time.
+
+        :raises RouterException: the store failed
+        """
+        try:
+            await self.db.carry_late(notification.uaid.hex, old, new)
         except StoreError as exc:
             raise not_saved(exc) from exc
 

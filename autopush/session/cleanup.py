@@ -56,13 +56,14 @@ async def _save(session: Session, owed: list[direct.Direct], saved: Deferred[Non
         for entry in owed:
             if not entry.row:
                 direct.renew(entry.notification)
-        await _store(session, owed, session.month)
+        await _store(session, owed)
         await session.row_operations_done()
         record = await _record(session)
         month = record.get("current_month") if record else None
         if month and month != session.month:
             # Moved while this was stored: nobody may be reading the old month any more (S17).
-            await _store(session, owed, month)
+            carry = node.store.carry_late
+            await node.background.persist(carry, session.uaid, session.month, month)
         session.direct = None
     finally:
         node.saving.discard(session)
@@ -71,10 +72,10 @@ async def _save(session: Session, owed: list[direct.Direct], saved: Deferred[Non
         await _tell_successor(session, record)
 
 
-async def _store(session: Session, owed: list[direct.Direct], month: str) -> None:
+async def _store(session: Session, owed: list[direct.Direct]) -> None:
     node = session.node
     writes = [
-        node.background.persist(node.store.store_message, month, entry.notification)
+        node.background.persist(node.store.store_message, session.month, entry.notification)
         for entry in owed
         if not entry.row
     ]

@@ -41,6 +41,7 @@ async def _move(session: Session) -> None:
         await session.row_operations_done()
         new = store.months.current
         if session.state is State.MOVING_MONTH and new != session.month:
+            session.node.upkeep.moving(session.uaid, session.month, new)
             await store.move_month(session.uaid, session.month, new)
     except StoreBusy:
         if session.state is State.MOVING_MONTH:

@@ -16,6 +16,7 @@ from autopush.session.background import Background
 from autopush.session.clock import Clock
 from autopush.session.recent import Recent
 from autopush.session.states import State
+from autopush.session.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
@@ -85,6 +86,7 @@ class Node:
         """Sessions that have ended, but for their notifications being stored."""
         self.background = Background(clock)
         self.recent = Recent()
+        self.upkeep = Upkeep(self)
         self.latest = 0
         """The largest ``connected_at`` of this process."""
         self.stopping = False
@@ -158,6 +160,7 @@ class Node:
             session.closed()
         while self.saving:
             await next(iter(self.saving)).closed()
+        self.upkeep.finish()
         self.background.stop()
 
     def __repr__(self) -> str:

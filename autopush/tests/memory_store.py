@@ -189,6 +189,7 @@ class MemoryStore(Store):
 
     @operation
     def drop_user(self, uaid: str) -> bool:
+        self.channels.pop((None, uaid), None)
         return self.users.pop(uaid, None) is not None
 
     @operation
@@ -207,7 +208,7 @@ class MemoryStore(Store):
 
     def _fresh_channels(self, month: str | None, uaid: str) -> ChannelRow:
         row = self._channels(month, uaid) or ChannelRow()
-        row.expiry = int(self.now()) + MAX_EXPIRY
+        row.expiry = int(self.now()) + (MAX_EXPIRY if month is not None else 1 << 40)
         self.channels[month, uaid] = row
         return row
 
@@ -336,12 +337,20 @@ class MemoryStore(Store):
             source = self._channels(old, uaid)
             if source is not None:
                 self._fresh_channels(new, uaid).chids |= source.chids
-            pointer = (source.pointer if source else None) or 0
-            late = {
-                key: row
-                for key, row in self.messages.get((old, uaid), {}).items()
-                if (key_timestamp(key) or pointer + 1) > pointer
-            }
-            self.messages.setdefault((new, uaid), {}).update(late)
+            self._carry(uaid, old, new)
         self.users[uaid]["current_month"] = new
         self.users[uaid]["last_connect"] = generate_last_connect(self.now())
+
+    def _carry(self, uaid: str, old: str, new: str) -> bool:
+        source = self._channels(old, uaid)
+        pointer = (source.pointer if source else None) or 0
+        rows = self.messages.get((old, uaid), {})
+        late = [key for key in rows if (key_timestamp(key) or pointer + 1) > pointer]
+        target = self.messages.setdefault((new, uaid), {})
+        for key in late:
+            target[key] = rows.pop(key)
+        return bool(late)
+
+    @operation
+    def carry_late(self, uaid: str, old: str, new: str) -> bool:
+        return self._carry(uaid, old, new)

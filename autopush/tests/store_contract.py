@@ -278,6 +278,22 @@ class StoreContract:
         await self.store.add_channel(self.month, UAID, CHID)
         self.assertTrue((await self.store.get_subscription(UAID, CHID)).subscribed)
 
+    async def test_channels_of_a_bridge_user_do_not_expire(self):
+        # quirk S4: it registers once, and never connects
+        await self.store.register_user({"uaid": UAID, "router_type": "fcm", "connected_at": 1})
+        await self.store.add_channel(None, UAID, CHID)
+        await self.store.add_channel(None, UAID, CHID2)
+        await self.store.remove_channel(None, UAID, CHID2)
+        self.time += 100 * MAX_EXPIRY
+        self.assertEqual(tuple(await self.store.list_channels(None, UAID)), (True, {CHID}))
+
+    async def test_channels_of_a_bridge_user_go_with_it(self):
+        await self.store.register_user({"uaid": UAID, "router_type": "fcm", "connected_at": 1})
+        await self.store.add_channel(None, UAID, CHID)
+        await self.store.drop_user(UAID)
+        self.time += 100 * MAX_EXPIRY
+        self.assertFalse((await self.store.list_channels(None, UAID)).exists)
+
     async def test_get_subscription_expired_channel_row(self):
         await self.register()
         await self.store.add_channel(self.month, UAID, CHID)
@@ -723,6 +739,18 @@ class StoreContract:
         self.assertEqual(versions(await self.store.fetch_topics(new, UAID)), ["topic"])
         self.assertEqual(versions(await self.store.fetch_since(new, UAID, None)), ["late"])
         self.assertTrue((await self.store.get_subscription(UAID, CHID)).subscribed)
+
+    async def test_carry_late_takes_messages_only(self):
+        new = "message_2099_01"
+        await self.register()
+        await self.store.move_month(UAID, self.month, new)
+        await self.store.add_channel(self.month, UAID, CHID)
+        await self.put(topic("a", "topic"), message(version="late"))
+        await self.store.carry_late(UAID, self.month, new)
+        self.assertEqual(versions(await self.store.fetch_topics(new, UAID)), ["topic"])
+        self.assertEqual(versions(await self.store.fetch_since(new, UAID, None)), ["late"])
+        self.assertEqual((await self.store.get_user(UAID))["current_month"], new)
+        self.assertFalse(await self.store.carry_late(UAID, self.month, new))
 
     # ---- health
 

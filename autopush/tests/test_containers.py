@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.fernet import Fernet
 
+from autopush.db.tables import READY_WITHIN
 from autopush.main_argparse import connection_parser, endpoint_parser, standalone_parser
 
 TREE = Path(__file__).parents[2]
@@ -157,6 +159,20 @@ def test_compose_demands_keys():
     assert "CRYPTO_KEY" in done.stderr
 
 
+def test_way_to_the_keys_needs_no_keys():
+    """What the compose file says to do first, with the command of the image for the image."""
+    lines = re.findall(r"^#   (.+)", COMPOSE[""].read_text(), re.MULTILINE)
+    before = lines[: lines.index("docker compose up")]
+    assert not any("compose" in line for line in before)
+    (export,) = [line for line in before if line.startswith("export")]
+    autokey = Path(sys.executable).parent / "autokey"
+    script = export.replace("docker run --rm autopush autokey", str(autokey))
+    show = f'{script}; printf "%s\\n%s" "$CRYPTO_KEY" "$AUTH_KEY"'
+    done = subprocess.run(["/bin/sh", "-c", show], capture_output=True, text=True)
+    crypto_key, auth_key = done.stdout.splitlines()
+    assert Fernet(crypto_key) and auth_key
+
+
 @pytest.mark.parametrize("name", COMPOSE)
 def test_compose_variables_are_those_of_the_options(name):
     for service in load(name)["services"].values():
@@ -247,3 +263,18 @@ def test_unit_runs_the_command_with_options_it_has(path, monkeypatch):
         assert assignment.partition("=")[0] in variables(PARSERS[path.stem])
     assert service["DynamicUser"] == "yes"
     assert "privileged" in service["SystemCallFilter"]
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_unit_is_not_restarted_for_an_unknown_option(path):
+    service = unit(path)["Service"]
+    assert (service["Restart"], service["RestartPreventExitStatus"]) == ("on-failure", "2")
+
+
+@pytest.mark.parametrize("name", ["autopush", "autoendpoint"])
+def test_start_may_take_as_long_as_tables_do(name):
+    """The router table, and those of last, this and next month."""
+    service = unit(TREE / "configs" / "systemd" / f"{name}.service")["Service"]
+    assert service["Type"] == "notify"
+    minutes = int(service["TimeoutStartSec"].removesuffix("min"))
+    assert minutes * 60 > 4 * READY_WITHIN

@@ -548,3 +548,24 @@ def test_namespace_of_another_kind_makes_an_application():
     app = StandaloneApplication.from_argparse(ns)
     assert app.clients is app.node.clients
     assert set(app.routers) == {"webpush"}
+
+
+@pytest.mark.parametrize("kind", ["connection", "standalone"])
+def test_connections_that_stay_are_looked_after(kind, tmp_path, monkeypatch):
+    from autopush import main, main_argparse
+    from autopush.process import Timer
+    from autopush.session.upkeep import STEP, Upkeep
+    from autopush.ssl import undo_monkey_patch_ssl_wrap_socket
+
+    steps: list[Upkeep] = []
+    monkeypatch.setattr(Upkeep, "step", lambda upkeep: steps.append(upkeep))
+    application = getattr(main, f"{kind.capitalize()}Application")
+    words = ["--db_dsn", f"sqlite://{tmp_path}/file", "--statsd_host", ""]
+    ns = getattr(main_argparse, f"parse_{kind}")([], words)
+    app = application.from_argparse(SimpleNamespace(**{**vars(ns), "no_aws": True}))
+    app.setup()
+    undo_monkey_patch_ssl_wrap_socket()
+    (timer,) = [part for part in app if isinstance(part, Timer) and part.step == STEP]
+    function, args, kwargs = timer.call
+    function(*args, **kwargs)
+    assert steps == [app.node.upkeep]

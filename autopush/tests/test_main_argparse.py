@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
+from autopush.diagnostic_cli import parse_diagnostic
 from autopush.main_argparse import (
     parse_connection,
     parse_endpoint,
@@ -304,6 +308,155 @@ def test_help_reads_no_files(capsys, tmp_path):
 
 
 # ----------------------------------------------------------------------------- 3 the tables
+
+
+TABLES_OF_1_58_3 = {
+    (parse_connection, parse_endpoint, parse_diagnostic): """
+        debug DEBUG off
+        log_level LOG_LEVEL ''
+        log_output LOG_OUTPUT stdout
+        firehose_stream_name STREAM_NAME ''
+        human_logs HUMAN_LOGS off
+        crypto_key CRYPTO_KEY []
+        key_hash KEY_HASH ''
+        datadog_api_key DATADOG_API_KEY ''
+        datadog_app_key DATADOG_APP_KEY ''
+        datadog_flush_interval DATADOG_FLUSH_INTERVAL 10
+        statsd_host STATSD_HOST localhost
+        statsd_port STATSD_PORT 8125
+        hostname LOCAL_HOSTNAME none
+        resolve_hostname RESOLVE_HOSTNAME off
+        ssl_key SSL_KEY ''
+        ssl_cert SSL_CERT ''
+        ssl_dh_param SSL_DH_PARAM none
+        router_tablename ROUTER_TABLENAME router
+        router_read_throughput ROUTER_READ_THROUGHPUT 5
+        router_write_throughput ROUTER_WRITE_THROUGHPUT 5
+        message_tablename MESSAGE_TABLENAME message
+        message_read_throughput MESSAGE_READ_THROUGHPUT 5
+        message_write_throughput MESSAGE_WRITE_THROUGHPUT 5
+        no_table_rotation NO_TABLE_ROTATION off
+        aws_ddb_endpoint AWS_LOCAL_DYNAMODB none
+        connection_timeout CONNECTION_TIMEOUT 1
+        max_data MAX_DATA 4096
+        env AUTOPUSH_ENV development
+        endpoint_scheme ENDPOINT_SCHEME http
+        endpoint_hostname ENDPOINT_HOSTNAME none
+        endpoint_port ENDPOINT_PORT 8082
+        no_aws NO_AWS off
+        msg_limit MSG_LIMIT 100
+        memusage_port MEMUSAGE_PORT none
+        use_cryptography USE_CRYPTOGRAPHY off
+        sts_max_age STS_MAX_AGE 31536000
+        _no_sslcontext_cache _NO_SSLCONTEXT_CACHE off
+        gcm_ttl GCM_TTL 60
+        gcm_dryrun GCM_DRYRUN off
+        gcm_collapsekey GCM_COLLAPSEKEY simplepush
+        gcm_endpoint GCM_ENDPOINT gcm-http.googleapis.com/gcm/send
+        senderid_list SENDERID_LIST ''
+        fcm_creds FCM_CREDS ''
+        fcm_ttl FCM_TTL 60
+        fcm_dryrun FCM_DRYRUN off
+        fcm_collapsekey FCM_COLLAPSEKEY simplepush
+        fcm_version FCM_VERSION 1
+        apns_creds APNS_CREDS ''
+        adm_creds ADM_CREDS ''
+    """,
+    (parse_connection,): """
+        port PORT 8080
+        router_hostname ROUTER_HOSTNAME none
+        router_port ROUTER_PORT 8081
+        router_ssl_key ROUTER_SSL_KEY ''
+        router_ssl_cert ROUTER_SSL_CERT ''
+        auto_ping_interval AUTO_PING_INTERVAL 0
+        auto_ping_timeout AUTO_PING_TIMEOUT 4
+        max_connections MAX_CONNECTIONS 0
+        close_handshake_timeout CLOSE_HANDSHAKE_TIMEOUT 0
+        hello_timeout HELLO_TIMEOUT 0
+    """,
+    (parse_endpoint, parse_diagnostic): """
+        port PORT 8082
+        no_cors ALLOW_CORS off
+        auth_key AUTH_KEY []
+        client_certs CLIENT_CERTS {}
+        proxy_protocol_port PROXY_PROTOCOL_PORT none
+    """,
+}
+"""Sections 3.1 to 3.3: name, variable, default."""
+
+OBSOLETE_OF_1_58_3 = """
+    external_router max_message_size s3_bucket senderid_expry proxy_protocol apns_enabled
+    apns_sandbox apns_cert_file apns_key_file wake_timeout wake_pem wake_server disable_simplepush
+    storage_tablename storage_read_throughput storage_write_throughput gcm_enabled fcm_enabled
+    fcm_auth fcm_senderid fcm_project_id fcm_service_cred_path
+"""
+
+OPTIONS_OF_1_58_3 = [
+    (parse, *line.split())
+    for parsers, table in TABLES_OF_1_58_3.items()
+    for parse in parsers
+    for line in table.strip().splitlines()
+]
+PLACE = {parse_diagnostic: ["https://push.example/wpush/v1/x"]}
+"""Arguments without which a command can't be called."""
+
+
+NOTHING: dict[str, tuple[Any, ...]] = {
+    "off": (False,),
+    "none": (None,),
+    "''": ("",),
+    "[]": (None, []),
+    "{}": ("{}",),
+}
+"""What the tables mean by these."""
+
+
+@pytest.mark.parametrize(("parse", "name", "variable", "default"), OPTIONS_OF_1_58_3)
+def test_option_of_1_58_3(parse, name, variable, default, monkeypatch, ini):
+    place = PLACE.get(parse, [])
+    found = getattr(parse([], place), name)
+    assert found in NOTHING[default] if default in NOTHING else str(found) == default
+    flag = default == "off"
+    value = "true" if flag else "17"
+    wanted = "True" if flag else "17"
+
+    def given(*args):
+        return str(getattr(parse(*args), name)).strip("[']").removesuffix(".0")
+
+    assert given([], [*place, f"--{name}", *([] if flag else [value])]) == wanted
+    assert given([ini(f"{name} = {value}")], place) == wanted
+    monkeypatch.setenv(variable, value)
+    assert given([], place) == wanted
+
+
+@pytest.mark.parametrize(
+    ("parse", "short", "name"),
+    [
+        (parse_connection, "-p", "port"),
+        (parse_connection, "-r", "router_port"),
+        (parse_connection, "-e", "endpoint_port"),
+        (parse_endpoint, "-p", "port"),
+        (parse_endpoint, "-e", "endpoint_port"),
+    ],
+)
+def test_short_option_of_1_58_3(parse, short, name):
+    assert getattr(parse([], [short, "17"]), name) == 17
+
+
+def test_obsolete_options_are_those_of_1_58_3():
+    assert sorted(OBSOLETE) == sorted(OBSOLETE_OF_1_58_3.split())
+
+
+@pytest.mark.parametrize("parse", [parse_connection, parse_endpoint, parse_diagnostic])
+def test_help_is_grouped_by_subject(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse([], ["--help"])
+    text = capsys.readouterr().out
+    heads = re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE)
+    subjects = ["logging", "keys", "metrics", "addresses", "TLS", "storage", "bridges", "limits"]
+    assert set(subjects) < set(heads)
+    part = text[text.index("\nstorage:") :].split("\n\n")[0]
+    assert "--router_tablename" in part and "--fcm_creds" not in part
 
 
 def test_shared_options_exist_in_both_daemons():

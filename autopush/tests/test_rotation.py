@@ -589,6 +589,25 @@ class TestMovingMonth(RotationCase):
             await self.move()
         await self.move()
 
+    async def test_what_comes_even_later_is_carried_over_by_a_later_look(self):
+        # quirk S17: a node of 1.58.3 that took its time
+        self.times[0] = TS / 1e6
+        await self.store.add_channel(self.old, UAID, CHID)
+        await self.move()
+        await self.store.remove_channel(self.new, UAID, CHID)
+        await self.store.set_pointer(self.new, UAID, TS + 100)
+        self.store.messages.store(self.old, message(TS, version="late"))()
+        self.assertTrue(await self.store.carry_late(UAID, self.old, self.new))
+        self.assertEqual(await self.unread(self.new), ["late"])
+        self.assertEqual(sort_keys(self.old, UAID), [" "])
+        self.assertEqual((await self.store.list_channels(self.new, UAID)).chids, set())
+        self.assertFalse(await self.store.carry_late(UAID, self.old, self.new))
+
+    async def test_later_look_at_a_table_that_is_gone(self):
+        await self.move()
+        raw_call("delete_table", TableName=self.old)
+        self.assertFalse(await self.store.carry_late(UAID, self.old, self.new))
+
     async def test_old_table_that_is_gone(self):
         raw_call("delete_table", TableName=self.old)
         await self.move()
@@ -738,7 +757,7 @@ class TestEnsure(SynchronousTestCase):
 class TestLateSender(RotationCase):
     """A sender that read the record before the move, and stores after it (8.5)."""
 
-    async def test_message_is_stored_once_more_where_the_user_is(self):
+    async def test_message_is_carried_to_where_the_user_is(self):
         from autopush.tests.web.support import AES128GCM
         from autopush.tests.web.test_on_sqlite import LateEndpoint
 
@@ -762,3 +781,4 @@ class TestLateSender(RotationCase):
         answer = await endpoint.ask("POST", path, b"x", ttl="60", **AES128GCM)
         self.assertEqual(answer.status, 201)
         self.assertEqual(len((await store.fetch_since(new, uaid, None)).messages), 1)
+        self.assertEqual(sort_keys(old, uaid), [" "])  # no copy that a later look would find

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import time
 
 import httpx
 import pytest
@@ -116,6 +119,26 @@ async def test_node_that_can_t_be_reached(cluster, url):
         frame = await again.receive("notification")
         assert subscription.decrypt(frame) == b"x"
         await again.ack_and_wait(frame)
+
+
+async def test_node_that_does_not_answer(cluster):
+    """Response time-out: stored after seconds, and fetched at another node."""
+    browser = await connected(cluster, 0)
+    subscription = await browser.register()
+    hanging = cluster.nodes[0].pid
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        answer = await send(subscription, b"x")
+        assert answer.status_code == 201
+        assert time.monotonic() - start < 10
+        async with await connected(cluster, 1, browser.uaid) as again:
+            frame = await again.receive("notification")
+            assert subscription.decrypt(frame) == b"x"
+            await again.ack_and_wait(frame)
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    await browser.close()
 
 
 async def test_message_without_ttl_or_with_ttl_0_is_not_stored(cluster):

@@ -316,6 +316,27 @@ class TestSave:
         assert (refusal.response_body, refusal.log_exception) == ("Retry Request", logged)
 
 
+class TestUserWhoMovesMeanwhile:
+    """storage.md S17: the record that was read before names a month that nobody reads any more."""
+
+    OLD = "message_2026_10"
+
+    def stale(self, rig):
+        return {**rig.user(), "current_month": self.OLD}
+
+    def test_message_follows(self, offline):
+        response = offline.route(user=self.stale(offline))
+        assert response.status_code == 201
+        assert [row.update_id for row in offline.rows()] == [offline.notification.update_id]
+        assert offline.store.messages[self.OLD, UAID] == {}  # or a later look would find it again
+
+    @pytest.mark.parametrize(("exc", "logged"), [(StoreBusy(), False), (StoreError(), True)])
+    def test_message_that_can_t_follow_is_not_accepted(self, offline, exc, logged):
+        offline.store.fail("carry_late", exc)
+        refusal = offline.refused(user=self.stale(offline))
+        assert (refusal.status_code, refusal.errno, refusal.log_exception) == (503, 201, logged)
+
+
 class TestCheck:
     """Section 3.1 steps 4 to 6"""
 
