@@ -16,10 +16,10 @@ from cryptography.fernet import Fernet, MultiFernet
 
 import autopush.db
 from autopush import endpoint_token
-from autopush.exceptions import InvalidConfig, VapidAuthException
+from autopush.exceptions import InvalidConfig
 from autopush.ssl import AutopushSSLContextFactory
 from autopush.types import JSONDict
-from autopush.utils import canonical_url, get_amid, parse_auth_header, resolve_ip
+from autopush.utils import canonical_url, get_amid, resolve_ip
 
 if TYPE_CHECKING:
     from autopush.metrics import IMetrics
@@ -259,28 +259,20 @@ class AutopushConfig:
         :raises InvalidTokenException: ours, but malformed
         :raises VapidAuthException: Authorization or Crypto-Key don't fit the token
         """
-        try:
-            parsed = endpoint_token.parse_endpoint(
-                self.fernet, token, version, ckey_header, auth_header
-            )
-        except VapidAuthException:
-            if auth_header:
-                _count_auth(metrics, parse_auth_header(auth_header))
-            raise
-        if parsed.auth:
-            _count_auth(metrics, parsed.auth)
+
+        def count(auth: JSONDict) -> None:
+            tags = [f"vapid:{auth['version']}", f"scheme:{auth['scheme']}"]
+            metrics.increment("notification.auth", tags=tags)
+
+        parsed = endpoint_token.parse_endpoint(
+            self.fernet, token, version, ckey_header, auth_header, count
+        )
         return {
             "uaid": parsed.uaid,
             "chid": parsed.chid,
             "version": parsed.version,
             "public_key": parsed.public_key,
         }
-
-
-def _count_auth(metrics: IMetrics, auth: JSONDict) -> None:
-    if auth:
-        tags = [f"vapid:{auth['version']}", f"scheme:{str(auth['scheme']).lower()}"]
-        metrics.increment("notification.auth", tags=tags)
 
 
 # --------------------------------------------------------------------------- options → attributes

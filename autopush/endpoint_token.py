@@ -7,6 +7,7 @@ Source: http-endpoint.md 4 and 5.2. The token is a Fernet token without padding 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
@@ -88,6 +89,7 @@ def parse_endpoint(
     version: str | None = "v1",
     ckey_header: str | None = None,
     auth_header: str | None = None,
+    on_auth: Callable[[JSONDict], None] | None = None,
 ) -> EndpointToken:
     """Open an endpoint's token and check that the request may use it (http-endpoint.md 5.2).
 
@@ -97,6 +99,7 @@ def parse_endpoint(
     :param version: ``v1``, ``v2`` or none
     :param ckey_header: ``Crypto-Key``
     :param auth_header: ``Authorization``
+    :param on_auth: called with the parsed ``Authorization``, whether or not it fits the token
     :raises cryptography.fernet.InvalidToken: not our token
     :raises InvalidTokenException: ours, but malformed or of an unknown version; or a malformed
         ``Crypto-Key``
@@ -121,6 +124,8 @@ def _parse(
         auth = parse_auth_header(auth_header)
         if not auth:
             raise VapidAuthException("Invalid Auth token")
+        if on_auth is not None:
+            on_auth(auth)
         if auth["version"] == 2:
             if "k" not in auth:
                 raise VapidAuthException("Missing Public Key")

@@ -24,15 +24,19 @@ import httptools
 if TYPE_CHECKING:
     from autopush.httpconnection import HTTPConnection
 
-HEAD_LIMIT = 16 * 1024
-"""Bytes of request line and headers: 431 above. The line limit of 1.58.3, and what nginx, Apache
-and Node.js allow within a factor of two."""
+HEAD_LIMIT = 32 * 1024
+"""Bytes of request line and headers: 431 above. Room for a line of the longest kind beside others;
+nginx takes as much, Node.js half of it."""
+
+LINE_LIMIT = 16 * 1024
+"""Bytes of one line of the head: 431 above. As in 1.58.3. Also the limit of all trailers."""
 
 HEADERS_LIMIT = 100
 """Header fields: 431 above. As in 1.58.3 and Apache's LimitRequestFields."""
 
-URI_LIMIT = 8 * 1024
-"""Bytes of the request target: 414 above. RFC 9110 4.1 asks for 8000 at least."""
+URI_LIMIT = LINE_LIMIT - 64
+"""Bytes of the request target: 414 above. What 1.58.3 took, with room for method and version; RFC
+9110 4.1 asks for 8000 at least."""
 
 BODY_LIMIT = 64 * 1024
 """Bytes of a decoded body: 413 above. Far above ``max_data`` (4096), so that the handlers answer
@@ -405,6 +409,8 @@ class RequestParser:
             raise BadRequest(505, "HTTP version not supported")
         if head.count(b"\r\n") - 2 > HEADERS_LIMIT:
             raise BadRequest(431, "too many headers")
+        if len(head) > LINE_LIMIT and max(map(len, head.split(b"\r\n"))) > LINE_LIMIT:
+            raise BadRequest(431, "header too long")
         if method not in _KNOWN_METHODS:
             head = b"POST / HTTP/" + head[line.start(3) :]
         hidden = _UPGRADE_NAME.search(head) is not None
@@ -436,7 +442,7 @@ class RequestParser:
             if length is not None or coding.lower() != "chunked" or request.version != "HTTP/1.1":
                 raise BadRequest(400, "ambiguous or unknown Transfer-Encoding")
             self._stage = _CHUNK_SIZE
-            self._trailer_left = HEAD_LIMIT
+            self._trailer_left = LINE_LIMIT
         elif length is not None:
             if _CONTENT_LENGTH.fullmatch(length) is None:
                 raise BadRequest(400, "malformed Content-Length")

@@ -91,7 +91,7 @@ def _tokens(routers: dict[str, Any]) -> Iterator[Result]:
         f"{name} {app}": client
         for name in ("fcm", "adm")
         if name in routers
-        for app, client in clients(name, routers[name]).items()
+        for app, client in routers[name].clients.items()
         if hasattr(client, "_tokens")
     }
     if not asked:
@@ -118,9 +118,3 @@ def _tokens(routers: dict[str, Any]) -> Iterator[Result]:
     loop.callWhenRunning(begin)
     loop.run()
     yield from sorted(results, key=lambda result: result.name)
-
-
-def clients(name: str, router: Any) -> dict[str, Any]:
-    """A router's clients by application."""
-    found: dict[str, Any] = router.clients if name == "fcm" else router.profiles
-    return found

@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import orjson
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.router.bridge import (
-    MAX_TTL,
     MIN_TTL,
-    BridgeMetrics,
+    BridgeRouter,
     accepted,
     clamp_ttl,
     payload_members,
@@ -44,7 +43,7 @@ from autopush.router.bridgehttp import (
     no_answer,
     please_wait,
 )
-from autopush.router.interface import IRouter, RouterResponse
+from autopush.router.interface import RouterResponse
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
@@ -199,7 +198,7 @@ def _printable(token: str) -> bool:
     return token.isascii() and token.isprintable() and " " not in token
 
 
-class ADMRouter(IRouter):
+class ADMRouter(BridgeRouter):
     """Router for ``router_type`` ``adm``.
 
     :param router_conf: ``{profile: {"client_id", "client_secret"[, "base_url", "ca_file", "ttl",
@@ -208,18 +207,14 @@ class ADMRouter(IRouter):
     :raises InvalidConfig: a member can't be used
     """
 
-    log = Logger()
-    MAX_TTL = MAX_TTL
+    platform = "adm"
 
     def __init__(self, conf: AutopushConfig, router_conf: JSONDict, metrics: IMetrics) -> None:
-        self.conf = conf
-        self.router_conf = router_conf
-        self.metrics = metrics
-        self._count = BridgeMetrics(metrics, "adm")
+        super().__init__(conf, router_conf, metrics)
         self.min_ttls: dict[str, int] = {}
-        self.profiles = {
-            profile: self._make_client(profile, options) for profile, options in router_conf.items()
-        }
+        self.profiles = self.clients
+        for profile, options in router_conf.items():
+            self.clients[profile] = self._make_client(profile, options)
         self.log.debug("Starting ADM router...")
 
     def _make_client(self, profile: str, options: Any) -> ADMClient:
@@ -239,10 +234,6 @@ class ADMRouter(IRouter):
             ca_file=options.get("ca_file"),
         )
 
-    def close(self) -> Deferred[Any]:
-        """Close the idle connections."""
-        return gatherResults([client.close() for client in self.profiles.values()])
-
     # ---- registration
 
     def register(
@@ -258,19 +249,7 @@ class ADMRouter(IRouter):
             raise RouterException("Invalid ADM Profile", status_code=410, errno=105)
         router_data["creds"] = {"profile": app_id}
 
-    def amend_endpoint_response(self, response: JSONDict, router_data: JSONDict) -> None:
-        """Add nothing."""
-
     # ---- notifications
-
-    def route_notification(
-        self, notification: WebPushNotification, uaid_data: JSONDict
-    ) -> Deferred[RouterResponse]:
-        """Send a notification.
-
-        :returns: fails with :class:`~autopush.exceptions.RouterException`
-        """
-        return Deferred.fromCoroutine(self._route(notification, uaid_data["router_data"]))
 
     async def _route(
         self, notification: WebPushNotification, router_data: JSONDict

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.logger import Logger
 
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.router.apns2 import (
@@ -27,13 +25,12 @@ from autopush.router.apns2 import (
     APNSException,
 )
 from autopush.router.apnstoken import ProviderToken
-from autopush.router.bridge import BridgeMetrics, accepted, busy, payload_members
+from autopush.router.bridge import BridgeRouter, accepted, busy, payload_members
 from autopush.router.http2 import Busy, Http2Error
-from autopush.router.interface import IRouter, RouterResponse
+from autopush.router.interface import RouterResponse
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
-    from autopush.db.interface import User
     from autopush.metrics import IMetrics
     from autopush.notification import WebPushNotification
     from autopush.types import JSONDict
@@ -144,7 +141,7 @@ MEMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
 """How each setting is checked, and what the error calls the right values."""
 
 
-class APNSRouter(IRouter):
+class APNSRouter(BridgeRouter):
     """Router for ``router_type`` ``apns``.
 
     :param router_conf: settings by release channel
@@ -152,7 +149,7 @@ class APNSRouter(IRouter):
     :raises InvalidConfig: settings or files can't be used
     """
 
-    log = Logger()
+    platform = "apns"
 
     def __init__(
         self,
@@ -161,14 +158,14 @@ class APNSRouter(IRouter):
         metrics: IMetrics,
         load_connections: bool = True,
     ) -> None:
-        self.conf = conf
-        self.metrics = metrics
-        self._bridge_metrics = BridgeMetrics(metrics, "apns")
+        super().__init__(conf, router_conf, metrics)
         self._channels = {
             name: Channel.from_conf(name, settings) for name, settings in router_conf.items()
         }
         self._tokens: dict[tuple[str | None, ...], ProviderToken] = {}
-        self.apns = {name: self._connect(name, load_connections) for name in self._channels}
+        self.apns = self.clients
+        for name in self._channels:
+            self.clients[name] = self._connect(name, load_connections)
         self.log.debug("Starting APNS router...")
 
     def _connect(self, rel_channel: str, load_connections: bool = True) -> APNSClient:
@@ -218,10 +215,6 @@ class APNSRouter(IRouter):
             self._tokens[names] = ProviderToken(channel.key_id, channel.team_id, pem)
         return self._tokens[names]
 
-    def close(self) -> Deferred[Any]:
-        """Fail what is under way; fires when all connections are closed."""
-        return gatherResults([client.close() for client in self.apns.values()])
-
     # ---- registration
 
     def register(
@@ -241,20 +234,7 @@ class APNSRouter(IRouter):
             raise RouterException("No token registered", status_code=400)
         router_data["rel_channel"] = app_id
 
-    def amend_endpoint_response(self, response: JSONDict, router_data: JSONDict) -> None:
-        """Add nothing."""
-
     # ---- messages
-
-    def route_notification(
-        self, notification: WebPushNotification, uaid_data: User
-    ) -> Deferred[RouterResponse]:
-        """Send a notification to the user's device.
-
-        :param uaid_data: the user's record
-        :raises RouterException: (as failure) it was not sent; with 404 or 410 the device is gone
-        """
-        return Deferred.fromCoroutine(self._route(notification, uaid_data["router_data"]))
 
     async def _route(
         self, notification: WebPushNotification, router_data: JSONDict
@@ -281,7 +261,7 @@ class APNSRouter(IRouter):
         except Http2Error as exc:
             raise self._failed(name, exc.reason, f"{exc.reason} {exc}") from None
         if self.metrics.active:
-            self._bridge_metrics.sent(notification, application=name)
+            self._count.sent(notification, application=name)
             self.metrics.increment(
                 f"updates.client.bridge.apns.{name}.sent", tags=["platform:apns"]
             )
@@ -324,7 +304,7 @@ class APNSRouter(IRouter):
     def _failed(
         self, name: str, reason: str, text: str, headers: dict[str, str] | None = None
     ) -> RouterException:
-        self._bridge_metrics.error(reason, application=name, error=502, errno=0)
+        self._count.error(reason, application=name, error=502, errno=0)
         return RouterException(
             f"APNS Transmit Error {text}",
             status_code=502,
@@ -334,7 +314,7 @@ class APNSRouter(IRouter):
         )
 
     def _busy(self, name: str) -> RouterException:
-        self._bridge_metrics.error("busy", application=name, error=503, errno=0)
+        self._count.error("busy", application=name, error=503, errno=0)
         limit = self.apns[name].max_connections
         return busy(
             f"Too many APNS requests, increase pool from {limit}",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
 
 from autopush.exceptions import RouterException
 from autopush.metrics import make_tags
-from autopush.router.interface import RouterResponse
+from autopush.router.interface import IRouter, RouterResponse
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
@@ -144,3 +147,45 @@ class BridgeMetrics:
             self.metrics.increment(
                 "notification.bridge.error", tags=make_tags(self._base, reason=reason, **tags)
             )
+
+
+class BridgeRouter(IRouter):
+    """A router with one client per credential.
+
+    Subclasses fill ``clients`` and define ``register`` and ``_route``.
+
+    :cvar platform: the bridge's name in the tags of metrics
+    :ivar clients: by the ``app_id`` of the registration URL
+    """
+
+    log = Logger()
+    MAX_TTL = MAX_TTL
+    platform: ClassVar[str]
+
+    def __init__(self, conf: AutopushConfig, router_conf: JSONDict, metrics: IMetrics) -> None:
+        self.conf = conf
+        self.router_conf = router_conf
+        self.metrics = metrics
+        self._count = BridgeMetrics(metrics, self.platform)
+        self.clients: dict[str, Any] = {}
+
+    def close(self) -> Deferred[Any]:
+        """Fires when all connections are closed."""
+        return gatherResults([client.close() for client in self.clients.values()])
+
+    def amend_endpoint_response(self, response: JSONDict, router_data: JSONDict) -> None:
+        """Add nothing."""
+
+    def route_notification(
+        self, notification: WebPushNotification, uaid_data: JSONDict
+    ) -> Deferred[RouterResponse]:
+        """Send a notification.
+
+        :returns: fails with :class:`~autopush.exceptions.RouterException`
+        """
+        return Deferred.fromCoroutine(self._route(notification, uaid_data["router_data"]))
+
+    async def _route(
+        self, notification: WebPushNotification, router_data: JSONDict
+    ) -> RouterResponse:
+        raise NotImplementedError

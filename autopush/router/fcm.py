@@ -17,15 +17,13 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
 
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.router.bridge import (
-    MAX_TTL,
     MIN_TTL,
-    BridgeMetrics,
+    BridgeRouter,
     accepted,
     clamp_ttl,
     payload_members,
@@ -39,7 +37,7 @@ from autopush.router.bridgehttp import (
     please_wait,
 )
 from autopush.router.gcm import check_size
-from autopush.router.interface import IRouter, RouterResponse
+from autopush.router.interface import RouterResponse
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
@@ -118,7 +116,7 @@ class FCMClient:
         return self._client.post(self._endpoint, headers, body)
 
 
-class FCMRouter(IRouter):
+class FCMRouter(BridgeRouter):
     """Router for ``router_type`` ``fcm`` with ``fcm_version`` 0.
 
     :param router_conf: ``creds`` (``{app_id: {"auth": key[, "endpoint", "ca_file"]}}``), and
@@ -126,21 +124,15 @@ class FCMRouter(IRouter):
     :raises OSError: no client can be made
     """
 
-    log = Logger()
-    MAX_TTL = MAX_TTL
     reasonTable = REASONS
     platform = "fcm"
 
     def __init__(self, conf: AutopushConfig, router_conf: JSONDict, metrics: IMetrics) -> None:
-        self.conf = conf
-        self.router_conf = router_conf
-        self.metrics = metrics
-        self._count = BridgeMetrics(metrics, self.platform)
+        super().__init__(conf, router_conf, metrics)
         self.min_ttl = router_conf.get("ttl", MIN_TTL)
         self.dryRun = router_conf.get("dryrun", False)
         self.max_data = router_conf.get("max_data", 4096)
         self.timeout = router_conf.get("timeout", DEFAULT_ROUTER_TIMEOUT)
-        self.clients: dict[str, Any] = {}
         self._make_clients()
 
     def _make_clients(self) -> None:
@@ -160,10 +152,6 @@ class FCMRouter(IRouter):
             " private gateway"
         )
         self.log.debug("Starting FCM router...")
-
-    def close(self) -> Deferred[Any]:
-        """Close the idle connections."""
-        return gatherResults([client.close() for client in self.clients.values()])
 
     # ---- registration
 
@@ -185,15 +173,6 @@ class FCMRouter(IRouter):
         response["senderid"] = router_data.get("app_id")
 
     # ---- notifications
-
-    def route_notification(
-        self, notification: WebPushNotification, uaid_data: JSONDict
-    ) -> Deferred[RouterResponse]:
-        """Send a notification.
-
-        :returns: fails with :class:`~autopush.exceptions.RouterException`
-        """
-        return Deferred.fromCoroutine(self._route(notification, uaid_data["router_data"]))
 
     async def _route(
         self, notification: WebPushNotification, router_data: JSONDict

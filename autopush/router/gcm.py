@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
 
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.router.bridge import (
     MAX_TTL,
     MIN_TTL,
-    BridgeMetrics,
+    BridgeRouter,
     accepted,
     clamp_ttl,
     payload_members,
 )
 from autopush.router.bridgehttp import BridgeError, no_answer, please_wait
 from autopush.router.gcmclient import GCM, GCMAuthenticationError, GCMError, JSONMessage, Result
-from autopush.router.interface import IRouter, RouterResponse
+from autopush.router.interface import RouterResponse
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
@@ -46,7 +45,7 @@ def check_size(notification: WebPushNotification, limit: int) -> None:
         )
 
 
-class GCMRouter(IRouter):
+class GCMRouter(BridgeRouter):
     """Router for ``router_type`` ``gcm``.
 
     :param router_conf: ``senderIDs`` (``{id: {"auth": key[, "endpoint", "ca_file"]}}``),
@@ -55,23 +54,19 @@ class GCMRouter(IRouter):
     :raises InvalidConfig: a member can't be used
     """
 
-    log = Logger()
-    MAX_TTL = MAX_TTL
+    platform = "gcm"
 
     def __init__(self, conf: AutopushConfig, router_conf: JSONDict, metrics: IMetrics) -> None:
-        self.conf = conf
-        self.router_conf = router_conf
-        self.metrics = metrics
-        self._count = BridgeMetrics(metrics, "gcm")
+        super().__init__(conf, router_conf, metrics)
         self.min_ttl = router_conf.get("ttl", MIN_TTL)
         self.dryRun = router_conf.get("dryrun", False)
         self.max_data = router_conf.get("max_data", 4096)
         self.senderIDs: JSONDict = router_conf.get("senderIDs") or {}
         if not self.senderIDs:
             raise OSError("SenderIDs not configured.")
-        self.gcmclients = {
-            sender: self._make_client(sender, options) for sender, options in self.senderIDs.items()
-        }
+        self.gcmclients = self.clients
+        for sender, options in self.senderIDs.items():
+            self.clients[sender] = self._make_client(sender, options)
         self.log.warn("Google has ended GCM: only private gateways still speak its protocol")
         self.log.debug("Starting GCM router...")
 
@@ -86,10 +81,6 @@ class GCMRouter(IRouter):
             timeout=self.router_conf.get("timeout", DEFAULT_ROUTER_TIMEOUT),
             ca_file=options.get("ca_file"),
         )
-
-    def close(self) -> Deferred[Any]:
-        """Close the idle connections."""
-        return gatherResults([client.close() for client in self.gcmclients.values()])
 
     # ---- registration
 
@@ -115,10 +106,7 @@ class GCMRouter(IRouter):
     def route_notification(
         self, notification: WebPushNotification, uaid_data: JSONDict
     ) -> Deferred[RouterResponse]:
-        """Send a notification.
-
-        :returns: fails with :class:`~autopush.exceptions.RouterException`
-        """
+        """See :meth:`BridgeRouter.route_notification`; :meth:`_route` gets the whole record."""
         return Deferred.fromCoroutine(self._route(notification, uaid_data))
 
     async def _route(

@@ -28,7 +28,7 @@ from autopush.httpconnection import (
     HTTPServer,
     http_date,
 )
-from autopush.httpparser import BODY_LIMIT, HEAD_LIMIT, Request
+from autopush.httpparser import BODY_LIMIT, HEAD_LIMIT, URI_LIMIT, Request
 from autopush.ssl import AutopushSSLContextFactory
 from autopush.tests.httpsupport import Wire, advance, observe
 from autopush.tests.tlsfiles import make_certificate
@@ -244,7 +244,7 @@ class RefusalTest(ConnectionTestCase):
     def test_statuses(self):
         self.assertEqual(self.refused(b"{}"), 400)
         self.assertEqual(self.refused(b"GET / HTTP/3.0\r\n\r\n"), 505)
-        self.assertEqual(self.refused(b"GET /" + b"a" * 9000), 414)
+        self.assertEqual(self.refused(b"GET /" + b"a" * URI_LIMIT), 414)
         self.assertEqual(self.refused(b"GET / HTTP/1.1\r\nA: " + b"a" * HEAD_LIMIT), 431)
         head = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
         self.assertEqual(self.refused(head % (BODY_LIMIT + 1)), 413)

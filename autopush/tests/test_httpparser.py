@@ -158,11 +158,17 @@ class TestKeepAlive:
 
 class TestLimits:
     def test_head_of_exactly_the_limit(self):
-        fill = HEAD_LIMIT - len(b"GET / HTTP/1.1\r\nA: \r\n\r\n")
-        good = b"GET / HTTP/1.1\r\nA: " + b"a" * fill + b"\r\n\r\n"
+        start = b"GET / HTTP/1.1\r\nB: " + b"b" * (HEAD_LIMIT // 2 - 10) + b"\r\nA: "
+        good = start + b"a" * (HEAD_LIMIT - len(start) - 4) + b"\r\n\r\n"
         assert len(good) == HEAD_LIMIT
         assert status(good) == "end"
         assert status(good.replace(b"A: ", b"A: a")) == 431
+
+    def test_line_of_the_length_1_58_3_took(self):
+        """http-endpoint.md 1.2: 16384 bytes"""
+        line = b"Authorization: " + b"a" * (16384 - 15)
+        assert status(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n\r\n") == "end"
+        assert status(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"a\r\n\r\n") == 431
 
     def test_head_over_the_limit_is_refused_before_its_end(self):
         assert parse(b"GET / HTTP/1.1\r\nA: ", b"a" * HEAD_LIMIT) == [431]
@@ -489,7 +495,7 @@ def test_random_bytes(data, cuts):
 @settings(max_examples=60, deadline=None)
 @given(
     uri=st.integers(URI_LIMIT - 2, URI_LIMIT + 2),
-    header=st.sampled_from([0, 8100, 8200, 16400]),
+    header=st.sampled_from([0, 16300, 16381, 16382, 32700]),
     count=st.sampled_from([0, HEADERS_LIMIT, HEADERS_LIMIT + 1]),
     bad=st.sampled_from([b"", b"x\n\r\n", b"\x01: y\r\n"]),
     cuts=CUTS,

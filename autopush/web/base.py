@@ -45,9 +45,6 @@ AUTH_SCHEMES = ("bearer", "webpush", "vapid")
 PREF_SCHEME = "webpush"
 DEFAULT_ERR_URL = "http://autopush.readthedocs.io/en/latest/http.html#error-codes"
 
-FIELD_ERRNOS = {"ttl": 112, "encryption": 111, "encryption-key": 111}
-"""Error numbers the public documentation gives to field errors of headers (Q8)."""
-
 DROPPED_BY_BRIDGE = frozenset({"apns", "fcm", "adm"})
 """Router types whose 404 or 410 means that the device is gone (http-endpoint.md 5.8, Q3)."""
 
@@ -247,6 +244,7 @@ class BaseWebHandler(BaseHandler):
         }
         if message:
             body["message"] = message
+        self._headers["Content-Type"] = "application/json"
         self._write_error_json(body, error, headers)
         self._count_error(status_code, router_type, vapid)
         self._track_timing(status_code=status_code)
@@ -260,7 +258,6 @@ class BaseWebHandler(BaseHandler):
             self.set_header(name, value)
         if status_code == 410:
             self._headers["Cache-Control"] = "max-age=86400"
-        self._headers["Content-Type"] = "application/json"
         self.finish(json.dumps(body).encode())
 
     def _count_error(self, status_code: int, router_type: str | None, vapid: Any) -> None:
@@ -271,21 +268,11 @@ class BaseWebHandler(BaseHandler):
             )
 
     def _write_validation_err(self, errors: JSONDict) -> None:
-        """Answer with field errors (section 3.2).
+        """Answer with field errors (section 3.2): no errno, and the content type as ever (Q8).
 
-        :param errors: texts by field by container: ``headers``, ``body``, ``token_info``
+        :param errors: texts by field by container: ``headers`` or ``body``
         """
-        fields = errors.get("headers", {})
-        errno = next((FIELD_ERRNOS[name] for name in fields if name in FIELD_ERRNOS), None)
-        self._write_error_json(
-            {
-                "code": 400,
-                "errors": errors,
-                "errno": errno,
-                "error": status_codes[400],
-                "more_info": DEFAULT_ERR_URL,
-            }
-        )
+        self._write_error_json({"code": 400, "errors": errors})
         self._track_timing(status_code=400)
 
     def _success(self, body: JSONDict) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
 
 from autopush import __version__
 from autopush.base import BaseHandler
+from autopush.exceptions import StoreError
 from autopush.types import JSONDict
 from autopush.web.base import BaseWebHandler
 
@@ -47,12 +49,13 @@ class HealthHandler(BaseWebHandler):
     async def get(self) -> None:
         """200 if every part of the store is well, else 503."""
         parts: dict[str, str | None]
+        failure: Failure | None = None
         try:
             parts = await self.db.health().addTimeout(HEALTH_WITHIN, self.application.clock)
         except (TimeoutError, CancelledError):
             parts = {"storage": f"No answer within {HEALTH_WITHIN} seconds"}
         except Exception:
-            self.log.failure("Heath Exception", name="storage", client_info=self._client_info)
+            failure = Failure()
             parts = {"storage": "Internal error"}
         body: JSONDict = {**_STATUS, "clients": self._clients()}
         for name, error in parts.items():
@@ -61,9 +64,11 @@ class HealthHandler(BaseWebHandler):
                 continue
             body[name] = {"status": "NOT OK", "error": error}
             body["status"] = "NOT OK"
-            self.log.error(
-                "Health check failed: {error}",
-                error=error,
+            reason = failure or Failure(StoreError(error))
+            self.log.failure(
+                "{text}",
+                reason,
+                text=str(reason.value) or "Heath Exception",
                 name=name,
                 client_info=self._client_info,
             )

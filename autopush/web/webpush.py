@@ -90,10 +90,20 @@ def open_token(app: Any, headers: Headers, token: str, api_ver: str | None = Non
 
     :raises InvalidRequest: 404, errno 102; 401, errno 109
     """
-    authorization = headers.get("authorization")
+    metrics = app.metrics
+
+    def count(auth: JSONDict) -> None:
+        tags = [f"vapid:{auth['version']}", f"scheme:{auth['scheme']}"]
+        metrics.increment("notification.auth", tags=tags)
+
     try:
-        opened = endpoint_token.parse_endpoint(
-            app.conf.fernet, token, api_ver, headers.get("crypto-key"), authorization
+        return endpoint_token.parse_endpoint(
+            app.conf.fernet,
+            token,
+            api_ver,
+            headers.get("crypto-key"),
+            headers.get("authorization"),
+            count if metrics.active else None,
         )
     except (InvalidToken, InvalidTokenException) as exc:
         raise InvalidRequest("invalid token", status_code=404, errno=102) from exc
@@ -101,12 +111,6 @@ def open_token(app: Any, headers: Headers, token: str, api_ver: str | None = Non
         raise InvalidRequest(
             f"missing authorization header: {exc}", status_code=401, errno=109
         ) from exc
-    if opened.auth and app.metrics.active:
-        app.metrics.increment(
-            "notification.auth",
-            tags=[f"vapid:{opened.auth['version']}", f"scheme:{opened.auth['scheme']}"],
-        )
-    return opened
 
 
 def check_headers_and_size(headers: Headers, body: bytes, max_data: int) -> JSONDict:

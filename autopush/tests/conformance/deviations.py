@@ -31,19 +31,6 @@ DEVIATIONS: dict[str, Deviation] = {
         },
         "http-endpoint.md Q2: a missing version is v1, so the length is checked",
     ),
-    "ep_ttl/online_comma": Deviation(
-        1,
-        {
-            "json": {
-                "code": 400,
-                "errno": 112,
-                "error": "Bad Request",
-                "errors": {"headers": {"ttl": ["Not a valid integer."]}},
-                "more_info": MORE_INFO,
-            }
-        },
-        "http-endpoint.md Q8: the members of the standard error come in addition",
-    ),
     "ep_http/pipelined": Deviation(
         1,
         {"answers": [{"status": 201}, {"status": 200}]},

@@ -90,6 +90,8 @@ class BridgeTestCase(TestCase):
     """
 
     STAND_IN: ClassVar[str]
+    APP: ClassVar[str]
+    """What the stand-in's credentials are for."""
     SECRETS: ClassVar[tuple[str, ...]] = ()
     mock: ClassVar[Background]
 
@@ -116,6 +118,25 @@ class BridgeTestCase(TestCase):
 
     def make_router(self, **changes: Any) -> Any:
         raise NotImplementedError
+
+    def replace_router(self, **changes: Any) -> Any:
+        old, self.router = self.router, self.make_router(**changes)
+        return old.close()
+
+    def refused(self, router_data: Any, app_id: str | None = None) -> tuple[Any, ...]:
+        """Text, status and errno of a registration that is refused."""
+        with self.assertRaises(RouterException) as caught:
+            self.router.register("", router_data, app_id or self.APP)
+        return str(caught.exception), caught.exception.status_code, caught.exception.errno
+
+    def assert_registers(self, added: Any, response: Any) -> None:
+        """Check what a registration adds to the record and to the answer."""
+        data = {"token": "any"}
+        self.router.register("", router_data=data, app_id=self.APP)
+        self.assertEqual(data, {"token": "any", **added})
+        answer: dict[str, Any] = {}
+        self.router.amend_endpoint_response(answer, data)
+        self.assertEqual(answer, response)
 
     def user(self, **router_data: Any) -> dict[str, Any]:
         """A device's record."""
@@ -170,6 +191,42 @@ class BridgeTestCase(TestCase):
         """Check the 503 for a message that may be sent again."""
         self.assert_answer(answer, 503, None, f"Please try request in {seconds} seconds.")
         self.assertEqual(answer.headers["Retry-After"], str(seconds))
+
+    async def assert_encodings(self) -> None:
+        """Check that keys and data of every encoding reach the device (bridges.md 9.1)."""
+        for encoding in HEADERS:
+            self.assertEqual((await self.send(b"\x00secret\xff", encoding)).status_code, 201)
+            self.assertEqual(
+                self.last["payload"]["data"],
+                {
+                    "chid": CHID.replace("-", ""),
+                    "con": encoding,
+                    "body": "AHNlY3JldP8",
+                    **SENT_KEYS[encoding],
+                },
+            )
+
+    async def assert_clamped(self, member: str) -> None:
+        """Check the bounds of the TTL (bridges.md 9.2), in the payload and in the answer."""
+        for ttl, sent in ((None, 60), (0, 60), (59, 60), (61, 61), (5184000, 2419200)):
+            answer = await self.send(ttl=ttl)
+            self.assertEqual(answer.headers["TTL"], str(sent))
+            self.assertEqual(self.last["payload"][member], sent)
+
+    async def assert_counted(self, platform: str) -> None:
+        """Check what is counted for a message that was taken."""
+        await self.send(b"12345")
+        self.assertEqual(
+            self.metrics.calls,
+            [
+                ("notification.bridge.sent", 1, [f"platform:{platform}"]),
+                (
+                    "notification.message_data",
+                    7,
+                    [f"platform:{platform}", "destination:Direct"],
+                ),
+            ],
+        )
 
     def tags(self) -> list[str]:
         """The tags of the only error that was counted."""

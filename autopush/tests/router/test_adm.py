@@ -9,7 +9,6 @@ from autopush.router.adm import ADMAuthError, ADMClient, ADMRouter
 from autopush.tests.router.bridge_support import (
     CHID,
     HEADERS,
-    SENT_KEYS,
     BridgeTestCase,
     options_of,
 )
@@ -20,6 +19,7 @@ GONE = "User is no longer registered"
 
 class ADMTestCase(BridgeTestCase):
     STAND_IN = "adm"
+    APP = "admprofile"
     SECRETS = (TOKEN, "that-nobody-may-see", "automock-adm-secret")
     timeout = 3
 
@@ -27,10 +27,6 @@ class ADMTestCase(BridgeTestCase):
         profiles = options_of(self.bridge, "adm_creds")
         profiles["admprofile"].update(changes)
         return ADMRouter(self.conf, profiles, self.metrics)
-
-    def replace_router(self, **changes):
-        old, self.router = self.router, self.make_router(**changes)
-        return old.close()
 
     def user(self, **router_data):
         return {
@@ -44,18 +40,8 @@ class ADMTestCase(BridgeTestCase):
 
 
 class TestRegister(ADMTestCase):
-    def refused(self, router_data, app_id="admprofile"):
-        with self.assertRaises(RouterException) as caught:
-            self.router.register("", router_data, app_id)
-        return str(caught.exception), caught.exception.status_code, caught.exception.errno
-
     def test_register(self):
-        data = {"token": TOKEN}
-        self.router.register("", router_data=data, app_id="admprofile")
-        self.assertEqual(data, {"token": TOKEN, "creds": {"profile": "admprofile"}})
-        response = {}
-        self.router.amend_endpoint_response(response, data)
-        self.assertEqual(response, {})
+        self.assert_registers({"creds": {"profile": "admprofile"}}, {})
 
     def test_refused(self):
         text = "connect info missing ADM Instance 'token'"
@@ -115,27 +101,14 @@ class TestRequest(ADMTestCase):
 
     async def test_encodings(self):
         """B18: aesgcm128 keys too"""
-        for encoding in HEADERS:
-            self.assertEqual((await self.send(b"\x00secret\xff", encoding)).status_code, 201)
-            self.assertEqual(
-                self.last["payload"]["data"],
-                {
-                    "chid": CHID.replace("-", ""),
-                    "con": encoding,
-                    "body": "AHNlY3JldP8",
-                    **SENT_KEYS[encoding],
-                },
-            )
+        await self.assert_encodings()
 
     async def test_topic(self):
         await self.send(topic="news")
         self.assertEqual(self.last["payload"]["consolidationKey"], "news")
 
     async def test_ttl_is_clamped(self):
-        for ttl, sent in ((None, 60), (59, 60), (61, 61), (5184000, 2419200)):
-            answer = await self.send(ttl=ttl)
-            self.assertEqual(answer.headers["TTL"], str(sent))
-            self.assertEqual(self.last["payload"]["expiresAfter"], sent)
+        await self.assert_clamped("expiresAfter")
 
     async def test_minimum_ttl(self):
         """B19"""
@@ -148,14 +121,7 @@ class TestRequest(ADMTestCase):
 
     async def test_metrics(self):
         """B18"""
-        await self.send(b"12345")
-        self.assertEqual(
-            self.metrics.calls,
-            [
-                ("notification.bridge.sent", 1, ["platform:adm"]),
-                ("notification.message_data", 7, ["platform:adm", "destination:Direct"]),
-            ],
-        )
+        await self.assert_counted("adm")
 
 
 class TestAnswers(ADMTestCase):

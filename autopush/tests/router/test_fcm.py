@@ -5,9 +5,7 @@ from unittest import mock
 from autopush.exceptions import RouterException
 from autopush.router.fcm import FCMRouter
 from autopush.tests.router.bridge_support import (
-    CHID,
     HEADERS,
-    SENT_KEYS,
     BridgeTestCase,
     options_of,
 )
@@ -19,6 +17,7 @@ LATER = "Please try request later."
 
 class FCMTestCase(BridgeTestCase):
     STAND_IN = "fcm_legacy"
+    APP = "fcmapp"
     SECRETS = (TOKEN, KEY)
 
     def make_router(self, **changes):
@@ -32,10 +31,6 @@ class FCMTestCase(BridgeTestCase):
         }
         return FCMRouter(self.conf, {**settings, **changes}, self.metrics)
 
-    def replace_router(self, **changes):
-        old, self.router = self.router, self.make_router(**changes)
-        return old.close()
-
     def user(self, **router_data):
         return {
             "uaid": "a0" * 16,
@@ -47,18 +42,8 @@ class FCMTestCase(BridgeTestCase):
 class TestRegister(FCMTestCase):
     """Section 5"""
 
-    def refused(self, router_data, app_id="fcmapp"):
-        with self.assertRaises(RouterException) as caught:
-            self.router.register("", router_data, app_id)
-        return str(caught.exception), caught.exception.status_code, caught.exception.errno
-
     def test_register(self):
-        data = {"token": TOKEN}
-        self.router.register("", router_data=data, app_id="fcmapp")
-        self.assertEqual(data, {"token": TOKEN, "app_id": "fcmapp"})
-        response = {}
-        self.router.amend_endpoint_response(response, data)
-        self.assertEqual(response, {"senderid": "fcmapp"})
+        self.assert_registers({"app_id": "fcmapp"}, {"senderid": "fcmapp"})
 
     def test_refused(self):
         text = "connect info missing FCM Instance 'token'"
@@ -120,23 +105,10 @@ class TestRequest(FCMTestCase):
         self.assertEqual(self.last["headers"]["authorization"], f"key={KEY}")
 
     async def test_encodings(self):
-        for encoding in HEADERS:
-            self.assertEqual((await self.send(b"\x00secret\xff", encoding)).status_code, 201)
-            self.assertEqual(
-                self.last["payload"]["data"],
-                {
-                    "chid": CHID.replace("-", ""),
-                    "con": encoding,
-                    "body": "AHNlY3JldP8",
-                    **SENT_KEYS[encoding],
-                },
-            )
+        await self.assert_encodings()
 
     async def test_ttl_is_clamped(self):
-        for ttl, sent in ((None, 60), (59, 60), (61, 61), (5184000, 2419200)):
-            answer = await self.send(ttl=ttl)
-            self.assertEqual(answer.headers["TTL"], str(sent))
-            self.assertEqual(self.last["payload"]["time_to_live"], sent)
+        await self.assert_clamped("time_to_live")
 
     async def test_dry_run(self):
         await self.replace_router(dryrun=True)
@@ -154,14 +126,7 @@ class TestRequest(FCMTestCase):
             self.assert_answer(answer, 413, 104, text)
 
     async def test_metrics(self):
-        await self.send(b"12345")
-        self.assertEqual(
-            self.metrics.calls,
-            [
-                ("notification.bridge.sent", 1, ["platform:fcm"]),
-                ("notification.message_data", 7, ["platform:fcm", "destination:Direct"]),
-            ],
-        )
+        await self.assert_counted("fcm")
 
     async def test_no_token(self):
         answer = await self.send(user=self.user(token=""))

@@ -26,6 +26,7 @@ GONE = "FCM Recipient no longer available"
 
 class FCMv1TestCase(BridgeTestCase):
     STAND_IN = "fcm"
+    APP = "fcmapp"
     SECRETS = (TOKEN, "PRIVATE KEY", "eyJ")
 
     def make_router(self, **changes):
@@ -38,10 +39,6 @@ class FCMv1TestCase(BridgeTestCase):
             "creds": options_of(self.bridge, "fcm_creds"),
         }
         return FCMv1Router(self.conf, {**settings, **changes}, self.metrics)
-
-    def replace_router(self, **changes):
-        old, self.router = self.router, self.make_router(**changes)
-        return old.close()
 
     def user(self, **router_data):
         return {
@@ -58,18 +55,8 @@ class FCMv1TestCase(BridgeTestCase):
 class TestRegister(FCMv1TestCase):
     """Section 6.1"""
 
-    def refused(self, router_data, app_id="fcmapp"):
-        with self.assertRaises(RouterException) as caught:
-            self.router.register("", router_data, app_id)
-        return str(caught.exception), caught.exception.status_code, caught.exception.errno
-
     def test_register(self):
-        data = {"token": TOKEN}
-        self.router.register("", router_data=data, app_id="fcmapp")
-        self.assertEqual(data, {"token": TOKEN, "app_id": "fcmapp"})
-        response = {}
-        self.router.amend_endpoint_response(response, data)
-        self.assertEqual(response, {"senderid": "fcmapp"})
+        self.assert_registers({"app_id": "fcmapp"}, {"senderid": "fcmapp"})
 
     def test_no_token(self):
         text = "connect info missing FCM Instance 'token'"
@@ -162,14 +149,7 @@ class TestRequest(FCMv1TestCase):
         self.assertIs(self.last["payload"]["validate_only"], True)
 
     async def test_metrics(self):
-        await self.send(b"12345")
-        self.assertEqual(
-            self.metrics.calls,
-            [
-                ("notification.bridge.sent", 1, ["platform:fcmv1"]),
-                ("notification.message_data", 7, ["platform:fcmv1", "destination:Direct"]),
-            ],
-        )
+        await self.assert_counted("fcmv1")
 
 
 class TestChecks(FCMv1TestCase):

@@ -6,7 +6,6 @@ from autopush.router.gcmclient import GCM, GCMAuthenticationError, JSONMessage
 from autopush.tests.router.bridge_support import (
     CHID,
     HEADERS,
-    SENT_KEYS,
     BridgeTestCase,
     options_of,
 )
@@ -17,6 +16,7 @@ KEY = "automock-gcm-key"
 
 class GCMTestCase(BridgeTestCase):
     STAND_IN = "gcm"
+    APP = "12345"
     SECRETS = (TOKEN, KEY)
 
     def make_router(self, **changes):
@@ -30,10 +30,6 @@ class GCMTestCase(BridgeTestCase):
         }
         return gcm.GCMRouter(self.conf, {**settings, **changes}, self.metrics)
 
-    def replace_router(self, **changes):
-        old, self.router = self.router, self.make_router(**changes)
-        return old.close()
-
     def user(self, **router_data):
         return {
             "uaid": "a0" * 16,
@@ -45,19 +41,9 @@ class GCMTestCase(BridgeTestCase):
 class TestRegister(GCMTestCase):
     """Section 4"""
 
-    def refused(self, router_data, app_id="12345"):
-        with self.assertRaises(RouterException) as caught:
-            self.router.register("", router_data, app_id)
-        return str(caught.exception), caught.exception.status_code, caught.exception.errno
-
     def test_register(self):
         """The server key stays here: B26"""
-        data = {"token": TOKEN}
-        self.router.register("", router_data=data, app_id="12345")
-        self.assertEqual(data, {"token": TOKEN, "creds": {"senderID": "12345"}})
-        response = {}
-        self.router.amend_endpoint_response(response, data)
-        self.assertEqual(response, {"senderid": "12345"})
+        self.assert_registers({"creds": {"senderID": "12345"}}, {"senderid": "12345"})
 
     def test_no_token(self):
         text = "connect info missing GCM Instance 'token'"
@@ -117,23 +103,10 @@ class TestRequest(GCMTestCase):
         self.assertEqual(self.last["headers"]["authorization"], f"key={KEY}")
 
     async def test_encodings(self):
-        for encoding in HEADERS:
-            self.assertEqual((await self.send(b"\x00secret\xff", encoding)).status_code, 201)
-            self.assertEqual(
-                self.last["payload"]["data"],
-                {
-                    "chid": CHID.replace("-", ""),
-                    "con": encoding,
-                    "body": "AHNlY3JldP8",
-                    **SENT_KEYS[encoding],
-                },
-            )
+        await self.assert_encodings()
 
     async def test_ttl_is_clamped(self):
-        for ttl, sent in ((None, 60), (0, 60), (59, 60), (61, 61), (5184000, 2419200)):
-            answer = await self.send(ttl=ttl)
-            self.assertEqual(answer.headers["TTL"], str(sent))
-            self.assertEqual(self.last["payload"]["time_to_live"], sent)
+        await self.assert_clamped("time_to_live")
 
     async def test_dry_run(self):
         await self.send(user=self.user(dryrun=True))
@@ -161,14 +134,7 @@ class TestRequest(GCMTestCase):
         self.assertEqual((await self.send(b"1234567")).status_code, 413)
 
     async def test_metrics(self):
-        await self.send(b"12345")
-        self.assertEqual(
-            self.metrics.calls,
-            [
-                ("notification.bridge.sent", 1, ["platform:gcm"]),
-                ("notification.message_data", 7, ["platform:gcm", "destination:Direct"]),
-            ],
-        )
+        await self.assert_counted("gcm")
 
     async def test_old_record_with_a_key(self):
         """B26: ignored on read"""

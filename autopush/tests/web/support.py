@@ -168,7 +168,7 @@ def refused(answer):
 def field_errors(answer):
     """The field errors of a refused request (section 3.2)."""
     body = json.loads(answer.body)
-    assert (answer.status, body["code"]) == (400, 400)
+    assert (answer.status, body["code"], set(body)) == (400, 400, {"code", "errors"})
     return body["errors"]
 
 

@@ -128,9 +128,24 @@ class HealthTest(HealthTestCase):
         self.assertEqual(body["status"], "NOT OK")
         self.assertEqual(body["router"], {"status": "OK"})
         self.assertEqual(body["storage"], {"status": "NOT OK", "error": "Nonexistent table"})
+        self.flushLoggedErrors(StoreError)
+
+    def test_failed_check_is_logged_as_failure(self):
+        """Section 10; observability.md 4.3"""
+        self.store.result = succeed({"router": None, "storage": "Nonexistent table"})
+        self.get("/health")
         (event,) = self.events
-        self.assertEqual(event["log_level"].name, "error")
-        self.assertEqual((event["name"], event["error"]), ("storage", "Nonexistent table"))
+        self.assertEqual(event["log_format"].format(**event), "Nonexistent table")
+        self.assertEqual((event["log_level"].name, event["name"]), ("critical", "storage"))
+        self.assertEqual(len(self.flushLoggedErrors(StoreError)), 1)
+
+    def test_failed_check_without_a_text(self):
+        """O15: spelt as ever."""
+        self.store.result = fail(ZeroDivisionError())
+        self.get("/health")
+        (event,) = self.events
+        self.assertEqual(event["log_format"].format(**event), "Heath Exception")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_store_which_fails(self):
         for error in (StoreError("x"), ZeroDivisionError()):
@@ -156,6 +171,7 @@ class HealthTest(HealthTestCase):
             json.loads(answer.body)["storage"],
             {"status": "NOT OK", "error": "No answer within 10 seconds"},
         )
+        self.flushLoggedErrors(StoreError)
 
     def test_clients_of_the_node(self):
         node: Any = FakeNode()

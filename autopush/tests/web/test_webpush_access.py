@@ -143,6 +143,22 @@ class TestAuthorizationHeader:
         endpoint.push(authorization=header, crypto_key=f"p256ecdsa={SENDER.public_key}")
         assert endpoint.metrics.of("notification.auth") == [(1, tags)]
 
+    @pytest.mark.parametrize(
+        ("version", "authorization"),
+        [(1, "vapid t=a"), (2, "vapid t=a,k=b"), (3, "vapid t=a,k=b")],
+    )
+    def test_metric_counts_what_does_not_fit_the_token(self, endpoint, version, authorization):
+        """It is parsed after row 5, before rows 6 to 12 are looked at."""
+        path = endpoint.endpoint(SENDER.public_key).replace("/v2/", f"/v{version}/")
+        assert endpoint.push(path=path, authorization=authorization).status in (401, 404)
+        assert endpoint.metrics.of("notification.auth") == [(1, ["vapid:2", "scheme:vapid"])]
+
+    @pytest.mark.parametrize("authorization", ["vapid", "basic x", "vapid t"])
+    def test_no_metric_for_what_cannot_be_parsed(self, endpoint, authorization):
+        """Rows 3 to 5"""
+        assert endpoint.push(authorization=authorization).status == 401
+        assert endpoint.metrics.of("notification.auth") == []
+
 
 class TestVapid:
     """Section 6"""
