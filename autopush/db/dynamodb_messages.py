@@ -305,7 +305,7 @@ class Messages:
 
 
 class _Reader:
-    """Collects the messages of a range: expired rows don't count, unreadable ones are deleted.
+    """Collects the messages of a range: expired ones don't count, unreadable rows are deleted.
 
     :ivar last: sort-key timestamp of the last timestamped row, None if there was none
     """
@@ -331,12 +331,16 @@ class _Reader:
         timestamp = key_timestamp(item["chidmessageid"]["S"])
         if timestamp is not None:
             self.last = timestamp
-        if expired(item, self._now):
-            return
+        over = expired(item, self._now)
         try:
-            self.messages.append(read_message(self._uaid, item))
+            message = read_message(self._uaid, item)
         except ValueError:
-            self._poison.append(item)
+            if not over:
+                self._poison.append(item)
+            return
+        # The row's expiry says only when DynamoDB may remove it (storage.md 3.2, 10).
+        if not (over and message.expired(self._now)):
+            self.messages.append(message)
 
     def delete_poison(self) -> None:
         """Delete the unreadable rows (quirk Q15); a failure is for the next reader."""
