@@ -320,9 +320,7 @@ class TestWritingRows(RowsCase):
     async def test_channel_row_past_its_expiry_counts_until_it_is_removed(self):
         # 10: 1.58.3 never looked at it, and tables without a TTL keep their rows (quirk S19)
         self.row(" ", chids={"SS": [CHID]}, expiry=n(NOW), current_timestamp=n(TS))
-        self.assertEqual(
-            tuple(await self.store.list_channels(self.month, UAID)), (True, {CHID})
-        )
+        self.assertEqual(tuple(await self.store.list_channels(self.month, UAID)), (True, {CHID}))
         await self.store.set_pointer(self.month, UAID, TS - 9)
         self.assertEqual(
             get_item(self.month, UAID, " "),

@@ -121,9 +121,7 @@ class DynamoEnvironment(Environment):
         row = {"timestamp": now, "expiry": now + 600, **run.labels.fill(columns)}
         if run.case["title"].endswith("expiry past"):
             row["expiry"] = now - 60
-        dynamodb_support.put_item(
-            self.daemons.month, _item(uaid=run.labels.values["uaid"], **row)
-        )
+        dynamodb_support.put_item(self.daemons.month, _item(uaid=run.labels.values["uaid"], **row))
 
 
 def _item(**attributes: Any) -> Item:
