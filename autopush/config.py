@@ -110,8 +110,6 @@ class AutopushConfig:
     memusage_port: int | None = None
     statsd_host: str | None = "localhost"
     statsd_port: int = 8125
-    prometheus_port: int | None = None
-    prometheus_host: str = "127.0.0.1"
     megaphone_api_url: str | None = None
     megaphone_api_token: str | None = attrs.field(default=None, repr=False)
     megaphone_poll_interval: int = 30
@@ -162,6 +160,8 @@ class AutopushConfig:
     """Longest WebSocket message taken from a user agent."""
     max_direct_unacked: int = 1000
     """Direct messages one connection may have un-acknowledged."""
+    prometheus_port: int | None = None
+    prometheus_host: str = "127.0.0.1"
 
     router_url: str = attrs.field(init=False)
     endpoint_url: str = attrs.field(init=False)

@@ -20,7 +20,6 @@ from autopush.config import WILDCARD_HOSTS, AutopushConfig
 from autopush.http import (
     EndpointHTTPFactory,
     InternalRouterHTTPFactory,
-    WebSocketHTTPFactory,
 )
 from autopush.main_argparse import parse_connection, parse_endpoint, parse_standalone
 from autopush.process import UNIX, Listener, use_monotonic_clock
@@ -40,7 +39,7 @@ from autopush.standalone import (
     use_data_dir,
 )
 from autopush.starterrors import EXPECTED, is_expected, say_error
-from autopush.websocket import PushServerFactory
+from autopush.websocket import ConnectionWSSite, PushServerFactory
 
 reactor: Any = _reactor
 
@@ -129,7 +128,7 @@ class ConnectionApplication(AutopushMultiService):
             conf, self.db, self.clients, metrics=self.metrics, node=self.node, clock=reactor
         )
         self.websocket_factory = PushServerFactory(conf, self.node, reactor)
-        self.websocket_site_factory = WebSocketHTTPFactory(
+        self.websocket_site_factory = ConnectionWSSite(
             conf, self.websocket_factory, metrics=self.metrics, clock=reactor
         )
 
@@ -199,7 +198,7 @@ class StandaloneApplication(AutopushMultiService):
             conf, self.db, self.routers, node=self.node, **common
         )
         self.websocket_factory = PushServerFactory(conf, self.node, reactor)
-        self.websocket_site_factory = WebSocketHTTPFactory(conf, self.websocket_factory, **common)
+        self.websocket_site_factory = ConnectionWSSite(conf, self.websocket_factory, **common)
         self.internal_router_factory = InternalRouterHTTPFactory(
             conf, self.db, self.clients, node=self.node, **common
         )

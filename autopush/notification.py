@@ -322,7 +322,7 @@ class WebPushNotification:
             if not isinstance(data.get(name), kind | None):
                 raise ValueError(f"{name} is of the wrong type")
         payload, headers = data.get("data"), data.get("headers")
-        if payload and not headers:
+        if payload and headers is None:
             raise ValueError("data without headers")
         timestamp = data.get("timestamp")
         version = str(data["version"])

@@ -94,14 +94,16 @@ def bind(reactor: Any, host: str, port: int, factory: Any, ssl_cf: Any = None) -
     return listen_tcp(reactor, port, factory, BACKLOG, host, ssl_cf)
 
 
-def surviving(function: Callable[..., Any], *args: Any) -> Callable[[], Deferred[Any]]:
-    """Return ``function(*args)`` as a periodic job whose failures are logged and forgotten.
+def surviving(
+    function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Callable[[], Deferred[Any]]:
+    """Return a call of ``function`` as a periodic job whose failures are logged and forgotten.
 
     A timer that sees an exception would stop for ever (configuration.md C16).
     """
 
     def job() -> Deferred[Any]:
-        done = maybeDeferred(function, *args)
+        done = maybeDeferred(function, *args, **kwargs)
         return done.addErrback(lambda failure: log.failure("Error in timer", failure=failure))
 
     return job

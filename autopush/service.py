@@ -146,10 +146,10 @@ class AutopushMultiService(MultiService):
         """Add a TCP listener, or a TLS one if there is a context factory."""
         self.listen(port, factory, ssl_cf)
 
-    def add_timer(self, step: float, function: Any, *args: Any) -> None:
+    def add_timer(self, step: float, function: Any, *args: Any, **kwargs: Any) -> None:
         """Call a function every ``step`` seconds, first at start; it may fail or return a
         Deferred."""
-        Timer(step, surviving(function, *args)).setServiceParent(self)
+        Timer(step, surviving(function, *args, **kwargs)).setServiceParent(self)
 
     def add_memusage(self) -> None:
         """Add the memory API's listener if it has a port."""

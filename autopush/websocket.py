@@ -33,10 +33,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush.constants import RECORD_VERSION as USER_RECORD_VERSION
+from autopush.http import WebSocketHTTPFactory
 from autopush.nodeapi import NotificationHandler, RouterHandler
+from autopush.protocolmembers import ProtocolMembers
 from autopush.session import Node, Session
 from autopush.session.acks import NACK_CODES
 from autopush.session.errors import MORE_INFO as DEFAULT_WS_ERR
+from autopush.session.events import extract_code
 from autopush.session.stats import base_tags
 from autopush.slimhandshake import REASON_TEXTS, normalize_head
 from autopush.slimsocket import OPEN, bind_options, server_protocol
@@ -52,11 +55,13 @@ __all__ = [
     "DEFAULT_WS_ERR",
     "NACK_CODES",
     "USER_RECORD_VERSION",
+    "ConnectionWSSite",
     "NotificationHandler",
     "PushServerFactory",
     "PushServerProtocol",
     "RouterHandler",
     "WebSocketServerProtocol",
+    "extract_code",
     "log_exception",
     "ms_time",
 ]
@@ -246,7 +251,9 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
             if self._backlog > BACKLOG_LIMIT:
                 self._hold(BACKLOG_HOLD)
 
-    sendJSON = send
+    def sendJSON(self, body: JSONDict) -> None:
+        """Same as :meth:`send`."""
+        self.send(body)
 
     def send_notification(self, update: WebPushNotification) -> None:
         """Send a notification frame; the caller keeps track of its acknowledgement."""
@@ -465,7 +472,7 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
             self.factory.node.check(self.session.uaid)
 
 
-class PushServerProtocol(PushWire, BASE):  # type: ignore[misc,valid-type]
+class PushServerProtocol(ProtocolMembers, PushWire, BASE):  # type: ignore[misc,valid-type]
     """The WebSocket of one user agent."""
 
     parent_class = BASE
@@ -594,3 +601,13 @@ class PushServerFactory(WebSocketServerFactory):
                 protocol.session.close(GOING_AWAY)
                 # Now, because TCP may outlive the process's patience.
                 protocol.end_session()
+
+
+class ConnectionWSSite(WebSocketHTTPFactory):
+    """The public port of a connection node.
+
+    :param ws_factory: makes the WebSockets
+    """
+
+    def __init__(self, conf: AutopushConfig, ws_factory: PushServerFactory, **kwargs: Any) -> None:
+        super().__init__(conf, ws_factory, **kwargs)

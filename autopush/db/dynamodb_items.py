@@ -144,7 +144,7 @@ def write_message(user: str, notification: WebPushNotification, now: int) -> Ite
         "uaid": {"S": user},
         "chidmessageid": {"S": notification.sort_key},
         "headers": {"M": {name: {"S": text} for name, text in headers.items()}}
-        if headers
+        if headers is not None
         else {"NULL": True},
         "ttl": {"N": str(ttl)},
         "timestamp": {"N": str(timestamp)},
@@ -161,7 +161,7 @@ def _read_headers(value: Value) -> dict[str, str] | None:
     """:raises KeyError: neither a map of texts nor NULL."""
     if "NULL" in value:
         return None
-    return {name: text["S"] for name, text in value["M"].items()} or None
+    return {name: text["S"] for name, text in value["M"].items()}
 
 
 def read_message(uaid: UUID, item: Item) -> WebPushNotification:
@@ -177,7 +177,7 @@ def read_message(uaid: UUID, item: Item) -> WebPushNotification:
         timestamp = item["timestamp"]["N"]
     except (KeyError, AttributeError) as exc:
         raise ValueError("an attribute is missing or of the wrong type") from exc
-    if data and not headers:
+    if data and headers is None:
         raise ValueError("payload without headers")
     if not update_id and sort_key.startswith((TOPIC, TIMESTAMPED)):
         raise ValueError("no update id")

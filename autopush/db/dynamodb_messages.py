@@ -42,9 +42,6 @@ RESTAMPS = 10
 TOUCH_GRANULARITY = 86_400
 """Seconds by which a channel row's expiry may lag behind: saves a write at most hellos."""
 
-ALIVE = "(attribute_not_exists(expiry) OR expiry > :now)"
-"""Condition on a channel row: it doesn't exist or is not past its expiry."""
-
 
 class Messages:
     """All message tables; every method takes the name of one.
@@ -66,46 +63,28 @@ class Messages:
     # ---- channel row
 
     def _update_channels(
-        self, month: str, uaid: str, update: str, condition: str = ALIVE, **values: Any
+        self, month: str, uaid: str, update: str, condition: str | None = None, **values: Any
     ) -> dict[str, Any]:
         """Update the channel row and its expiry; the answer has the old values.
 
+        The row counts as long as it exists: its expiry only tells DynamoDB when it may remove it
+        (storage.md 10).
+
         :raises ConditionFailed: as the name says
         """
-        now = self.now()
         named = {f":{name}": value for name, value in values.items()}
-        expiry = {":expiry": _number(now + MAX_EXPIRY), ":now": _number(now)}
         return self.call(
             "update_item",
             TableName=month,
             Key=row_key(self.key(uaid), CHANNEL_ROW),
             UpdateExpression=f"SET expiry = :expiry{update}",
-            ConditionExpression=condition,
-            ExpressionAttributeValues={**expiry, **named},
+            ExpressionAttributeValues={":expiry": _number(self.now() + MAX_EXPIRY), **named},
             ReturnValues="UPDATED_OLD",
+            **({} if condition is None else {"ConditionExpression": condition}),
         )
 
-    def _replace_expired(self, month: str, uaid: str, **attributes: Any) -> bool:
-        """Begin an expired channel row anew; False if it is none (any more)."""
-        now = self.now()
-        try:
-            self.call(
-                "put_item",
-                TableName=month,
-                Item={
-                    **row_key(self.key(uaid), CHANNEL_ROW),
-                    "expiry": _number(now + MAX_EXPIRY),
-                    **attributes,
-                },
-                ConditionExpression="expiry <= :now",
-                ExpressionAttributeValues={":now": _number(now)},
-            )
-        except ConditionFailed:
-            return False
-        return True
-
     def channel_row(self, month: str, uaid: str) -> Item | None:
-        """The channel row unless it is past its expiry."""
+        """The channel row."""
         answer = self.call(
             "get_item",
             TableName=month,
@@ -113,7 +92,7 @@ class Messages:
             ConsistentRead=True,
         )
         item: Item | None = answer.get("Item")
-        return None if item is None or expired(item, self.now()) else item
+        return item
 
     def channels(self, month: str, uaid: str) -> Channels:
         """The channel row."""
@@ -122,12 +101,7 @@ class Messages:
 
     def add_channels(self, month: str, uaid: str, chids: set[str]) -> None:
         """Add to the channel set."""
-        members = {"SS": sorted(chids)}
-        try:
-            self._update_channels(month, uaid, " ADD chids :chids", chids=members)
-        except ConditionFailed:
-            if not self._replace_expired(month, uaid, chids=members):
-                self._update_channels(month, uaid, " ADD chids :chids", chids=members)
+        self._update_channels(month, uaid, " ADD chids :chids", chids={"SS": sorted(chids)})
 
     @checks_unsure
     def remove_channel(self, month: str, uaid: str, chid: str, unsure: bool = False) -> bool:
@@ -135,37 +109,30 @@ class Messages:
 
         :param unsure: an earlier attempt may have removed it
         """
-        try:
-            answer = self._update_channels(
-                month, uaid, " DELETE chids :chids", chids={"SS": [chid]}
-            )
-        except ConditionFailed:
-            self._replace_expired(month, uaid)
-            return False
+        answer = self._update_channels(month, uaid, " DELETE chids :chids", chids={"SS": [chid]})
         return unsure or chid in channel_set(answer.get("Attributes", {}))
 
     def touch(self, month: str, uaid: str) -> None:
-        """Refresh the row's expiry if the row exists and is not past it."""
+        """Refresh the row's expiry if the row exists."""
         try:
-            self._update_channels(month, uaid, "", "expiry > :now")
+            self._update_channels(month, uaid, "", "attribute_exists(chidmessageid)")
         except ConditionFailed:
             pass
 
     def set_pointer(self, month: str, uaid: str, timestamp: int) -> None:
         """Move the pointer forwards (quirk S14), creating the row if there is none."""
         pointer = _number(timestamp)
-        forwards = "(attribute_not_exists(current_timestamp) OR current_timestamp < :pointer)"
+        forwards = "attribute_not_exists(current_timestamp) OR current_timestamp < :pointer"
         try:
             self._update_channels(
                 month,
                 uaid,
                 ", current_timestamp = :pointer",
-                f"{ALIVE} AND {forwards}",
+                forwards,
                 pointer=pointer,
             )
         except ConditionFailed:
-            if not self._replace_expired(month, uaid, current_timestamp=pointer):
-                self.touch(month, uaid)
+            self.touch(month, uaid)
 
     # ---- reading messages
 
@@ -205,7 +172,7 @@ class Messages:
             for item in page:
                 if item["chidmessageid"]["S"] != CHANNEL_ROW:
                     reader.take(item)
-                elif not expired(item, self.now()):
+                else:
                     pointer = number_of(item, "current_timestamp")
                     touch = touch and self._lags(item)
             if not reader.left():
@@ -305,7 +272,7 @@ class Messages:
 
 
 class _Reader:
-    """Collects the messages of a range: expired rows don't count, unreadable ones are deleted.
+    """Collects the messages of a range: expired ones don't count, unreadable rows are deleted.
 
     :ivar last: sort-key timestamp of the last timestamped row, None if there was none
     """
@@ -331,12 +298,16 @@ class _Reader:
         timestamp = key_timestamp(item["chidmessageid"]["S"])
         if timestamp is not None:
             self.last = timestamp
-        if expired(item, self._now):
-            return
+        over = expired(item, self._now)
         try:
-            self.messages.append(read_message(self._uaid, item))
+            message = read_message(self._uaid, item)
         except ValueError:
-            self._poison.append(item)
+            if not over:
+                self._poison.append(item)
+            return
+        # The row's expiry says only when DynamoDB may remove it (storage.md 3.2, 10).
+        if not (over and message.expired(self._now)):
+            self.messages.append(message)
 
     def delete_poison(self) -> None:
         """Delete the unreadable rows (quirk Q15); a failure is for the next reader."""

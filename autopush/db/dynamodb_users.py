@@ -18,7 +18,6 @@ from autopush.db.dynamodb_items import (
     BRIDGE_CHANNELS,
     CHANNEL_ROW,
     Item,
-    expired,
     read_record,
     row_key,
     set_expression,
@@ -114,11 +113,7 @@ class SubscriptionRead:
                 self._found[table] = answer.get("Item")
 
     def _has_channel(self, row: Item | None) -> bool:
-        return (
-            row is not None
-            and self._chid in row.get("chids", {}).get("SS", ())
-            and not expired(row, self._users.now())
-        )
+        return row is not None and self._chid in row.get("chids", {}).get("SS", ())
 
     def _is_bridge_channel(self, item: Item) -> bool:
         return self.month is None and self._chid in item.get(BRIDGE_CHANNELS, {}).get("SS", ())
@@ -171,7 +166,7 @@ class Users:
         return False
 
     def channel_row(self, month: str, uaid: str) -> Item | None:
-        """The user's channel row in a month, expired or not."""
+        """The user's channel row in a month."""
         answer = self.call(
             "get_item",
             TableName=month,

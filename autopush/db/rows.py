@@ -48,7 +48,7 @@ def write_message(notification: WebPushNotification, now: int) -> MessageRow:
         notification.sort_key,
         notification.update_id,
         notification.data or None,
-        dump_json(headers) if headers else None,
+        None if headers is None else dump_json(headers),
         ttl,
         now if notification.timestamp is None else notification.timestamp,
         now + min(ttl, MAX_EXPIRY),
@@ -63,7 +63,7 @@ def read_message(uaid: uuid.UUID, row: MessageRow) -> WebPushNotification:
     headers = load_json(row.headers) if row.headers else None
     if headers is not None and not isinstance(headers, dict):
         raise ValueError("headers are no object")
-    if row.data and not headers:
+    if row.data and headers is None:
         raise ValueError("payload without headers")
     if row.sort_key.startswith((TOPIC, TIMESTAMPED)) and not row.update_id:
         raise ValueError("no update id")

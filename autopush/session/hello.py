@@ -160,10 +160,13 @@ async def _return(session: Session, record: User) -> Entry | None:
 def _outdo(session: Session, record: User) -> None:
     """Don't let our own past shut out this user agent.
 
-    A record of this node from a moment later than any connection of this process can only come
-    from before a restart, and from before the clock was set back.
+    Where there are no other nodes, a record from a moment later than any connection of this process
+    can only come from before a restart, and from before the clock was set back. In a cluster it is
+    refused until the clock has passed it (quirk Q34).
     """
     node = session.node
+    if node.peers is not None:
+        return
     stored = records.number(record["connected_at"])
     if record.get("node_id") == node.router_url and stored is not None and stored > node.latest:
         session.connected_at = stored + 1

@@ -46,7 +46,7 @@ def register(session: Session, message: Message) -> None:
         raise Malformed("channelID is no text")
     reason = _fault(chid)
     if reason is not None:
-        _refuse(session, "register", reason, chid)
+        _refuse(session, "register", reason)
         return
     Deferred.fromCoroutine(_register(session, chid, message.get("key")))
 
@@ -90,11 +90,11 @@ def _fault(chid: str) -> str | None:
     return "Bad UUID format, uselower case, dashed format"
 
 
-def _refuse(session: Session, kind: str, reason: str, chid: str | None = None) -> None:
-    reply = {"messageType": kind, "status": 401, "more_info": MORE_INFO, "reason": reason}
-    if chid is not None:
-        reply["channelID"] = chid  # lets the user agent match the answer (quirk Q6)
-    session.wire.send(reply)
+def _refuse(session: Session, kind: str, reason: str) -> None:
+    """Answer with an error, which does not name the channel: quirk Q6, kept."""
+    session.wire.send(
+        {"messageType": kind, "status": 401, "more_info": MORE_INFO, "reason": reason}
+    )
 
 
 async def _register(session: Session, chid: str, key: Any) -> None:
@@ -108,9 +108,7 @@ async def _register(session: Session, chid: str, key: Any) -> None:
         await node.store.add_channel(session.month, session.uaid, chid)
     except StoreError as error:
         log.warn("Failed to register", reason=repr(error), **identity(session))
-        session.wire.send(
-            {"messageType": "error", "reason": "overloaded", "status": 503, "channelID": chid}
-        )
+        session.wire.send({"messageType": "error", "reason": "overloaded", "status": 503})
     except (TypeError, ValueError) as error:
         log.info("Malformed message", reason=repr(error), **identity(session))
         session.wire.send(SERVER_ERROR)

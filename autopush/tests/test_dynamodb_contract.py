@@ -36,6 +36,9 @@ class DynamoCase(TestCase):
 
 
 class TestDynamoStore(StoreContract, DynamoCase):  # type: ignore[misc]
+    # DynamoDB removes them some day; until then they are delivered, as 1.58.3 did (10).
+    hides_expired_rows = False
+
     async def make_store(self) -> Store:
         store = await self.open_store(router="router")
         await store.drop_user(UAID)

@@ -317,18 +317,34 @@ class TestWritingRows(RowsCase):
         del row["chids"]  # there is no empty set
         self.assertEqual(get_item(self.month, UAID, " "), row)
 
-    async def test_channel_row_that_begins_anew(self):
+    async def test_channel_row_past_its_expiry_counts_until_it_is_removed(self):
+        # 10: 1.58.3 never looked at it, and tables without a TTL keep their rows (quirk S19)
         self.row(" ", chids={"SS": [CHID]}, expiry=n(NOW), current_timestamp=n(TS))
+        self.assertEqual(tuple(await self.store.list_channels(self.month, UAID)), (True, {CHID}))
         await self.store.set_pointer(self.month, UAID, TS - 9)
         self.assertEqual(
             get_item(self.month, UAID, " "),
             {
                 "uaid": s(UAID),
                 "chidmessageid": s(" "),
-                "current_timestamp": n(TS - 9),
+                "chids": {"SS": [CHID]},
+                "current_timestamp": n(TS),
                 "expiry": n(NOW + MAX_EXPIRY),
             },
         )
+
+    async def test_message_past_its_expiry_counts_until_it_is_too_late(self):
+        for expiry in (NOW - 1, NOW):
+            self.row(
+                f"02:{TS + expiry - NOW}:{CHID}",
+                updateid=s("v"),
+                headers={"NULL": True},
+                ttl=n(60 + expiry - NOW),
+                timestamp=n(NOW - 59),
+                expiry=n(expiry),
+            )
+        batch = await self.store.fetch_since(self.month, UAID, None)
+        self.assertEqual([found.sortkey_timestamp for found in batch.messages], [TS])
 
     async def test_message_with_payload(self):
         await self.store.store_message(

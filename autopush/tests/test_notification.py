@@ -431,7 +431,7 @@ class TestWireForms:
             {"ttl": 1.5},
             {"topic": 5},
             {"timestamp": "x"},
-            {"data": 5, "headers": {}},
+            {"data": 5, "headers": {"encoding": "aesgcm"}},
             {"data": "x"},
             {"data": "x", "headers": []},
             {"headers": "x"},
@@ -442,6 +442,13 @@ class TestWireForms:
             WebPushNotification.from_serialized(
                 UAID, {"channelID": str(CHID), "version": "id", **changes}
             )
+
+    def test_from_serialized_takes_an_empty_header_map(self):
+        """websocket.md 19: only data without a header map is refused."""
+        found = WebPushNotification.from_serialized(
+            UAID, {"channelID": str(CHID), "version": "id", "data": "x", "headers": {}}
+        )
+        assert found.websocket_format()["headers"] == {}
 
     def test_from_serialized_needs_a_version(self):
         with pytest.raises(ValueError):

@@ -376,7 +376,8 @@ def test_an_encoding_error_is_answered_400(server, monkeypatch):
     def fail_to_decode(self, request):
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")
 
-    base = type(server.factory).protocol.__mro__[2]
+    order = type(server.factory).protocol.__mro__
+    base = order[order.index(PushWire) + 1]
     monkeypatch.setattr(base, "processHandshake", lambda self: fail_to_decode(self, None))
     reply, _ = server.handshake(request())
     assert reply == b"HTTP/1.1 400 Error reading handshake data\r\n\r\n"

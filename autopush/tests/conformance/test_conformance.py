@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from automock.running import Background
-from autopush.tests.conformance import bridges
+from autopush.tests.conformance import bridges, dynamodb
 from autopush.tests.conformance.bridges import BridgeEnvironment
 from autopush.tests.conformance.deviations import DEVIATIONS
 from autopush.tests.conformance.driver import Environment, Run
+from autopush.tests.conformance.dynamodb import Daemons, DynamoEnvironment
 from autopush.tests.conformance.labels import Labels, Mismatch
 from autopush.tests.e2e.harness import Server
 
@@ -27,7 +28,7 @@ ALONE = {"restart", "serial"}
 
 def _parameter(case: dict[str, Any]) -> Any:
     needs = set(case.get("needs", ()))
-    missing = needs - BridgeEnvironment.provides
+    missing = needs - (BridgeEnvironment.provides | DynamoEnvironment.provides)
     marks = []
     if missing:
         marks.append(pytest.mark.skip(reason=f"needs {', '.join(sorted(missing))}"))
@@ -48,6 +49,12 @@ def mock() -> Iterator[Background]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
+    with Daemons(tmp_path_factory.mktemp("cluster")) as daemons:
+        yield daemons
+
+
 @pytest.fixture
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Environment]:
     needs = set(request.node.callspec.params["case"].get("needs", ()))
@@ -57,6 +64,8 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Envi
         options = bridges.options(mock, legacy)
         with Server(tmp_path, *options, separate=True, router=True) as server:
             yield BridgeEnvironment(server, mock, legacy)
+    elif needs & dynamodb.NEEDS:
+        yield DynamoEnvironment(request.getfixturevalue("cluster"))
     elif ALONE & needs:
         with Server(tmp_path, separate=True, router=True) as server:
             yield Environment(server)

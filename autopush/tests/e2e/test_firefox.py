@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import json
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from pywebpush import webpush
 
-from autopush.tests.e2e.clients import VapidSender
+from autopush.tests.e2e.clients import QUIET, VapidSender
 from autopush.tests.e2e.firefox import PROGRAM, Firefox
 from autopush.tests.e2e.harness import Server
 
@@ -139,6 +143,71 @@ async def test_firefox_subscribes_and_receives(
             await asyncio.sleep(0.1)
     answer = await asyncio.to_thread(_status_of_push, push, subscription)
     assert answer == 410
+
+
+async def test_firefox_comes_back(
+    make_server: Callable[..., Server], site: str, profile: Path
+) -> None:
+    """It reconnects, keeps its subscription and gets each message once: after kill -9 of the
+    service, after a close by the node, and after the page was closed; also a message without a
+    body and one in the older encoding."""
+    server = make_server("--debug", router=True).start()
+    sender = VapidSender()
+
+    def push(subscription: dict[str, object], text: str | None, encoding: str) -> int:
+        answer = webpush(
+            subscription,
+            text,
+            vapid_private_key=sender.rfc8292,
+            vapid_claims={"sub": "mailto:ops@example.com"},
+            ttl=600,
+            content_encoding=encoding,
+        )
+        return answer.status_code
+
+    async with Firefox(profile, **{"dom.push.serverURL": server.ws_url}) as firefox:
+        await firefox.open(site)
+        subscription = await firefox.run(SUBSCRIBE.replace("KEY", f"'{sender.public_key}'"))
+
+        async def sent_and_got(texts: list[str | None], encoding: str = "aes128gcm") -> None:
+            for text in texts:
+                assert await asyncio.to_thread(push, subscription, text, encoding) == 201
+            everything.extend(texts)
+            assert await received(firefox, len(everything)) == everything
+
+        everything: list[str | None] = []
+        await sent_and_got([None, "first"])
+        await sent_and_got(["in the older encoding"], "aesgcm")
+
+        killed = len(server.lines)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        await connected(server, killed)
+        await sent_and_got(["after kill -9"])
+
+        closed = len(server.lines)
+        assert await asyncio.to_thread(_close_by_the_node, server) == "Terminated duplicate"
+        # Stored, perhaps: the browser is away for a moment.
+        await sent_and_got(["after a close"])
+        await connected(server, closed)
+        await sent_and_got(["connected again"])
+        assert await firefox.run(SUBSCRIPTION) == subscription
+
+        # A page that is opened later finds the worker at work.
+        await firefox.open(site)
+        everything.clear()
+        await sent_and_got(["to the page opened again"])
+        await asyncio.sleep(QUIET)
+        assert await firefox.run("window.received") == everything
+
+
+def _close_by_the_node(server: Server) -> str:
+    """What another node does when the user agent has connected there."""
+    with contextlib.closing(sqlite3.connect(server.data_dir / "autopush.sqlite3")) as database:
+        ((uaid, record),) = database.execute("SELECT uaid, record FROM users")
+    connected_at = json.loads(record)["connected_at"]
+    url = f"{server.router_url}/notif/{uaid}/{connected_at}"
+    return httpx.delete(url, trust_env=False).text
 
 
 def _status_of_push(push: Callable[..., int], subscription: dict[str, object]) -> int:

@@ -249,6 +249,13 @@ def test_a_clock_set_back_at_a_restart_shuts_nobody_out(rig):
     assert session.wire.closes == [None] and again.registered
 
 
+def test_q34_in_a_cluster_a_record_from_the_future_is_refused():
+    rig = Rig(Peers())
+    rig.user(connected_at=Decimal((START + 3600) * 1000))
+    session = rig.hello(UAID)
+    assert session.wire.sent == [error("already_connected", 500)]
+
+
 def test_a_newer_connection_of_this_process_is_not_outdone(rig):
     older, newer = rig.connect(), rig.connect()
     rig.user()
