@@ -31,9 +31,6 @@ other checks of a request."""
 MAX_REMEMBERED_LENGTH = 2048
 """Characters of the headers; longer ones are parsed every time, which bounds the memory."""
 
-UNVERSIONED = (None, "")
-"""URLs without a version are version 1 (quirk Q2)."""
-
 
 class EndpointToken(NamedTuple):
     """What an endpoint URL and the headers of a request to it say."""
@@ -96,7 +93,7 @@ def parse_endpoint(
     The checks come in the order of that section; the sender's signature isn't among them.
 
     :param token: padded or not
-    :param version: ``v1``, ``v2`` or none
+    :param version: ``v1``, ``v2`` or none, which is version 1 (quirk Q2)
     :param ckey_header: ``Crypto-Key``
     :param auth_header: ``Authorization``
     :param on_auth: called with the parsed ``Authorization``, whether or not it fits the token
@@ -105,9 +102,17 @@ def parse_endpoint(
         ``Crypto-Key``
     :raises VapidAuthException: ``Authorization`` is missing, malformed or for another key
     """
-    if len(ckey_header or "") + len(auth_header or "") > MAX_REMEMBERED_LENGTH:
-        return _parse(fernet, token, version, ckey_header, auth_header)
-    return _parse_cached(fernet, token, version, ckey_header, auth_header)
+    length = len(ckey_header or "") + len(auth_header or "")
+    parse = _parse_cached if length <= MAX_REMEMBERED_LENGTH else _parse
+    try:
+        parsed = parse(fernet, token, version, ckey_header, auth_header)
+    except (InvalidTokenException, VapidAuthException) as exc:
+        if on_auth is not None and exc.auth:
+            on_auth(exc.auth)
+        raise
+    if on_auth is not None and parsed.auth:
+        on_auth(parsed.auth)
+    return parsed
 
 
 def _parse(
@@ -124,14 +129,21 @@ def _parse(
         auth = parse_auth_header(auth_header)
         if not auth:
             raise VapidAuthException("Invalid Auth token")
-        if on_auth is not None:
-            on_auth(auth)
-        if auth["version"] == 2:
-            if "k" not in auth:
-                raise VapidAuthException("Missing Public Key")
-            public_key = auth["k"]
-    if version in UNVERSIONED:
-        version = "v1"
+    try:
+        return _match(content, version or "v1", public_key, auth)
+    except (InvalidTokenException, VapidAuthException) as exc:
+        exc.auth = auth
+        raise
+
+
+def _match(
+    content: bytes, version: str, public_key: str | None, auth: JSONDict | None
+) -> EndpointToken:
+    """Check that token, version of the URL and sender belong together."""
+    if auth and auth["version"] == 2:
+        if "k" not in auth:
+            raise VapidAuthException("Missing Public Key")
+        public_key = auth["k"]
     if version == "v2":
         if auth is None:
             raise VapidAuthException("Missing Authorization Header")
@@ -142,8 +154,7 @@ def _parse(
     else:
         raise InvalidTokenException("Unknown endpoint version")
     uaid, chid = content[:ID_SIZE].hex(), content[ID_SIZE:V1_SIZE].hex()
-    ids = Id(uaid), Id(chid)
-    return EndpointToken(uaid, chid, version, public_key, auth, *ids)
+    return EndpointToken(uaid, chid, version, public_key, auth, Id(uaid), Id(chid))
 
 
 _parse_cached = lru_cache(maxsize=REMEMBERED)(_parse)

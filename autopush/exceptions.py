@@ -61,11 +61,21 @@ class RouterException(AutopushException):
 
 
 class InvalidTokenException(Exception):
-    """An endpoint token or message id that decrypts to something malformed."""
+    """An endpoint token or message id that decrypts to something malformed.
+
+    :ivar auth: the parsed ``Authorization`` it came with, if any
+    """
+
+    auth: JSONDict | None = None
 
 
 class VapidAuthException(Exception):
-    """The Authorization or Crypto-Key header of a message is missing or unusable."""
+    """The Authorization or Crypto-Key header of a message is missing or unusable.
+
+    :ivar auth: the former as far as it could be parsed
+    """
+
+    auth: JSONDict | None = None
 
 
 class MissingTableException(Exception):
