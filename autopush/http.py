@@ -246,7 +246,7 @@ class EndpointHTTPFactory(BaseHTTPFactory):
         upgrade = dict.get(headers, "upgrade")
         if upgrade is not None and "websocket" in upgrade.lower():
             return True
-        return any(name.startswith("sec-websocket") for name in headers)
+        return "\nsec-websocket" in "\n".join(("", *headers))
 
     def refusal(self, status: int) -> tuple[str, bytes]:
         """A body over the limit gets the API's own error (http-endpoint.md 3.1)."""

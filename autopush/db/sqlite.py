@@ -166,7 +166,7 @@ class SqliteStore(Store):
                     batch.delete(op)
                 else:
                     batch.calls.append(op)
-            sqlite_writer.write(connection, batch)
+            sqlite_writer.write(connection, batch, self._cache)
             if batch.error is not None:
                 raise sqlite_schema.unusable(self.path, batch.error.__cause__ or batch.error)
 

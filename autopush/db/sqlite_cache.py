@@ -63,14 +63,18 @@ class WalIndex:
             os.close(fd)
 
 
-def changes(header: bytes) -> int:
+def _changes(header: bytes) -> int:
     """How many transactions the header counts (32 bits)."""
     return int.from_bytes(header[8:12], sys.byteorder)
 
 
+def _is_next(before: bytes, after: bytes) -> bool:
+    """Whether one transaction leads from one header to the other."""
+    return _changes(after) == (_changes(before) + 1) & 0xFFFF_FFFF
+
+
 class ReadCache:
-    """Router records and channels as they were read. For the reactor thread, but for
-    :meth:`committed`.
+    """Router records and channels as they were read.
 
     :ivar records: JSON text by the user's key
     :ivar channels: expiry of the channel row (s), 0 where the channel isn't in it, by the user's
@@ -82,6 +86,9 @@ class ReadCache:
         self.channels: dict[tuple[str, str], int] = {}
         self._index: WalIndex | None = None
         self._header = b""
+        """For which what is remembered is good."""
+        self._before: bytes | None = None
+        """The header before the transaction that the writer thread is committing."""
 
     def open(self, path: str) -> None:
         """Begin; without a WAL index nothing is remembered.
@@ -110,6 +117,10 @@ class ReadCache:
         header = self._index.header()
         if header == self._header:
             return True
+        if self._before == self._header and _is_next(self._before, header):
+            # Our own transaction; the writer thread has not come to say so yet.
+            self._header = header
+            return True
         self._forget()
         self._header = header
         return False
@@ -124,23 +135,27 @@ class ReadCache:
         if chid is not None:
             self.channels[key, chid] = expiry
 
-    def before_commit(self) -> bytes:
-        """The header, for :meth:`committed`."""
-        return b"" if self._index is None else self._index.header()
+    # ---- for the writer thread
 
-    def committed(self, before: bytes) -> None:
-        """Our own transaction, which changed something, but neither records nor channels, is over.
+    def committing(self) -> None:
+        """We are about to commit something, but neither records nor channels.
 
-        To be called by the writer thread. If no other was committed meanwhile, what is remembered
-        is as good as it was.
-
-        :param before: from :meth:`before_commit`, before the transaction began
+        The transaction is open, so nobody else commits before that is done.
         """
-        if self._index is None or before != self._header:
-            return
-        after = self._index.header()
-        if changes(after) == (changes(before) + 1) & 0xFFFF_FFFF and before == self._header:
-            self._header = after
+        self._before = b"" if self._index is None else self._index.header()
+
+    def committed(self) -> None:
+        """It is done. If nobody else has committed since, what is remembered stays good."""
+        before, self._before = self._before, None
+        if self._index is not None and before == self._header:
+            after = self._index.header()
+            if _is_next(before, after):
+                self._header = after
+
+    def not_committed(self) -> None:
+        """It went wrong, who knows how far."""
+        self._before = None
+        self._header = b""
 
     def _forget(self) -> None:
         self.records.clear()

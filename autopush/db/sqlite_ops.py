@@ -87,7 +87,7 @@ class WriteBatch:
     message out (:meth:`delete`), so none meets a put that came before it.
     """
 
-    __slots__ = ("_by_id", "_waiting", "announced", "calls", "deletes", "error", "puts")
+    __slots__ = ("_by_id", "_waiting", "calls", "deletes", "error", "puts")
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -97,8 +97,6 @@ class WriteBatch:
         """Puts by user."""
         self._by_id: dict[str, Put | None] = {}
         """Timestamped puts by update id; None: there are several with this one."""
-        self.announced = False
-        """Whether the writer thread knows that there is something to do."""
         self.error: StoreError | None = None
         """Why nothing of it could be written."""
 
@@ -145,6 +143,11 @@ class WriteBatch:
         update_id = put.notification.update_id
         if update_id and self._by_id.get(update_id) is put:
             del self._by_id[update_id]
+
+    def holds(self, op: Delete) -> bool:
+        """Whether the message to delete is among those to store."""
+        waiting = self._waiting.get(op.uaid)
+        return waiting is not None and _last_match(waiting, op) is not None
 
     def delete(self, op: Delete) -> list[Put] | None:
         """Add a message to delete, or take it out if it is among those to store.

@@ -4,7 +4,11 @@ Group commit: what has been asked for while the last transaction was being writt
 next one, with one fsync, and all callers are answered by one call into the reactor thread. That
 makes ``synchronous = FULL`` affordable. A batch also waits a moment before the thread gets it: a
 direct message that the user agent acknowledges within that time never touches the disk
-(:meth:`GroupWriter.take_back`).
+(:meth:`GroupWriter.take_back`)::
+
+    put, delete, call ──► growing ──COMMIT_DELAY──► ripe ──one turn──► thread ──► answers
+                             │                       │
+                             └─────take_back─────────┴───────────────────────────► answer
 """
 
 from __future__ import annotations
@@ -29,26 +33,30 @@ from autopush.notification import WebPushNotification
 log = Logger()
 
 COMMIT_DELAY = 0.002
-"""Seconds from the first write of a batch to its start; about what an ack takes on a LAN. Then
+"""Seconds from the first write of a batch until it is ripe, about what an ack takes on a LAN. Then
 follows one more turn of the event loop, so that under load the acks which have come meanwhile are
-seen before."""
+seen before; what is to be written in that turn belongs to the next batch."""
 
 MAX_WAITING = 20_000
-"""Writes that may wait for the disk (some 40 MB of messages); further ones are refused as busy."""
+"""Writes that may wait for their batch (some 40 MB of messages), while as many may be on their way
+to the disk; further ones are refused as busy."""
 
 STUCK_AFTER = 30
 """Seconds after which a transaction that doesn't end is reported by :attr:`GroupWriter.error`."""
 
 
-def write(connection: sqlite3.Connection, batch: WriteBatch) -> None:
+def write(connection: sqlite3.Connection, batch: WriteBatch, cache: ReadCache) -> None:
     """Run and commit the batch, noting each operation's result. Never raises.
 
     An operation that fails for its own reasons doesn't hurt the others.
+
+    :param cache: told of transactions that leave it valid
     """
     try:
         try:
-            _write_together(connection, batch)
+            _write_together(connection, batch, cache)
         except Exception as error:
+            cache.not_committed()
             _roll_back(connection)
             if concerns_whole_database(error):
                 raise
@@ -58,7 +66,8 @@ def write(connection: sqlite3.Connection, batch: WriteBatch) -> None:
         _roll_back(connection)
 
 
-def _write_together(connection: sqlite3.Connection, batch: WriteBatch) -> None:
+def _write_together(connection: sqlite3.Connection, batch: WriteBatch, cache: ReadCache) -> None:
+    changed = connection.total_changes
     connection.execute("BEGIN IMMEDIATE")
     for call in batch.calls:
         call.result = call.function(connection)
@@ -66,7 +75,12 @@ def _write_together(connection: sqlite3.Connection, batch: WriteBatch) -> None:
         sqlite_messages.delete(connection, batch.deletes)
     if batch.puts:
         sqlite_messages.put(connection, list(batch.puts))
+    only_messages = not batch.calls and connection.total_changes != changed
+    if only_messages:
+        cache.committing()
     connection.execute("COMMIT")
+    if only_messages:
+        cache.committed()
 
 
 def _write_apart(connection: sqlite3.Connection, batch: WriteBatch) -> None:
@@ -126,14 +140,18 @@ class GroupWriter:
         self._cache = cache
         self._commit_delay = commit_delay
         self._lock = threading.Lock()
-        """Guards _pending and what is in it, and _closing."""
+        """Guards _growing, _ripe and what is in them, and _closing."""
         self._gate = threading.Lock()
         """Held while there is nothing to do; the thread waits for it."""
         self._gate.acquire()
         self._gate_open = False
         self._timer: Any = None
-        """Starts the waiting batch."""
-        self._pending = WriteBatch()
+        """Whatever happens next with the batches: one becomes ripe, or is started."""
+        self._growing = WriteBatch()
+        self._since: float | None = None
+        """Since when there is something in it, seconds of the reactor's clock."""
+        self._ripe: WriteBatch | None = None
+        self._running = False
         self._closing = False
         self._closed: list[Deferred[None]] = []
         self._taken_out: list[Operation] = []
@@ -146,6 +164,7 @@ class GroupWriter:
 
     def start(self) -> None:
         """Start the thread."""
+        self._running = True
         self._thread.start()
 
     @property
@@ -168,7 +187,7 @@ class GroupWriter:
         op = Call(function)
         with self._lock:
             if self._accepts(op):
-                self._pending.calls.append(op)
+                self._growing.calls.append(op)
         return op.deferred
 
     def put(self, uaid: str, notification: WebPushNotification, now: int) -> Deferred[None]:
@@ -176,14 +195,14 @@ class GroupWriter:
         op = Put(uaid, notification, now)
         with self._lock:
             if self._accepts(op):
-                self._pending.put(op)
+                self._growing.put(op)
         return op.deferred
 
     def delete(self, uaid: str, sort_key: str, update_id: str | None) -> Deferred[bool]:
         """Delete a message; whether there was one."""
         op = Delete(uaid, sort_key, update_id)
         with self._lock:
-            out = self._pending.delete(op) if self._accepts(op) else None
+            out = self._batch_of(op).delete(op) if self._accepts(op) else None
         if out and not op.puts:
             op.result = True
             self._fire_soon(op)
@@ -194,7 +213,9 @@ class GroupWriter:
     def take_back(self, uaid: str, update_id: str) -> bool:
         """Don't store this message after all; whether it was still time for that."""
         with self._lock:
-            put = self._pending.take_back(uaid, update_id)
+            put = self._growing.take_back(uaid, update_id)
+            if put is None and self._ripe is not None:
+                put = self._ripe.take_back(uaid, update_id)
         if put is None:
             return False
         self._fire_soon(put)
@@ -220,35 +241,47 @@ class GroupWriter:
     def _accepts(self, op: Operation) -> bool:
         if self._closing:
             refused: StoreError = StoreError("the store is closed")
-        elif not self._thread.is_alive():
+        elif not self._running:
             refused = StoreError("the writer thread is not running")
-        elif len(self._pending) >= MAX_WAITING:
+        elif len(self._growing) >= MAX_WAITING:
             refused = StoreBusy("too many writes are waiting")
         else:
-            self._announce()
+            if self._since is None:
+                self._since = self._reactor.seconds()
+                self._ripen_when_due()
             return True
         op.result = refused
         self._fire_soon(op)
         return False
 
-    def _announce(self) -> None:
-        if not self._pending.announced:
-            self._pending.announced = True
-            self._timer = self._reactor.callLater(self._commit_delay, self._start_next_turn)
+    def _batch_of(self, op: Delete) -> WriteBatch:
+        """Where the message is that this deletes, if it waits."""
+        if self._ripe is not None and self._ripe.holds(op) and not self._growing.holds(op):
+            return self._ripe
+        return self._growing
 
-    def _start_next_turn(self) -> None:
+    def _ripen_when_due(self) -> None:
+        """Let the growing batch follow the one before."""
+        if self._since is None or self._ripe is not None or self._timer is not None:
+            return
+        if not self._closing:
+            age = self._reactor.seconds() - self._since
+            self._timer = self._reactor.callLater(max(0, self._commit_delay - age), self._ripen)
+
+    def _ripen(self) -> None:
+        with self._lock:
+            self._ripe, self._growing = self._growing, WriteBatch()
+            self._since = None
         self._timer = self._reactor.callLater(0, self._start_batch)
 
     def _start_batch(self) -> None:
-        """Let the thread have the waiting batch, unless nothing is left of it."""
+        """Let the thread have the ripe batch, unless nothing is left of it."""
         self._timer = None
-        if self._gate_open:
-            return
-        with self._lock:
-            if not len(self._pending):
-                self._pending = WriteBatch()
-                return
-        self._open_gate()
+        if self._ripe:
+            self._open_gate()
+        else:
+            self._ripe = None
+            self._ripen_when_due()
 
     def _open_gate(self) -> None:
         self._gate_open = True
@@ -270,6 +303,7 @@ class GroupWriter:
         if failing is not None and failing != self._failing:
             log.error("Storage can't be written: {error}", error=failing)
         self._failing = failing
+        self._ripen_when_due()
         for op in batch:
             _fire(op)
 
@@ -288,33 +322,37 @@ class GroupWriter:
             self._gate.acquire()
             with self._lock:
                 self._gate_open = False
-                batch, self._pending = self._pending, WriteBatch()
+                batch, self._ripe = self._ripe, None
                 closing = self._closing
-            self._started = time.monotonic()
-            try:
-                if len(batch):
-                    self._write(batch)
-            except BaseException as error:
-                # Whatever it is, callers must hear of it and the thread must live.
-                batch.fail(store_error(error))
-            self._started = None
-            self._reactor.callFromThread(self._finish, batch)
+            if batch:
+                self._process(batch)
+        with self._lock:
+            rest, self._growing = self._growing, WriteBatch()
+        if rest:
+            self._process(rest)
+        self._running = False
         if self._connection is not None:
             self._connection.close()
         self._reactor.callFromThread(self._finish_closing)
 
+    def _process(self, batch: WriteBatch) -> None:
+        self._started = time.monotonic()
+        try:
+            self._write(batch)
+        except BaseException as error:
+            # Whatever it is, callers must hear of it and the thread must live.
+            batch.fail(store_error(error))
+        self._started = None
+        self._reactor.callFromThread(self._finish, batch)
+
     def _write(self, batch: WriteBatch) -> None:
         if self._connection is None:
             self._connection = self._open_connection()
-        connection = self._connection
-        before, changed = self._cache.before_commit(), connection.total_changes
-        write(connection, batch)
-        if connection.in_transaction:
+        write(self._connection, batch, self._cache)
+        if self._connection.in_transaction:
             # It couldn't even be rolled back: start afresh.
-            self._connection = None
+            connection, self._connection = self._connection, None
             connection.close()
-        elif batch.error is None and not batch.calls and connection.total_changes != changed:
-            self._cache.committed(before)
 
 
 def _fire(op: Operation) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from autopush.db import sqlite_records, sqlite_schema
 from autopush.db.rows import key_timestamp
+from autopush.db.sqlite_cache import ReadCache
 from autopush.db.sqlite_ops import Call, Delete, Put, WriteBatch
 from autopush.db.sqlite_writer import write
 from autopush.notification import WebPushNotification
@@ -51,7 +52,7 @@ class Database:
         self.batch.calls.append(Call(lambda c: sqlite_records.set_pointer(c, *values)))
 
     def flush(self) -> None:
-        write(self.connection, self.batch)
+        write(self.connection, self.batch, ReadCache())
         assert self.batch.error is None
         self.batch = WriteBatch()
 

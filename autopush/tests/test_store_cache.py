@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from autopush.db import SqliteStore, sqlite_records, sqlite_schema
-from autopush.db.sqlite_cache import MAX_ENTRIES, MAX_LENGTH, ReadCache, WalIndex, changes
+from autopush.db import SqliteStore, sqlite_messages, sqlite_records, sqlite_schema
+from autopush.db.sqlite_cache import MAX_ENTRIES, MAX_LENGTH, ReadCache, WalIndex, _changes
+from autopush.exceptions import StoreError
 from autopush.tests.store_contract import CHID, CHID2, START, UAID, message
 
 RECORD = {"uaid": UAID, "router_type": "webpush", "connected_at": 1, "node_id": "http://a:1"}
@@ -103,15 +104,44 @@ class TestReads(CacheCase):
         await store.get_subscription(UAID, CHID)
         committed = store._cache.committed
 
-        def drop_first(before: bytes) -> None:
+        def drop_first() -> None:
             other = sqlite_schema.open_writer(self.path)
             sqlite_records.drop(other, UAID)
             other.close()
-            committed(before)
+            committed()
 
         self.patch(store._cache, "committed", drop_first)
         await store.store_message("m", message())
         self.assertIsNone((await store.get_subscription(UAID, CHID)).user)
+
+    async def test_own_commit_is_recognized_before_the_writer_thread_says_so(self):
+        store = await self.open_store()
+        await store.register_user(RECORD)
+        await store.get_user(UAID)
+        seen = []
+
+        def look_first() -> None:
+            seen.append(store._cache.is_current())
+            committed()
+
+        committed = store._cache.committed
+        self.patch(store._cache, "committed", look_first)
+        await store.store_message("m", message())
+        self.assertEqual((seen, store._cache.is_current()), ([True], True))
+
+    async def test_failed_commit_forgets(self):
+        store = await self.open_store()
+        await store.register_user(RECORD)
+        await store.get_user(UAID)
+        self.assertTrue(store._cache.is_current())
+
+        def fail(*_args: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        self.patch(sqlite_messages, "put", fail)
+        await self.assertFailure(store.store_message("m", message()), StoreError)
+        self.assertFalse(store._cache.is_current())
+        self.flushLoggedErrors(sqlite3.OperationalError)
 
     async def test_channel_row_expires_in_memory_too(self):
         store = await self.open_store()
@@ -211,9 +241,13 @@ def test_header_tells_every_change(steps: list[str]) -> None:
                         cache.remember(UAID, found)
                 assert cache.records.get(UAID, read()) == read()
             elif step == "message":
-                before = cache.before_commit()
+                ours.execute("BEGIN IMMEDIATE")
                 insert(ours)
-                cache.committed(before)
+                cache.committing()
+                ours.execute("COMMIT")
+                if number % 2:
+                    assert cache.is_current() in (True, False)  # before the writer comes to say so
+                cache.committed()
             elif step == "foreign message":
                 insert(foreign)
             elif step == "foreign drop":
@@ -238,7 +272,7 @@ def test_transactions_are_counted_one_by_one() -> None:
             sqlite_records.register(connection, f"b{number}", RECORD)
             if number % 20 == 0:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            counts.append(changes(index.header()))
+            counts.append(_changes(index.header()))
         assert counts == list(range(counts[0], counts[0] + 50))
         connection.close()
         index.close()

@@ -34,6 +34,7 @@ from autopush.db import (
 from autopush.db import sqlite as sqlite_module
 from autopush.db.rows import dump_json, load_json
 from autopush.db.sqlite_errors import store_error
+from autopush.db.sqlite_ops import WriteBatch
 from autopush.exceptions import InvalidConfig, StoreBusy, StoreError
 from autopush.tests.store_contract import CHID, START, TS, UAID, message, topic, versions
 
@@ -334,18 +335,18 @@ class TestGroupCommit(SqliteCase):
             store.take_back("m", message(TS + number))
             await stored
         await deferLater(reactor, 0.05, lambda: None)
-        batch = store._writer._pending
-        self.assertEqual((len(batch), batch._by_id, batch._waiting), (0, {}, {}))
+        for batch in (store._writer._growing, store._writer._ripe or WriteBatch()):
+            self.assertEqual((len(batch), batch._by_id, batch._waiting), (0, {}, {}))
 
     async def test_message_being_written_is_deleted_from_the_disk(self):
         store = await self.open_store(commit_delay=0)
         started, go_on = threading.Event(), threading.Event()
         write = sqlite_writer.write
 
-        def slowly(connection: sqlite3.Connection, batch: Any) -> None:
+        def slowly(*args: Any) -> None:
             started.set()
             go_on.wait(10)
-            write(connection, batch)
+            write(*args)
 
         self.patch(sqlite_writer, "write", slowly)
         stored = store.store_message("m", message())
