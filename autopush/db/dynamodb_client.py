@@ -16,9 +16,11 @@ from typing import Any, Protocol, TypeVar
 import boto3
 from botocore import exceptions as boto
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.parsers import ResponseParserError
 
 from autopush.constants import THREAD_POOL_SIZE
+from autopush.db.dynamodb_direct import DirectClient
 from autopush.db.dynamodb_http import use_thin_transport
 from autopush.exceptions import StoreBusy, StoreError
 
@@ -171,21 +173,33 @@ def client_options(
 def make_client(thin: bool = False, **kwargs: Any) -> Any:
     """Build the client.
 
-    :param thin: send requests as :mod:`autopush.db.dynamodb_http` does, where that can be
+    :param thin: make requests as :mod:`autopush.db.dynamodb_direct` and
+        :mod:`autopush.db.dynamodb_http` do, where that can be
     :param kwargs: as for :func:`client_options`
     """
     session = boto3.session.Session()
-    client = session.client("dynamodb", **client_options(**kwargs))
-    if thin:
-        use_thin_transport(client, os.environ.get("AWS_CA_BUNDLE"))
-    return client
+    options = client_options(**kwargs)
+    client = session.client("dynamodb", **options)
+    transport = use_thin_transport(client, os.environ.get("AWS_CA_BUNDLE")) if thin else None
+    if transport is None:
+        return client
+    given = options.get("aws_access_key_id"), options.get("aws_secret_access_key")
+    credentials = (
+        Credentials(*given, options.get("aws_session_token"))
+        if given[0] and given[1]
+        else session.get_credentials()
+    )
+    return DirectClient(client, transport, credentials)
 
 
 def caller(client: Any) -> Call:
     """One attempt a call, with the errors above instead of botocore's."""
+    direct = client.call if isinstance(client, DirectClient) else None
 
     def call(operation: str, /, **parameters: Any) -> dict[str, Any]:
         try:
+            if direct is not None:
+                return direct(operation, parameters)
             answer: dict[str, Any] = getattr(client, operation)(**parameters)
             return answer
         except Exception as error:
