@@ -82,9 +82,13 @@ class DynamoError(StoreError):
 
 
 class ConditionFailed(DynamoError):
-    """The item was not as the request demands."""
+    """The item was not as the request demands.
+
+    :ivar item: what it was, if the request asked for that, there is one, and the server can tell
+    """
 
     code = "ConditionalCheckFailedException"
+    item: dict[str, Any] | None = None
 
 
 class TableMissing(DynamoError):
@@ -231,7 +235,9 @@ def _refusal(error: boto.ClientError, operation: str, table: str | None) -> Stor
     if code in THROTTLING:
         return Throttled(text)
     if code == ConditionFailed.code:
-        return ConditionFailed(text)
+        failed = ConditionFailed(text)
+        failed.item = answer.get("Item") or None
+        return failed
     if code == TableMissing.code:
         missing = TableMissing(text)
         missing.table = table

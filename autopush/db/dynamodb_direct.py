@@ -233,7 +233,7 @@ class DirectClient:
             self._signer = None
             answer: dict[str, Any] = getattr(self._client, operation)(**parameters)
             return answer
-        raise ClientError(error, name)  # type: ignore[arg-type]
+        raise ClientError(error, name)
 
 
 def read_answer(content: bytes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from autopush.db.dynamodb_items import (
     write_message,
     write_value,
 )
+from autopush.db.lastconnect import generate_last_connect
 from autopush.tests.dynamodb_support import get_item, put_item, raw_call, rows, sort_keys
 from autopush.tests.store_contract import (
     CHID,
@@ -474,6 +475,35 @@ class TestRequests(RowsCase):
         self.assertEqual(self.operations[2:], ["query", "update_item"])
         expiry = get_item(self.month, UAID, " ")["expiry"]
         self.assertEqual(expiry, n(int(self.time) + MAX_EXPIRY))
+
+    async def test_hello_of_a_user_without_channels_touches_nothing(self):
+        nobody = uuid.uuid4().hex
+        touched = self.store.touch_channels(self.month, nobody)
+        await self.store.fetch_topics(self.month, nobody)
+        await touched
+        self.assertEqual(self.operations, ["query"])
+
+    async def test_return_of_a_plain_user_is_one_request(self):
+        record = {
+            "uaid": UAID,
+            "router_type": "webpush",
+            "connected_at": 9000,
+            "node_id": NODE,
+            "current_month": self.month,
+            "record_version": 1,
+            "last_connect": generate_last_connect(self.time),
+        }
+        await self.store.register_user(record)
+        self.operations.clear()
+        arrival = await self.store.return_user(UAID, "http://new", 9001)
+        self.assertEqual(tuple(arrival), (True, record))
+        self.assertEqual(self.operations, ["update_item"])
+        # Whoever isn't costs no more than before, where the server tells why.
+        self.operations.clear()
+        arrival = await self.store.return_user(UAID, "http://late", 9001)
+        record.update(node_id="http://new", connected_at=9001)
+        self.assertEqual(tuple(arrival), (False, record))
+        self.assertIn(self.operations, [["update_item"], ["update_item", "get_item"]])
 
     async def test_touch_alone(self):
         await self.store.touch_channels(self.month, UAID)

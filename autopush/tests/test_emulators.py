@@ -80,7 +80,7 @@ def commands(tmp_path):
         path.write_text(f"#!{sys.executable}{script}")
         path.chmod(0o755)
 
-    put.path = str(directory)  # type: ignore[attr-defined]
+    put.path = str(directory)
     return put
 
 
