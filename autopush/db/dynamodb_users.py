@@ -6,7 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from autopush.constants import RECORD_VERSION
-from autopush.db.dynamodb_client import Call, ConditionFailed, Throttled, checks_unsure
+from autopush.db.dynamodb_client import (
+    Call,
+    ConditionFailed,
+    DynamoError,
+    Throttled,
+    checks_unsure,
+)
 from autopush.db.dynamodb_items import (
     BRIDGE_CHANNELS,
     CHANNEL_ROW,
@@ -119,9 +125,10 @@ class Users:
         self.table = table
         self.key = key
         self.now = now
-        self._tells = (
-            False  # whether the server is known to answer a failed condition with the item
-        )
+        # Whether the server is known to send the item along when its condition fails, and whether
+        # it is still asked to: until it turns out not to know the question.
+        self._tells = False
+        self._asks = True
 
     def _address(self, uaid: str) -> dict[str, Any]:
         return {"TableName": self.table, "Key": {"uaid": {"S": self.key(uaid)}}}
@@ -226,10 +233,15 @@ class Users:
                 ConditionExpression=PLAIN,
                 ExpressionAttributeValues=values,
                 ReturnValues="ALL_OLD",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **({"ReturnValuesOnConditionCheckFailure": "ALL_OLD"} if self._asks else {}),
             )
         except ConditionFailed as failed:
             record = self._record_of(failed, uaid)
+        except DynamoError as error:
+            if error.code != "ValidationException" or not self._asks:
+                raise
+            self._asks = False
+            return self.reconnect(month, uaid, node_id, connected_at, unsure)
         else:
             return Arrival(True, read_record(answer["Attributes"], uaid))
         ours = (node_id, connected_at)
