@@ -1,7 +1,8 @@
 # make serve     install into .venv and run the service
 # make install   only install
 # make test      run the whole suite in .venv-test
-# make test-dynamodb-local   run the storage tests on Amazon's DynamoDB Local (docs/dynamodb.rst)
+# make test-dynalite   run the storage tests on dynalite, too (needs Node.js; docs/dynamodb.rst)
+# make test-dynamodb-local   the same on Amazon's DynamoDB Local
 # make lint      ruff and mypy
 # make docs      HTML documentation in docs/_build/html
 # make clean     remove what these made
@@ -13,7 +14,7 @@ VENV ?= .venv
 TEST_VENV ?= .venv-test
 PIP = bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: serve install test test-dynamodb-local lint docs clean
+.PHONY: serve install test test-dynalite test-dynamodb-local lint docs clean
 
 serve: install
 	@$(VENV)/bin/autopush_standalone $(ARGS)
@@ -37,6 +38,9 @@ $(TEST_VENV)/.installed: requirements.txt test-requirements.txt setup.py .ci/mak
 test: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python -m pytest $(ARGS)
 
+test-dynalite: $(TEST_VENV)/.installed
+	$(TEST_VENV)/bin/python .ci/dynalite.py $(ARGS)
+
 test-dynamodb-local: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python .ci/dynamodb_local.py $(ARGS)
 
@@ -49,4 +53,4 @@ docs: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python -m sphinx -W -q -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) $(TEST_VENV) docs/_build autopush.egg-info
+	rm -rf $(VENV) $(TEST_VENV) .dynalite .dynamodb-local docs/_build autopush.egg-info

@@ -1,66 +1,88 @@
-"""Run the storage tests on another DynamoDB than moto's.
+"""Run the storage tests on Amazon's DynamoDB Local, or on any DynamoDB that is running.
 
-AUTOPUSH_DYNAMODB_LOCAL   path of Amazon's DynamoDBLocal.jar, with its DynamoDBLocal_lib beside it;
-                          it is started for the tests and needs Java 17 or later
 AUTOPUSH_TEST_DYNAMODB    URL of a server that is running already
+AUTOPUSH_DYNAMODB_LOCAL   path of a DynamoDBLocal.jar, with its DynamoDBLocal_lib beside it; it is
+                          started for the tests
+AUTOPUSH_ACCEPT_DYNAMODB_LOCAL_LICENSE
+                          ``yes``: you have read Amazon's licence of DynamoDB Local and accept it.
+                          Only then Maven is asked for it (.ci/dynamodb_local/pom.xml says which);
+                          it is put into .dynamodb-local
 
-With ``--if-present`` as the first argument it is no error that there is neither. All other
-arguments are for pytest.
+DynamoDB Local needs Java 17 or later. With ``--if-present`` as the first argument it is no error
+that there is nothing to test on. All other arguments are for pytest.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-TREE = Path(__file__).resolve().parents[1]
-TESTS = ("test_dynamodb_*.py", "test_rotation.py")
-JAR, URL = "AUTOPUSH_DYNAMODB_LOCAL", "AUTOPUSH_TEST_DYNAMODB"
-START_WITHIN = 60
+from storage_tests import TREE, URL, free_port, run_on, run_tests
+
+JAR = "AUTOPUSH_DYNAMODB_LOCAL"
+ACCEPTED = "AUTOPUSH_ACCEPT_DYNAMODB_LOCAL_LICENSE"
+POM = Path(__file__).resolve().with_name("dynamodb_local") / "pom.xml"
+FETCHED = TREE / ".dynamodb-local"
+PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.11.0"
+MAIN = "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def coordinates() -> str:
+    """``group:artifact:version`` of the dependency in the POM."""
+    tag = "<groupId>(.*?)</groupId>\\s*<artifactId>(.*?)</artifactId>\\s*<version>(.*?)</version>"
+    found = re.search(f"<dependency>\\s*{tag}", POM.read_text())
+    assert found is not None
+    return ":".join(found.groups())
 
 
-def start(jar: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start DynamoDB Local, in memory, and wait until it listens."""
-    server = subprocess.Popen(
-        [
-            "java",
-            f"-Djava.library.path={jar.parent / 'DynamoDBLocal_lib'}",
-            "-jar",
-            str(jar),
-            "-inMemory",
-            "-sharedDb",
-            "-port",
-            str(port),
-        ],
-        stdout=subprocess.DEVNULL,
-    )
-    end = time.monotonic() + START_WITHIN
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return server
-        except OSError:
-            time.sleep(0.2)
-    server.kill()
-    sys.exit(f"{jar} did not start")
+def fetch() -> Path:
+    """Have Maven copy the jar and all it needs, unless that was done; returns the jar's path.
+
+    :raises subprocess.CalledProcessError: Maven can't
+    """
+    what = coordinates()
+    _, artifact, version = what.split(":")
+    target = FETCHED / version
+    jar = target / f"{artifact}.jar"
+    if not jar.exists():
+        print(f"Fetching {what} into {FETCHED.name} ...", flush=True)
+        maven = ["mvn", "--batch-mode", "--quiet"]
+        into = f"-DoutputDirectory={target}"
+        library = f"-DoutputDirectory={target / f'{artifact}_lib'}"
+        # The jar comes last: it tells that all is here.
+        for command in (
+            [*maven, "-f", str(POM), f"{PLUGIN}:copy-dependencies", library],
+            [*maven, f"{PLUGIN}:copy", f"-Dartifact={what}", into, "-Dmdep.stripVersion=true"],
+        ):
+            subprocess.run(command, check=True)
+    return jar
 
 
-def run_tests(url: str, arguments: list[str]) -> int:
-    files = [str(path) for name in TESTS for path in sorted((TREE / "autopush/tests").glob(name))]
-    command = [sys.executable, "-m", "pytest", *files, *arguments]
-    return subprocess.run(command, cwd=TREE, env={**os.environ, URL: url}, check=False).returncode
+def find_jar() -> tuple[Path | None, str]:
+    """The jar, or None and what is missing."""
+    if not shutil.which("java"):
+        return None, "Java is not installed"
+    named = os.environ.get(JAR)
+    if named:
+        return Path(named).resolve(), ""
+    if os.environ.get(ACCEPTED) != "yes":
+        return None, f"{JAR} does not name a DynamoDBLocal.jar, and {ACCEPTED} is not yes"
+    if not shutil.which("mvn"):
+        return None, "Maven is not installed"
+    return fetch(), ""
+
+
+def server(jar: Path, port: int) -> list[str]:
+    """The command that serves from memory."""
+    library = jar.parent / f"{jar.stem}_lib"
+    classes = f"{jar}{os.pathsep}{library / '*'}"
+    native = [f"-Djava.library.path={library}", f"-Dsqlite4java.library.path={library}"]
+    options = ["-inMemory", "-sharedDb", "-port", str(port)]
+    return ["java", *native, "-cp", classes, MAIN, *options]
 
 
 def main(arguments: list[str]) -> int:
@@ -68,18 +90,15 @@ def main(arguments: list[str]) -> int:
     arguments = arguments[1:] if optional else arguments
     if os.environ.get(URL):
         return run_tests(os.environ[URL], arguments)
-    jar = os.environ.get(JAR)
-    missing = "Java is not installed" if jar else f"{JAR} does not name a DynamoDBLocal.jar"
-    if not jar or not shutil.which("java"):
+    try:
+        jar, missing = find_jar()
+    except subprocess.CalledProcessError:
+        return 2  # Maven has said why
+    if jar is None:
         print(f"Not tested on DynamoDB Local: {missing} (see docs/dynamodb.rst)")
         return 0 if optional else 2
     port = free_port()
-    server = start(Path(jar).resolve(), port)
-    try:
-        return run_tests(f"http://127.0.0.1:{port}", arguments)
-    finally:
-        server.terminate()
-        server.wait()
+    return run_on(server(jar, port), port, arguments)
 
 
 if __name__ == "__main__":

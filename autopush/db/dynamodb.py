@@ -41,6 +41,7 @@ from autopush.db.dynamodb_move import LateCarry, MonthMove
 from autopush.db.dynamodb_users import SubscriptionRead, Users
 from autopush.db.inorder import InOrder
 from autopush.db.interface import (
+    Arrival,
     Batch,
     Channels,
     Months,
@@ -350,6 +351,11 @@ class DynamoStore(Store):
     def register_user(self, user: User) -> Deferred[Registration]:
         """Merge these attributes into the record under the condition of storage.md 9."""
         return self._user_write(user["uaid"], self.users.register, dict(user))
+
+    def return_user(self, uaid: str, node_id: str, connected_at: int) -> Deferred[Arrival]:
+        """Enter a connection in a plain record, in one request; read any other record."""
+        month = self.months.current
+        return self._user_write(uaid, self.users.reconnect, month, uaid, node_id, connected_at)
 
     def drop_user(self, uaid: str) -> Deferred[bool]:
         """Delete the record; whether it existed."""

@@ -16,9 +16,11 @@ from typing import Any, Protocol, TypeVar
 import boto3
 from botocore import exceptions as boto
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.parsers import ResponseParserError
 
 from autopush.constants import THREAD_POOL_SIZE
+from autopush.db.dynamodb_direct import DirectClient
 from autopush.db.dynamodb_http import use_thin_transport
 from autopush.exceptions import StoreBusy, StoreError
 
@@ -80,9 +82,13 @@ class DynamoError(StoreError):
 
 
 class ConditionFailed(DynamoError):
-    """The item was not as the request demands."""
+    """The item was not as the request demands.
+
+    :ivar item: what it was, if the request asked for that, there is one, and the server can tell
+    """
 
     code = "ConditionalCheckFailedException"
+    item: dict[str, Any] | None = None
 
 
 class TableMissing(DynamoError):
@@ -171,21 +177,33 @@ def client_options(
 def make_client(thin: bool = False, **kwargs: Any) -> Any:
     """Build the client.
 
-    :param thin: send requests as :mod:`autopush.db.dynamodb_http` does, where that can be
+    :param thin: make requests as :mod:`autopush.db.dynamodb_direct` and
+        :mod:`autopush.db.dynamodb_http` do, where that can be
     :param kwargs: as for :func:`client_options`
     """
     session = boto3.session.Session()
-    client = session.client("dynamodb", **client_options(**kwargs))
-    if thin:
-        use_thin_transport(client, os.environ.get("AWS_CA_BUNDLE"))
-    return client
+    options = client_options(**kwargs)
+    client = session.client("dynamodb", **options)
+    transport = use_thin_transport(client, os.environ.get("AWS_CA_BUNDLE")) if thin else None
+    if transport is None:
+        return client
+    given = options.get("aws_access_key_id"), options.get("aws_secret_access_key")
+    credentials = (
+        Credentials(*given, options.get("aws_session_token"))
+        if given[0] and given[1]
+        else session.get_credentials()
+    )
+    return DirectClient(client, transport, credentials)
 
 
 def caller(client: Any) -> Call:
     """One attempt a call, with the errors above instead of botocore's."""
+    direct = client.call if isinstance(client, DirectClient) else None
 
     def call(operation: str, /, **parameters: Any) -> dict[str, Any]:
         try:
+            if direct is not None:
+                return direct(operation, parameters)
             answer: dict[str, Any] = getattr(client, operation)(**parameters)
             return answer
         except Exception as error:
@@ -217,7 +235,9 @@ def _refusal(error: boto.ClientError, operation: str, table: str | None) -> Stor
     if code in THROTTLING:
         return Throttled(text)
     if code == ConditionFailed.code:
-        return ConditionFailed(text)
+        failed = ConditionFailed(text)
+        failed.item = answer.get("Item") or None
+        return failed
     if code == TableMissing.code:
         missing = TableMissing(text)
         missing.table = table

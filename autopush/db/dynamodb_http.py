@@ -1,8 +1,9 @@
 """How requests get to DynamoDB: thinner than botocore's own way, which is half of a call's cost.
 
 botocore asks handlers of its public event ``before-send`` whether one of them has the answer; what
-it builds, signs and reads stays as it is. Each thread of the pool keeps a connection. Nothing is
-sent twice: whether to try again is for the caller to say.
+it builds, signs and reads stays as it is. (:mod:`~autopush.db.dynamodb_direct` does even that.)
+Each thread of the pool keeps a connection. Nothing is sent twice: whether to try again is for the
+caller to say.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -81,14 +82,14 @@ class Answer:
     """One answer being read; the callbacks of its llhttp parser."""
 
     def __init__(self) -> None:
-        self.headers = HeadersDict()
+        self.headers: list[tuple[str, str]] = []
         self.body: list[bytes] = []
         self.status = 0
         self.complete = self.keep = False
         self.parser = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.decode("latin-1")] = value.decode("latin-1")
+        self.headers.append((name.decode("latin-1"), value.decode("latin-1")))
 
     def on_body(self, data: bytes) -> None:
         self.body.append(data)
@@ -99,7 +100,7 @@ class Answer:
             self.complete = True
             self.keep = self.parser.should_keep_alive()
         else:  # the answer is still to come
-            self.headers = HeadersDict()
+            self.headers.clear()
 
 
 class Connection:
@@ -141,36 +142,52 @@ class ThinTransport:
 
     :param limits: time-outs
     :param tls: for https
+    :ivar observe: is told about each prepared request
     """
 
     def __init__(self, limits: Limits, tls: ssl.SSLContext | None) -> None:
         self._limits = limits
         self._tls = tls
         self._kept = threading.local()
+        self.observe: Callable[[Any], None] | None = None
 
     def __call__(self, request: Any, **kwargs: Any) -> AWSResponse:
         """Send the prepared request.
 
         :raises botocore.exceptions.HTTPClientError: as botocore's own way does
         """
+        if self.observe is not None:
+            self.observe(request)
         origin, path = split_url(request.url)
         address = address_of(origin)
-        connection = self._connection(address, request.url)
         data = message(request, address.authority, path)
+        status, headers, body = self.exchange(address, request.url, data)
+        return AWSResponse(request.url, status, HeadersDict(headers), Body(body))
+
+    def exchange(
+        self, address: Address, url: str, request: bytes
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Send a request on this thread's connection; returns status, headers and body.
+
+        :param url: for errors
+        :raises botocore.exceptions.HTTPClientError: as botocore's own way does
+        """
+        connection = self._connection(address, url)
         try:
-            answer = connection.exchange(data)
+            answer = connection.exchange(request)
         except BaseException as error:
             connection.close()
             if isinstance(error, TimeoutError):
-                raise boto.ReadTimeoutError(endpoint_url=request.url, error=error) from error
+                raise boto.ReadTimeoutError(endpoint_url=url, error=error) from error
             if isinstance(error, OSError | httptools.HttpParserError):
-                raise boto.ConnectionClosedError(endpoint_url=request.url, error=error) from error
+                raise boto.ConnectionClosedError(endpoint_url=url, error=error) from error
             raise
         if answer.keep:
             self._kept.connection = (address, connection)
         else:
             connection.close()
-        return AWSResponse(request.url, answer.status, answer.headers, Body(b"".join(answer.body)))
+        body = answer.body
+        return answer.status, answer.headers, body[0] if len(body) == 1 else b"".join(body)
 
     def _connection(self, address: Address, url: str) -> Connection:
         """The thread's connection, or a new one; it is the thread's again once it is free."""
@@ -222,20 +239,20 @@ def message(request: Any, authority: str, path: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def use_thin_transport(client: Any, ca_bundle: str | None = None) -> bool:
+def use_thin_transport(client: Any, ca_bundle: str | None = None) -> ThinTransport | None:
     """Let a boto3 client send its requests this way.
 
     :param ca_bundle: file with the authorities to trust; None: botocore's
-    :returns: False if a proxy is in the way: then it stays with its own
+    :returns: None if a proxy is in the way: then it stays with its own
     """
     url = client.meta.endpoint_url
     if get_environ_proxies(url):
-        return False
+        return None
     tls = None
     if url.startswith("https:"):
         tls = ssl.create_default_context(cafile=ca_bundle or get_cert_path(True))
         tls.minimum_version = ssl.TLSVersion.TLSv1_2
     config = client.meta.config
-    limits = Limits(config.connect_timeout, config.read_timeout)
-    client.meta.events.register_last("before-send", ThinTransport(limits, tls))
-    return True
+    transport = ThinTransport(Limits(config.connect_timeout, config.read_timeout), tls)
+    client.meta.events.register_last("before-send", transport)
+    return transport

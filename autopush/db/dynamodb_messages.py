@@ -165,6 +165,7 @@ class Messages:
         """
         reader = _Reader(self, month, uaid, limit - 1)
         pointer: int | None = None
+        lags = False
         values = {":uaid": self.key(uaid), ":end": TOPICS_END}
         # The channel row comes first, if there is one (quirk S8).
         rows = self._pages(month, "chidmessageid < :end", values, lambda: reader.left() + 1)
@@ -174,11 +175,11 @@ class Messages:
                     reader.take(item)
                 else:
                     pointer = number_of(item, "current_timestamp")
-                    touch = touch and self._lags(item)
+                    lags = self._lags(item)
             if not reader.left():
                 break
         reader.delete_poison()
-        if touch:
+        if touch and lags:
             self.touch(month, uaid)
         return pointer, reader.messages
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from autopush.constants import RECORD_VERSION
 from autopush.db.dynamodb_client import (
     Call,
     ConditionFailed,
@@ -23,7 +24,8 @@ from autopush.db.dynamodb_items import (
     set_expression,
     set_values,
 )
-from autopush.db.interface import Registration, Subscription, User
+from autopush.db.interface import Arrival, Registration, Subscription, User
+from autopush.db.lastconnect import last_connects_of_month
 from autopush.exceptions import AutopushException
 
 log = Logger()
@@ -36,6 +38,12 @@ MAY_REGISTER = (
     " OR connected_at < :connected_at)"
 )
 """Condition of a registration (quirk S9: a node without ``connected_at`` is no obstacle)."""
+
+PLAIN = (
+    "router_type = :router_type AND current_month = :month AND record_version >= :version"
+    " AND last_connect BETWEEN :first AND :last AND connected_at < :connected_at"
+)
+"""Condition of :meth:`Store.return_user`; implies the one above."""
 
 BARE = "attribute_not_exists(router_type) AND attribute_not_exists(connected_at)"
 
@@ -138,6 +146,10 @@ class Users:
         self.key = key
         self.now = now
         self.may_batch = True
+        # Whether the server is known to send the item along when its condition fails, and whether
+        # it is still asked to: until it turns out not to know the question.
+        self._tells = False
+        self._asks = True
 
     def _address(self, uaid: str) -> dict[str, Any]:
         return {"TableName": self.table, "Key": {"uaid": {"S": self.key(uaid)}}}
@@ -215,6 +227,57 @@ class Users:
             return Registration(False, {})
         record.pop("node_id", None)
         return Registration(True, record)
+
+    @checks_unsure
+    def reconnect(
+        self, month: str, uaid: str, node_id: str, connected_at: int, unsure: bool = False
+    ) -> Arrival:
+        """See :meth:`Store.return_user`.
+
+        :param month: the current one
+        """
+        first, last = last_connects_of_month(self.now())
+        values = _values(
+            router_type="webpush",
+            month=month,
+            version=RECORD_VERSION,
+            first=first,
+            last=last,
+            connected_at=connected_at,
+            node_id=node_id,
+        )
+        try:
+            answer = self.call(
+                "update_item",
+                **self._address(uaid),
+                UpdateExpression="SET node_id = :node_id, connected_at = :connected_at",
+                ConditionExpression=PLAIN,
+                ExpressionAttributeValues=values,
+                ReturnValues="ALL_OLD",
+                **({"ReturnValuesOnConditionCheckFailure": "ALL_OLD"} if self._asks else {}),
+            )
+        except ConditionFailed as failed:
+            record = self._record_of(failed, uaid)
+        except DynamoError as error:
+            if error.code != "ValidationException" or not self._asks:
+                raise
+            self._asks = False
+            return self.reconnect(month, uaid, node_id, connected_at, unsure)
+        else:
+            return Arrival(True, read_record(answer["Attributes"], uaid))
+        ours = (node_id, connected_at)
+        if unsure and record and (record.get("node_id"), record.get("connected_at")) == ours:
+            # Written by the attempt before; what was there is not known any more.
+            del record["node_id"]
+            return Arrival(True, record)
+        return Arrival(False, record)
+
+    def _record_of(self, failed: ConditionFailed, uaid: str) -> User | None:
+        """The record that didn't meet a condition. Not all servers send it along."""
+        if failed.item is not None:
+            self._tells = True
+            return read_record(failed.item, uaid) if self.is_whole(failed.item, uaid) else None
+        return None if self._tells else self.get(uaid)
 
     @checks_unsure
     def drop(self, uaid: str, unsure: bool = False) -> bool:

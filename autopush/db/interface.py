@@ -46,6 +46,15 @@ class Registration(NamedTuple):
     """The record before the write; empty if there was none or nothing was written."""
 
 
+class Arrival(NamedTuple):
+    """Outcome of :meth:`Store.return_user`."""
+
+    written: bool
+    """Whether the connection is in the record now."""
+    previous: User | None
+    """The record before that, or as it is; None if there is none."""
+
+
 class Subscription(NamedTuple):
     """A user and whether one of its channels is registered."""
 
@@ -135,6 +144,15 @@ class Store(ABC):
 
         :raises AutopushException: ``router_type`` or ``connected_at`` is missing.
         """
+
+    def return_user(self, uaid: str, node_id: str, connected_at: int) -> Deferred[Arrival]:
+        """Read the record of a user that is back, and enter its connection where that is plain.
+
+        Plain is a record of an older connection that :meth:`register_user` would accept, of
+        ``router_type`` webpush, the current month in ``current_month`` and ``last_connect``, and
+        the current ``record_version``. A back end need not write anything.
+        """
+        return self.get_user(uaid).addCallback(lambda record: Arrival(False, record))
 
     @abstractmethod
     def drop_user(self, uaid: str) -> Deferred[bool]:

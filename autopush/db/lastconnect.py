@@ -23,3 +23,10 @@ def has_connected_this_month(user: Mapping[str, Any], now: float | None = None) 
     if not last_connect:
         return False
     return str(last_connect).startswith(time.strftime("%Y%m", time.gmtime(now)))
+
+
+def last_connects_of_month(now: float | None = None) -> tuple[int, int]:
+    """The lowest and the highest ``last_connect`` of the current month (UTC)."""
+    today = time.gmtime(now)
+    first = (today.tm_year * 100 + today.tm_mon) * 1_000_000
+    return first, first + 999_999

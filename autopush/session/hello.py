@@ -102,7 +102,11 @@ async def _enter(session: Session, valid: bool) -> Entry:
     node = session.node
     assert session.uaid is not None
     if valid:
-        record = await node.store.get_user(session.uaid)
+        written, record = await node.store.return_user(
+            session.uaid, node.router_url, session.connected_at
+        )
+        if record is not None and written:
+            return _take_over(session, record, record)
         if record is not None and _accepts(session, record):
             entry = await _return(session, record)
             if entry is not None:
@@ -148,7 +152,12 @@ async def _return(session: Session, record: User) -> Entry | None:
     if not previous:
         node.background.persist(node.store.drop_user, session.uaid)
         return None
-    months = node.store.months
+    return _take_over(session, record, previous)
+
+
+def _take_over(session: Session, record: User, previous: User) -> Entry:
+    """The record leads here now; ``record`` is as it was read, ``previous`` as it was then."""
+    months = session.node.store.months
     month = record["current_month"]
     if months.accepts(previous.get("current_month")):
         month = previous["current_month"]  # another node has just finished the transition

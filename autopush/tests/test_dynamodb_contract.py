@@ -42,6 +42,8 @@ class TestDynamoStore(StoreContract, DynamoCase):  # type: ignore[misc]
     async def make_store(self) -> Store:
         store = await self.open_store(router="router")
         await store.drop_user(UAID)
+        # The table is shared, also by tests with another key for the same user.
+        self.addCleanup(store.drop_user, UAID)
         self.router = store.users.table
         self.key = store.users.key(UAID)
         tables.ensure(raw_call, OTHER_MONTH, tables.MESSAGE_KEYS, (5, 5))

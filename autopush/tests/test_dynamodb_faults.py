@@ -36,6 +36,7 @@ from autopush.db.dynamodb_client import (
 )
 from autopush.db.dynamodb_items import CHANNEL_ROW, row_key, write_message, write_value
 from autopush.db.interface import StoreUnusable
+from autopush.db.lastconnect import generate_last_connect
 from autopush.exceptions import RouterException, StoreBusy, StoreError
 from autopush.tests.dynamodb_support import (
     dynamodb_url,
@@ -103,6 +104,8 @@ class FaultCase(TestCase):
             "connected_at": 1000,
             "node_id": NODE,
             "current_month": self.month,
+            "record_version": 1,
+            "last_connect": generate_last_connect(),
         }
         now = self.sure.messages.now()
         rows = [
@@ -172,6 +175,15 @@ async def register_user(case, uaid, registration):
     case.assertTrue(registration.written)
     # A registration that met its own earlier attempt still knows the user.
     case.assertEqual(registration.previous["current_month"], case.month)
+    user = await case.sure.get_user(uaid)
+    case.assertEqual((user["node_id"], user["connected_at"]), ("http://new", 2000))
+
+
+@operation(lambda case, uaid: case.store.return_user(uaid, "http://new", 2000))
+async def return_user(case, uaid, arrival):
+    case.assertTrue(arrival.written)
+    case.assertEqual(arrival.previous["current_month"], case.month)
+    case.assertNotEqual(arrival.previous.get("node_id"), "http://new")
     user = await case.sure.get_user(uaid)
     case.assertEqual((user["node_id"], user["connected_at"]), ("http://new", 2000))
 

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from autopush.constants import MAX_EXPIRY
+from autopush.db.dynamodb_client import ConditionFailed, DynamoError
 from autopush.db.dynamodb_items import (
     read_message,
     read_record,
@@ -15,6 +16,8 @@ from autopush.db.dynamodb_items import (
     write_message,
     write_value,
 )
+from autopush.db.dynamodb_users import Users
+from autopush.db.lastconnect import generate_last_connect
 from autopush.tests.dynamodb_support import get_item, put_item, raw_call, rows, sort_keys
 from autopush.tests.store_contract import (
     CHID,
@@ -491,6 +494,35 @@ class TestRequests(RowsCase):
         expiry = get_item(self.month, UAID, " ")["expiry"]
         self.assertEqual(expiry, n(int(self.time) + MAX_EXPIRY))
 
+    async def test_hello_of_a_user_without_channels_touches_nothing(self):
+        nobody = uuid.uuid4().hex
+        touched = self.store.touch_channels(self.month, nobody)
+        await self.store.fetch_topics(self.month, nobody)
+        await touched
+        self.assertEqual(self.operations, ["query"])
+
+    async def test_return_of_a_plain_user_is_one_request(self):
+        record = {
+            "uaid": UAID,
+            "router_type": "webpush",
+            "connected_at": 9000,
+            "node_id": NODE,
+            "current_month": self.month,
+            "record_version": 1,
+            "last_connect": generate_last_connect(self.time),
+        }
+        await self.store.register_user(record)
+        self.operations.clear()
+        arrival = await self.store.return_user(UAID, "http://new", 9001)
+        self.assertEqual(tuple(arrival), (True, record))
+        self.assertEqual(self.operations, ["update_item"])
+        # Whoever isn't costs no more than before, where the server tells why.
+        self.operations.clear()
+        arrival = await self.store.return_user(UAID, "http://late", 9001)
+        record.update(node_id="http://new", connected_at=9001)
+        self.assertEqual(tuple(arrival), (False, record))
+        self.assertIn(self.operations, [["update_item"], ["update_item", "get_item"]])
+
     async def test_touch_alone(self):
         await self.store.touch_channels(self.month, UAID)
         self.assertEqual(self.operations, ["update_item"])
@@ -555,3 +587,56 @@ class TestValues(SynchronousTestCase):
             for value in ({"B": b"x"}, {"L": []}):
                 with self.assertRaises(ValueError, msg=name):
                     read_message(uuid.UUID(UAID), {**good, name: value})
+
+
+class TestServersThatTellLess(SynchronousTestCase):
+    """Not all know ``ReturnValuesOnConditionCheckFailure``, or do what it asks for."""
+
+    def _users(self, *answers: Any) -> Users:
+        self.calls: list[tuple[str, bool]] = []
+        left = list(answers)
+
+        def call(operation: str, /, **parameters: Any) -> Any:
+            asked = "ReturnValuesOnConditionCheckFailure" in parameters
+            self.calls.append((operation, asked))
+            answer = left.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return Users(call, "router", str, lambda: NOW)
+
+    def _failed(self, item: Any) -> ConditionFailed:
+        failed = ConditionFailed("no")
+        failed.item = item
+        return failed
+
+    def test_server_that_refuses_the_question(self):
+        refusal = DynamoError("unknown parameter")
+        refusal.code = "ValidationException"
+        old = {"Attributes": {"uaid": s(UAID), "router_type": s("webpush")}}
+        users = self._users(refusal, old, old)
+        for _ in range(2):
+            self.assertTrue(users.reconnect("m", UAID, NODE, 1).written)
+        self.assertEqual([asked for _, asked in self.calls], [True, False, False])
+
+    def test_other_refusals_are_passed_on(self):
+        refusal = DynamoError("no")
+        refusal.code = "AccessDeniedException"
+        with self.assertRaises(DynamoError):
+            self._users(refusal).reconnect("m", UAID, NODE, 1)
+
+    def test_server_that_does_not_answer_it(self):
+        item = {"uaid": s(UAID), "router_type": s("webpush")}
+        users = self._users(self._failed(None), {"Item": item}, self._failed(None), {})
+        expected = {"uaid": UAID, "router_type": "webpush"}
+        self.assertEqual(tuple(users.reconnect("m", UAID, NODE, 1)), (False, expected))
+        self.assertEqual(tuple(users.reconnect("m", UAID, NODE, 1)), (False, None))
+        self.assertEqual([name for name, _ in self.calls], ["update_item", "get_item"] * 2)
+
+    def test_server_that_does_is_not_asked_about_nobody(self):
+        item = {"uaid": s(UAID), "router_type": s("webpush")}
+        users = self._users(self._failed(item), self._failed(None))
+        self.assertFalse(users.reconnect("m", UAID, NODE, 1).written)
+        self.assertEqual(tuple(users.reconnect("m", UAID, NODE, 1)), (False, None))
+        self.assertEqual([name for name, _ in self.calls], ["update_item"] * 2)

@@ -6,8 +6,9 @@ import re
 from decimal import Decimal
 
 import pytest
-from twisted.internet.defer import fail
+from twisted.internet.defer import fail, succeed
 
+from autopush.db.interface import Arrival
 from autopush.exceptions import StoreBusy, StoreError
 from autopush.nodeclient import NodeGone
 from autopush.session import Delivery
@@ -151,6 +152,28 @@ def test_7_a_known_user_keeps_its_uaid(rig):
         "fetch_topics",
         "fetch_since",
     ]
+
+
+def test_7_record_the_store_has_written_is_not_written_again():
+    rig = Rig(peers=Peers())
+    rig.user(node_id=OTHER, connected_at=1)
+
+    def return_user(uaid, node_id, connected_at):
+        previous = {**rig.store.users[uaid], "uaid": uaid}
+        rig.store.users[uaid].update(node_id=node_id, connected_at=connected_at)
+        return succeed(Arrival(True, previous))
+
+    rig.store.return_user = return_user
+    session = rig.hello(UAID)
+    assert session.wire.sent[0]["uaid"] == UAID
+    assert session.existing_uaid and not session.uaid_reset
+    assert (session.month, session.rotate, session.reset_uaid) == (MONTH, False, False)
+    assert [name for name, _ in rig.store.calls] == [
+        "touch_channels",
+        "fetch_topics",
+        "fetch_since",
+    ]
+    assert rig.peers.requests == [("DELETE", f"{OTHER}/notif/{UAID}/1")]
 
 
 def test_7_last_connect_is_renewed_in_a_new_month(rig):
