@@ -16,6 +16,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 HANDSHAKE = (
@@ -39,6 +40,26 @@ class Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
+        self._later: deque[tuple[float, Callable[[], None]]] = deque()
+
+    def later(self, delay: float, action: Callable[[], None]) -> None:
+        """Do something in ``delay`` seconds, which must be the same for all that wait."""
+        self._later.append((time.monotonic() + delay, action))
+
+    def run_out(self) -> None:
+        """Handle events until nothing waits to be done later."""
+        self.run(lambda: not self._later)
+
+    def _do_what_is_due(self) -> float:
+        """Returns the seconds until more is due."""
+        now = time.monotonic()
+        while self._later:
+            due, action = self._later[0]
+            if due > now:
+                return due - now
+            self._later.popleft()
+            action()
+        return 1.0
 
     def add(self, connection: Connection) -> None:
         """Watch a connection that is being made."""
@@ -66,7 +87,7 @@ class Loop:
         poll, connections = self._epoll.poll, self._connections
         last = time.monotonic()
         while not over():
-            wait = 1.0 if tick is None else min(tick(), 1.0)
+            wait = min(self._do_what_is_due(), 1.0 if tick is None else tick())
             events = poll(wait, 512)
             if events:
                 last = time.monotonic()
@@ -184,9 +205,19 @@ class Browser(Connection):
     :param uaid: of a user who returns
     :param key: subscribe, restricted to this application server key (``""``: not restricted)
     :param ready: called when it is set up
+    :ivar delay: seconds until it acknowledges, as across a network
     """
 
-    __slots__ = ("_handshake", "_key", "_ready", "channel", "endpoint", "notified", "uaid")
+    __slots__ = (
+        "_handshake",
+        "_key",
+        "_ready",
+        "channel",
+        "delay",
+        "endpoint",
+        "notified",
+        "uaid",
+    )
 
     def __init__(
         self,
@@ -201,6 +232,7 @@ class Browser(Connection):
         self._key = key
         self._ready = ready
         self._handshake = True
+        self.delay = 0.0
         self.channel = ""
         self.endpoint = ""
         self.notified: Callable[[Browser], None] | None = None
@@ -244,7 +276,11 @@ class Browser(Connection):
         kind = message["messageType"]
         if kind == "notification":
             ids = message["channelID"].encode(), message["version"].encode()
-            self.send(client_frame(ACK % ids))
+            frame = client_frame(ACK % ids)
+            if self.delay:
+                self.loop.later(self.delay, partial(self.send, frame))
+            else:
+                self.send(frame)
             if self.notified is not None:
                 self.notified(self)
         elif kind == "hello":

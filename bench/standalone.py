@@ -35,6 +35,9 @@ BODY = os.urandom(1024)
 FEW = 100
 """Connections of the runs that are not about their number."""
 
+FAR = 0.05
+"""Seconds until an acknowledgement from afar."""
+
 BUSY = 0.9
 """Share of a CPU from which on this process may be what is measured."""
 
@@ -124,7 +127,14 @@ class Bench:
     def flow(self, requests: Sequence[tuple[bytes, Browser | None]], **kwargs: Any) -> list[float]:
         """Send; returns [µs of CPU a notification, notifications a second, latencies...]."""
         flow = Flow(self.loop, self.posters, requests, **kwargs)
-        cpu, seconds = self.measure(flow.run)
+        seconds = 0.0
+
+        def work() -> None:
+            nonlocal seconds
+            seconds = flow.run()
+            self.loop.run_out()
+
+        cpu, _ = self.measure(work)
         return [cpu / flow.count * 1e6, flow.count / seconds, *flow.latencies]
 
     def rounds(self, run: Callable[[], list[float]]) -> tuple[float, float, list[float]]:
@@ -179,6 +189,16 @@ class Bench:
             Figure("direct, VAPID token never seen: CPU", micros, "µs", 450),
             Figure("direct, VAPID token never seen: rate", rate, "/s"),
         ]
+
+    def late(self) -> list[Figure]:
+        """To connected browsers far away, so that every message is stored and deleted again."""
+        browsers = self.browsers(FEW)
+        for browser in browsers:
+            browser.delay = FAR
+        micros, rate, _ = self.rounds(lambda: self._direct(browsers))
+        self.disconnect(browsers)
+        name = f"direct, acknowledged after {FAR * 1000:g} ms"
+        return [Figure(f"{name}: CPU", micros, "µs", 300), Figure(f"{name}: rate", rate, "/s")]
 
     def stored(self) -> list[Figure]:
         """To browsers that are away; then they fetch what waits for them."""
@@ -299,6 +319,7 @@ class Bench:
 PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     "direct": Bench.direct,
     "fresh": Bench.fresh,
+    "late": Bench.late,
     "stored": Bench.stored,
     "hello": Bench.hello,
     "idle": Bench.idle,
