@@ -19,6 +19,8 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from autopush.transport import send_now
+
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
@@ -125,7 +127,9 @@ class _Connection(Protocol):
         """Put a request on the idle connection."""
         self.request = request
         self._reset()
-        self.transport.write(request.data)
+        rest = send_now(self.transport, request.data)
+        if rest:
+            self.transport.write(rest)
 
     def abort(self) -> None:
         """Cut the connection."""

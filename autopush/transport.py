@@ -1,4 +1,4 @@
-"""Accepted TCP connections that write at once.
+"""TCP connections that write at once.
 
 Twisted's own transport keeps what is written until the next turn of the event loop, and asks the
 kernel twice (``epoll_ctl``) for each answer whether the socket is writable, which it nearly always
@@ -14,23 +14,38 @@ from twisted.internet import tcp
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 
+def send_now(transport: Any, data: bytes) -> bytes:
+    """Write what the kernel takes now.
+
+    :param transport: any; only plain TCP can do that
+    :returns: what is left, for the transport's ``write``
+    """
+    if (
+        isinstance(transport, tcp.Connection)
+        and data
+        and transport.connected
+        and not (
+            transport.TLS
+            or transport._writeDisconnected
+            or transport._tempDataBuffer
+            or transport.dataBuffer
+        )
+    ):
+        sent = transport.writeSomeData(data)
+        if sent.__class__ is int:
+            return data[sent:]
+        # Else the connection is lost: the reactor will see that when it tries.
+    return data
+
+
 class EagerServer(tcp.Server):
     """An accepted connection; see the module."""
 
     def write(self, data: bytes) -> None:
         """Write now what the kernel takes; the rest when it takes more."""
-        if (
-            data
-            and self.connected
-            and not (self.TLS or self._writeDisconnected or self._tempDataBuffer or self.dataBuffer)
-        ):
-            sent = self.writeSomeData(data)
-            if sent.__class__ is int:
-                if sent == len(data):
-                    return
-                data = data[sent:]
-            # Else the connection is lost: the reactor will see that when it tries.
-        super().write(data)
+        rest = send_now(self, data)
+        if rest:
+            super().write(rest)
 
 
 class EagerPort(tcp.Port):
