@@ -190,11 +190,13 @@ class SqliteStore(Store):
         if self._sweep_timer is not None and self._sweep_timer.active():
             self._sweep_timer.cancel()
         self._sweep_timer = None
+        index = self._cache.close()
         if self._reader is not None:
             # First, so that the last connection, which tidies up the file, is the writer's.
             self._reader.close()
             self._reader = None
-        return self._writer.close().addCallback(lambda _: self._cache.close())
+        closed = self._writer.close()
+        return closed if index is None else closed.addCallback(lambda _: index.close())
 
     def health(self) -> Deferred[dict[str, str | None]]:
         """Whether every table can be read, and a page be written.

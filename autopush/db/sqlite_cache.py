@@ -100,12 +100,14 @@ class ReadCache:
         except (OSError, ValueError):
             self._index = None
 
-    def close(self) -> None:
-        """Forget everything; all connections must be closed."""
+    def close(self) -> WalIndex | None:
+        """Forget everything, and remember nothing any more.
+
+        :returns: what is to be closed when all connections are
+        """
         index, self._index = self._index, None
         self._forget()
-        if index is not None:
-            index.close()
+        return index
 
     def is_current(self) -> bool:
         """Whether what is remembered still is what the file says; if not, it is forgotten.
@@ -117,7 +119,8 @@ class ReadCache:
         header = self._index.header()
         if header == self._header:
             return True
-        if self._before == self._header and _is_next(self._before, header):
+        before = self._before
+        if before is not None and before == self._header and _is_next(before, header):
             # Our own transaction; the writer thread has not come to say so yet.
             self._header = header
             return True
@@ -142,13 +145,15 @@ class ReadCache:
 
         The transaction is open, so nobody else commits before that is done.
         """
-        self._before = b"" if self._index is None else self._index.header()
+        index = self._index
+        self._before = None if index is None else index.header()
 
     def committed(self) -> None:
         """It is done. If nobody else has committed since, what is remembered stays good."""
         before, self._before = self._before, None
-        if self._index is not None and before == self._header:
-            after = self._index.header()
+        index = self._index
+        if index is not None and before is not None and before == self._header:
+            after = index.header()
             if _is_next(before, after):
                 self._header = after
 

@@ -255,9 +255,11 @@ def test_header_tells_every_change(steps: list[str]) -> None:
             else:
                 new = {"router_type": "webpush", "connected_at": number}
                 sqlite_records.register(foreign, UAID, new)
+        index = cache.close()
         for connection in (reader, ours, foreign):
             connection.close()
-        cache.close()
+        assert index is not None
+        index.close()
 
 
 def test_transactions_are_counted_one_by_one() -> None:
