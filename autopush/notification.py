@@ -34,7 +34,10 @@ CLEANED_HEADERS = ("encryption", "crypto-key", "encryption-key")
 """Headers that go along with a message, under names with ``_``."""
 
 CACHED_HEADERS = 1024
-"""Combinations of them remembered; see :meth:`WebPushNotification.cleanup_headers`."""
+"""Combinations of them remembered: without a salt (RFC 8291) a sender repeats a few."""
+
+MAX_CACHED_LENGTH = 512
+"""Characters of those; a P-256 key has 87."""
 
 
 class Id(UUID):
@@ -261,9 +264,9 @@ class WebPushNotification:
         :raises InvalidRequest: 400, errno 110: characters outside ASCII (quirk Q12)
         """
         sent = self.headers or {}
-        # Without a salt (RFC 8291) they are the same for all messages of a sender.
-        clean = _clean if sent.get("encryption") else _clean_cached
-        self.headers = dict(clean(sent["content-encoding"], *map(sent.get, CLEANED_HEADERS)))
+        values = [sent.get(name) for name in CLEANED_HEADERS]
+        clean = _clean_cached if worth_caching(*values) else _clean
+        self.headers = dict(clean(sent["content-encoding"], *values))
 
     @classmethod
     def from_webpush_request_schema(
@@ -360,6 +363,13 @@ SERIALIZED_TYPES = (
     ("headers", dict),
 )
 """Members of a ``PUT /push`` body that may be null."""
+
+
+def worth_caching(
+    encryption: str | None, crypto_key: str | None, encryption_key: str | None
+) -> bool:
+    """Tell whether headers like these are likely to come again."""
+    return not encryption and len(crypto_key or "") + len(encryption_key or "") < MAX_CACHED_LENGTH
 
 
 def _clean(

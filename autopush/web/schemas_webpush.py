@@ -16,6 +16,7 @@ from marshmallow import EXCLUDE, Schema, fields, validates_schema
 from autopush.constants import MAX_TTL
 from autopush.crypto_key import CryptoKey
 from autopush.exceptions import InvalidRequest
+from autopush.notification import worth_caching
 from autopush.types import JSONDict
 
 VALID_BASE64_URL = re.compile(r"[0-9A-Za-z_-]+=*")
@@ -200,10 +201,9 @@ def load_crypto_headers(headers: dict[str, str]) -> dict[str, str]:
     :raises InvalidRequest: errno 110
     :raises marshmallow.ValidationError: a required header is missing
     """
-    encoding, encryption, crypto_key, encryption_key = map(headers.get, MESSAGE_HEADERS)
-    # RFC 8291 messages: the same few headers every time, there is no salt among them.
-    load = _load_cached if encryption is None else _load
-    return dict(load(encoding, encryption, crypto_key, encryption_key))
+    encoding, *others = [headers.get(name) for name in MESSAGE_HEADERS]
+    load = _load_cached if worth_caching(*others) else _load
+    return dict(load(encoding, *others))
 
 
 def _load(*values: str | None) -> dict[str, str]:
