@@ -140,7 +140,7 @@ class DynamoDBProxy:
                 wanted, table, fault, times, skip = entry
                 if wanted not in (ANY, operation) or times < 1:
                     continue
-                if table is not None and f'"{table}"'.encode() not in body:
+                if table is not None and table not in _tables(body):
                     continue
                 if skip:
                     entry[4] -= 1
@@ -154,6 +154,15 @@ class DynamoDBProxy:
         """Whether a fault has not happened as often as it should yet."""
         with self._lock:
             return any(times > 0 for _, _, _, times, _ in self._faults)
+
+
+def _tables(body: bytes) -> set[str]:
+    """The tables a request is about."""
+    try:
+        request = json.loads(body)
+    except ValueError:
+        return set()
+    return {request.get("TableName", ""), *request.get("RequestItems", ())}
 
 
 class _Server(ThreadingHTTPServer):

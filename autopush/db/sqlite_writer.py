@@ -324,12 +324,11 @@ class GroupWriter:
                 self._gate_open = False
                 batch, self._ripe = self._ripe, None
                 closing = self._closing
-            if batch:
+            if batch is not None:
                 self._process(batch)
         with self._lock:
             rest, self._growing = self._growing, WriteBatch()
-        if rest:
-            self._process(rest)
+        self._process(rest)
         self._running = False
         if self._connection is not None:
             self._connection.close()
@@ -338,11 +337,13 @@ class GroupWriter:
     def _process(self, batch: WriteBatch) -> None:
         self._started = time.monotonic()
         try:
-            self._write(batch)
+            if batch:
+                self._write(batch)
         except BaseException as error:
             # Whatever it is, callers must hear of it and the thread must live.
             batch.fail(store_error(error))
         self._started = None
+        # Also of one from which everything was taken back: the next one waits for this.
         self._reactor.callFromThread(self._finish, batch)
 
     def _write(self, batch: WriteBatch) -> None:

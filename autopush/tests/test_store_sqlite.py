@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
 import stat
@@ -327,6 +328,39 @@ class TestGroupCommit(SqliteCase):
         self.assertFalse(store.take_back("m", topic("a", "v")))
         await stored
         self.assertEqual(self.sql("SELECT count(*) FROM messages"), [(1,)])
+
+    async def test_batch_that_is_empty_when_the_thread_comes_does_not_stop_the_next(self):
+        store = await self.open_store(commit_delay=0)
+        writer = store._writer
+        start = writer._open_gate
+
+        def take_back_first() -> None:
+            self.assertTrue(store.take_back("m", message()))
+            waiting.append(store.drop_user(UAID))
+            start()
+
+        waiting: list[Any] = []
+        self.patch(writer, "_open_gate", take_back_first)
+        await store.store_message("m", message())
+        self.patch(writer, "_open_gate", start)
+        self.assertFalse(await waiting[0].addTimeout(10, reactor))
+
+    async def test_every_operation_is_answered(self):
+        """Whatever is taken back or deleted at which moment."""
+        store = await self.open_store(commit_delay=0.0005)
+        chance = random.Random(7)
+        answers: list[Any] = []
+        for number in range(1500):
+            notification = message(TS + number)
+            answers.append(store.store_message("m", notification))
+            if chance.random() < 0.2:
+                answers.append(store.get_user(UAID))
+                answers.append(store.drop_user(UAID))
+            if chance.random() < 0.4:
+                await deferLater(reactor, chance.choice([0, 0, 0.0005, 0.001]), lambda: None)
+            if chance.random() < 0.8 and not store.take_back("m", notification):
+                answers.append(store.delete_message("m", notification))
+        await gatherResults(answers).addTimeout(30, reactor)
 
     async def test_nothing_is_left_in_memory_of_messages_taken_back(self):
         store = await self.open_store(commit_delay=0)

@@ -57,7 +57,6 @@ REGISTER_OVERLOADED = {
     "messageType": "error",
     "reason": "overloaded",
     "status": 503,
-    "channelID": CHID2,
 }
 
 
@@ -163,7 +162,7 @@ class WebSocketFaultCase(FaultCase):
     async def connected(self, uaid: str) -> Browser:
         browser = await self.open()
         reply = await browser.hello(uaid)
-        assert (reply["status"], reply["uaid"]) == (200, uaid), reply
+        assert (reply["status"], reply.get("uaid")) == (200, uaid), reply
         return browser
 
     async def in_reactor(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -284,12 +283,10 @@ class TestHello(WebSocketFaultCase):
     def test_known_user_keeps_its_id(self):
         async def talk(fault):
             uaid = await self.user()
-            for operation in ("GetItem", "UpdateItem"):
-                self.draws.clear()
-                self.spoil(operation, fault, table=self.router)
-                await self._refused(uaid)
-                self.proxy.heal()
-                await (await self.connected(uaid)).leave()
+            self.spoil("UpdateItem", fault, table=self.router)
+            await self._refused(uaid)
+            self.proxy.heal()
+            await (await self.connected(uaid)).leave()
 
         return self.in_turn((*EVERY, *UNSURE), talk)
 
