@@ -380,10 +380,11 @@ class MessagePut:
         self._item = {**self._item, "chidmessageid": {"S": key}}
 
     def _put(self) -> bool:
-        """Write the row; False if another message has taken its new place."""
+        """Write the row; False if another message has its place."""
         condition: dict[str, Any] = {}
-        if self._moves:
-            # Messages of one channel that move at the same time look for a place at the same end.
+        if self._timestamp is not None:
+            # Messages of one channel that move look for a place at the same end, which may also be
+            # the place of one that is just being written.
             condition["ConditionExpression"] = "attribute_not_exists(uaid)"
             if self._update_id:
                 condition["ConditionExpression"] += " OR updateid = :updateid"

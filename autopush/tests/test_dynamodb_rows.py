@@ -431,6 +431,13 @@ class TestWritingRows(RowsCase):
             },
         )
 
+    async def test_message_whose_place_another_one_has_taken_gets_the_next(self):
+        """One that moved may have come to the place of one that was just on its way."""
+        self.row(f"02:{TS}:{CHID}", updateid=s("moved"), headers={"NULL": True})
+        await self.store.store_message(self.month, message(TS, version="own"))
+        found = {row["chidmessageid"]["S"]: row["updateid"]["S"] for row in rows(self.month, UAID)}
+        self.assertEqual(found, {f"02:{TS}:{CHID}": "moved", f"02:{TS + 1}:{CHID}": "own"})
+
     async def test_preflight_leaves_nothing_behind(self):
         for table in (self.router, self.month):
             self.assertEqual(raw_call("scan", TableName=table)["Items"], [])
