@@ -126,7 +126,11 @@ class TestNew:
         body = ok(endpoint.request("POST", NEW, {"key": key}))
         assert body["endpoint"].startswith(f"{ORIGIN}/wpush/v1/")
 
-    @pytest.mark.parametrize("key", ["a", "abcde", "a!b=", "\u00e9"])
+    @pytest.mark.parametrize("key", [KEY + "=\n", "\u00e9", "!!!!"])
+    def test_foreign_characters_in_a_key_are_skipped(self, endpoint, key):
+        assert "/wpush/v2/" in ok(endpoint.request("POST", NEW, {"key": key}))["endpoint"]
+
+    @pytest.mark.parametrize("key", ["a", "abcde", "a!b="])
     def test_bad_key(self, endpoint, key):
         """Before anything is written: Q12, Q13"""
         answer = endpoint.request("POST", NEW, {"key": key})
