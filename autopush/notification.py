@@ -38,7 +38,7 @@ VALID_TOPIC = re.compile(r"[0-9A-Za-z_=-]{1,32}")
 """What endpoints let through; anything else might make a sort key nobody can read."""
 
 MAX_SECONDS = 2**53
-"""What a number of seconds from another node may be: any store can keep it."""
+"""Seconds; larger numbers from another node are ignored: no store could keep them."""
 
 CACHED_HEADERS = 1024
 """Combinations of them remembered; see :meth:`WebPushNotification.cleanup_headers`."""
