@@ -495,6 +495,42 @@ class TestSubscription:
         assert ok(self.request(known, "DELETE", CHANNEL)) == {}
 
 
+class TestDocumentedArguments:
+    """python-api.md 6.2: the methods do with what is documented, without the record"""
+
+    @pytest.fixture(autouse=True)
+    def only_the_uaid(self, monkeypatch):
+        async def authorized_user(request, app):
+            return {"uaid": UUID(request["path_kwargs"]["uaid"])}
+
+        monkeypatch.setattr("autopush.web.schemas_registration.authorized_user", authorized_user)
+
+    @pytest.mark.parametrize("router_type", ["webpush", "fcm"])
+    def test_channels_where_the_record_says(self, known, router_type):
+        known.store.users[UAID]["router_type"] = router_type
+        if router_type == "fcm":
+            known.store.channels[None, UAID] = known.store.channels.pop((known.month, UAID))
+        known.store.months.current = "message_2027_01"
+        add_bridge(known, "fcm")
+        assert ok(known.request("GET", USER))["channelIDs"] == [CHID]
+        assert ok(known.request("POST", SUBSCRIPTION, {"channelID": OTHER}))
+        (channels,) = known.store.channels.values()
+        assert channels.chids == {CHID, OTHER}
+        assert ok(known.request("DELETE", CHANNEL)) == {}
+        assert channels.chids == {OTHER}
+
+    def test_update(self, known):
+        assert ok(known.request("PUT", USER, {"token": "new"})) == {}
+        assert known.store.users[UAID]["router_data"] == {"token": "new"}
+        add_bridge(known, "fcm")
+        answer = known.request("PUT", USER.replace("webpush", "fcm"), {"token": "y" * 8})
+        assert refused(answer) == (400, 108, "Invalid router")
+
+    def test_delete(self, known):
+        assert ok(known.request("DELETE", USER)) == {}
+        assert known.store.users == {}
+
+
 class TestMetricsAndEvents:
     """Section 13, observability.md 8"""
 
