@@ -340,7 +340,7 @@ class WebPushNotification:
             channel_id=UUID(chid),
             ttl=_seconds(data.get("ttl")),
             data=payload,
-            headers=_texts(headers) if payload else None,
+            headers=_texts(headers or {}) if payload else None,
             timestamp=int(time.time()) if timestamp is None else timestamp,
             topic=_topic(data.get("topic")),
             message_id=version,
