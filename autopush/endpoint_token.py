@@ -13,7 +13,13 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from autopush.crypto_key import CryptoKey, CryptoKeyException
-from autopush.encoding import AnyFernet, base64url_decode, decrypt, repad
+from autopush.encoding import (
+    AnyFernet,
+    base64url_decode,
+    decode_subscription_key,
+    decrypt,
+    repad,
+)
 from autopush.exceptions import InvalidTokenException, VapidAuthException
 from autopush.notification import Id
 from autopush.types import JSONDict
@@ -62,12 +68,12 @@ def make_endpoint(
     :param chid: channel id, with or without dashes
     :param key: base64url of the only sender's public key; None or empty: anyone may send
         (quirk Q38)
-    :raises ValueError: ``key`` isn't base64url, or an id isn't 32 hex digits
+    :raises ValueError: ``key`` can't be base64url, or an id isn't 32 hex digits
     """
     content = _id_bytes(uaid) + _id_bytes(chid)
     version = "v1"
     if key:
-        content += sha256(base64url_decode(key)).digest()
+        content += sha256(decode_subscription_key(key)).digest()
         version = "v2"
     token = fernet.encrypt(content).decode("ascii").rstrip("=")
     return f"{endpoint_url}/wpush/{version}/{token}"

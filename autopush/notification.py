@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 import attrs
@@ -32,6 +33,12 @@ STRIP_PADDING = re.compile(r"=+(?=[,;]|$)")
 
 CLEANED_HEADERS = ("encryption", "crypto-key", "encryption-key")
 """Headers that go along with a message, under names with ``_``."""
+
+VALID_TOPIC = re.compile(r"[0-9A-Za-z_=-]{1,32}")
+"""What endpoints let through; anything else might make a sort key nobody can read."""
+
+MAX_SECONDS = 2**53
+"""Seconds; larger numbers from another node are ignored: no store could keep them."""
 
 CACHED_HEADERS = 1024
 """Combinations of them remembered: without a salt (RFC 8291) a sender repeats a few."""
@@ -316,27 +323,29 @@ class WebPushNotification:
     def from_serialized(cls, uaid: UUID | str, data: JSONDict) -> WebPushNotification:
         """Return the message in the body of ``PUT /push``.
 
-        :raises ValueError: a member is missing or of the wrong type
+        Only what nothing can be sent without is refused (websocket.md 19). Other members that are
+        not of their type are converted, or else ignored: whatever a peer writes into them must
+        neither keep the message from its user agent nor get into storage.
+
+        :raises ValueError: ``channelID`` or ``version`` is missing or invalid, or there is data
+            that is no text or has no header map
         """
         chid = data.get("channelID")
         if not isinstance(chid, str) or "version" not in data:
             raise ValueError("no channelID or no version")
-        for name, kind in SERIALIZED_TYPES:
-            if not isinstance(data.get(name), kind | None):
-                raise ValueError(f"{name} is of the wrong type")
-        payload, headers = data.get("data"), data.get("headers")
-        if payload and headers is None:
-            raise ValueError("data without headers")
-        timestamp = data.get("timestamp")
+        payload, headers = data.get("data") or None, data.get("headers")
+        if payload and not (isinstance(payload, str) and isinstance(headers, dict)):
+            raise ValueError("data is no text or has no headers")
+        timestamp = _seconds(data.get("timestamp"))
         version = str(data["version"])
         return cls(
             uaid=_uuid(uaid),
             channel_id=UUID(chid),
-            ttl=data.get("ttl"),
+            ttl=_seconds(data.get("ttl")),
             data=payload,
-            headers=headers,
+            headers=_texts(headers or {}) if payload else None,
             timestamp=int(time.time()) if timestamp is None else timestamp,
-            topic=data.get("topic"),
+            topic=_topic(data.get("topic")),
             message_id=version,
             update_id=version,
         )
@@ -355,14 +364,26 @@ class WebPushNotification:
         return frame
 
 
-SERIALIZED_TYPES = (
-    ("ttl", int),
-    ("topic", str),
-    ("timestamp", int),
-    ("data", str),
-    ("headers", dict),
-)
-"""Members of a ``PUT /push`` body that may be null."""
+def _seconds(value: Any) -> int | None:
+    """Return a number of seconds sent by another node; None if it can't be one."""
+    if value is None:
+        return None
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if 0 <= number <= MAX_SECONDS else None
+
+
+def _topic(value: Any) -> str | None:
+    """Return a topic sent by another node; None if it can't be one."""
+    topic = str(value) if type(value) is int else value
+    return topic if isinstance(topic, str) and VALID_TOPIC.fullmatch(topic) else None
+
+
+def _texts(headers: dict[str, Any]) -> dict[str, str]:
+    """Return the headers that have the type of one."""
+    return {name: text for name, text in headers.items() if isinstance(text, str)}
 
 
 def worth_caching(

@@ -140,6 +140,10 @@ def _ec2_metadata(name: str) -> str | None:
         response = requests.get(METADATA_URL + name, timeout=METADATA_TIMEOUT)
     except requests.RequestException:
         return None
+    # Elsewhere something else may answer there (quirk C9). Stand-ins have nothing but a content.
+    status = getattr(response, "status_code", None)
+    if isinstance(status, int) and status != 200:
+        return None
     content = response.content
     return content.decode("utf-8", "replace") if isinstance(content, bytes) else content
 

@@ -6,6 +6,7 @@ created or changed, no secret is shown.
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -69,7 +70,10 @@ def check(command: str, ns: Namespace) -> int:
     """Print the results; returns the exit status."""
     failed = False
     for result in diagnose(command, ns):
-        print(result.line, flush=True)
+        try:
+            print(result.line, flush=True)
+        except BrokenPipeError:  # as with "| head": the status still counts
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         failed = failed or result.level is Level.FAIL
     return int(failed)
 

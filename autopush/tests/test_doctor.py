@@ -272,6 +272,28 @@ def test_open_files(tmp_path):
     assert "warn  files: 300 files and connections may be open, 1200 are wanted" in done.stdout
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_whoever_stops_reading_gets_no_traceback(tmp_path, fails):
+    """As with ``--check | head``; the status is that of all checks."""
+    taken = socket.create_server(("127.0.0.1", 0))
+    options = ["--port", str(taken.getsockname()[1]) if fails else "0"]
+    script = "import sys; from autopush.__main__ import doctor; sys.exit(doctor())"
+    with (
+        taken,
+        subprocess.Popen(
+            [sys.executable, "-c", script, "autopush_standalone", *options],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == int(fails)
+
+
 # ------------------------------------------------------------------------------ certificates
 
 

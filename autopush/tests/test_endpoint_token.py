@@ -63,10 +63,23 @@ class TestMakeEndpoint:
     def test_q38_empty_key_is_no_key(self):
         assert "/wpush/v1/" in make_endpoint(FERNET, URL, UAID.hex, CHID.hex, "")
 
-    @pytest.mark.parametrize("key", ["A", "!!!!", "é"])
+    @pytest.mark.parametrize("key", ["A", "abcde", "!abc", "é\n a"])
     def test_undecodable_key_is_an_error(self, key):
         with pytest.raises(ValueError):
             make_endpoint(FERNET, URL, UAID.hex, CHID.hex, key)
+
+    def test_foreign_characters_in_a_key_are_skipped(self):
+        """websocket.md 5.2: the sender with that key may use the endpoint."""
+        key = base64url_encode(b"any bytes")
+        url = make_endpoint(FERNET, URL, UAID.hex, CHID.hex, f" {key[:5]}\r\n{key[5:]}é")
+        header = f"p256ecdsa={key}"
+        assert parse(url.rsplit("/", 1)[1], "v2", header, "bearer x").public_key == key
+
+    @pytest.mark.parametrize("key", ["!!!!", "é", " ", "\u20ac"])
+    def test_a_key_of_nothing_else_makes_an_endpoint_nobody_can_use(self, key):
+        base, token = make_endpoint(FERNET, URL, UAID.hex, CHID.hex, key).rsplit("/", 1)
+        assert base == URL + "/wpush/v2"
+        assert NEW.decrypt(token + "=") == UAID.bytes + CHID.bytes + sha256(b"").digest()
 
     @pytest.mark.parametrize("bad", ["", "abc", "x" * 32, "ab" * 15, "ab" * 17])
     def test_malformed_id_is_an_error(self, bad):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 import uuid
 from decimal import Decimal
 
@@ -427,21 +429,54 @@ class TestWireForms:
             {"channelID": "nope"},
             {"channelID": 5},
             {"channelID": None},
-            {"ttl": "60"},
-            {"ttl": 1.5},
-            {"topic": 5},
-            {"timestamp": "x"},
             {"data": 5, "headers": {"encoding": "aesgcm"}},
             {"data": "x"},
             {"data": "x", "headers": []},
-            {"headers": "x"},
         ],
     )
-    def test_from_serialized_refuses_wrong_types(self, changes):
+    def test_from_serialized_refuses_what_can_not_be_sent(self, changes):
         with pytest.raises(ValueError):
             WebPushNotification.from_serialized(
                 UAID, {"channelID": str(CHID), "version": "id", **changes}
             )
+
+    @pytest.mark.parametrize(
+        ("changes", "attribute", "value"),
+        [
+            ({"ttl": "60"}, "ttl", 60),
+            ({"ttl": 1.5}, "ttl", 1),
+            ({"ttl": -1}, "ttl", None),
+            ({"ttl": 2**63}, "ttl", None),
+            ({"ttl": [60]}, "ttl", None),
+            ({"ttl": "soon"}, "ttl", None),
+            ({"ttl": math.inf}, "ttl", None),
+            ({"topic": 5}, "topic", "5"),
+            ({"topic": True}, "topic", None),
+            ({"topic": ["t"]}, "topic", None),
+            ({"topic": "a:b"}, "topic", None),
+            ({"topic": "t" * 33}, "topic", None),
+            ({"timestamp": "1500000000"}, "timestamp", 1_500_000_000),
+            ({"data": "x", "headers": {"encoding": "x", "salt": 5}}, "headers", {"encoding": "x"}),
+            ({"headers": "x"}, "headers", None),
+            ({"data": False}, "data", None),
+        ],
+    )
+    def test_from_serialized_converts_or_ignores_what_is_of_the_wrong_type(
+        self, changes, attribute, value
+    ):
+        """websocket.md 19: "else 200"; and storage gets no row it could not read."""
+        found = WebPushNotification.from_serialized(
+            UAID, {"channelID": str(CHID), "version": "id", **changes}
+        )
+        assert getattr(found, attribute) == value
+        assert WebPushNotification.parse_sort_key(found.sort_key)
+
+    @pytest.mark.parametrize("timestamp", ["x", {}, -1, 2**63])
+    def test_from_serialized_takes_now_for_a_timestamp_that_is_none(self, timestamp):
+        found = WebPushNotification.from_serialized(
+            UAID, {"channelID": str(CHID), "version": "id", "timestamp": timestamp}
+        )
+        assert abs(found.timestamp - time.time()) < 60
 
     def test_from_serialized_takes_an_empty_header_map(self):
         """websocket.md 19: only data without a header map is refused."""

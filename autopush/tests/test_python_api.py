@@ -115,9 +115,12 @@ autopush.web.webpush:WebPushHandler.initialize()
 autopush.web.webpush:WebPushHandler.post(subscription, notification, jwt=None, **kwargs)
 autopush.web.message:MessageHandler.delete(notification)
 autopush.web.registration:NewRegistrationHandler.post(router_type, router_data)
-autopush.web.registration:UaidRegistrationHandler
-autopush.web.registration:SubRegistrationHandler
-autopush.web.registration:ChannelRegistrationHandler
+autopush.web.registration:UaidRegistrationHandler.get(uaid)
+autopush.web.registration:UaidRegistrationHandler.put(router_type, router_data, uaid)
+autopush.web.registration:UaidRegistrationHandler.post(router_type, router_data, uaid)
+autopush.web.registration:UaidRegistrationHandler.delete(uaid)
+autopush.web.registration:SubRegistrationHandler.post(uaid, chid, app_server_key=None)
+autopush.web.registration:ChannelRegistrationHandler.delete(uaid, chid)
 autopush.web.log_check:LogCheckHandler.authenticate_peer_cert()
 autopush.web.log_check:LogCheckHandler.get(err_type=None)
 autopush.web.health:HealthHandler.authenticate_peer_cert()

@@ -135,6 +135,14 @@ class TestMetadata:
         assert function() == "i-0123"
         assert asked == [((f"http://169.254.169.254/latest/meta-data/{path}",), {"timeout": 1})]
 
+    @pytest.mark.parametrize(("status", "found"), [(200, "i-0123"), (403, None), (404, None)])
+    def test_c9_an_error_page_is_no_id(self, monkeypatch, status, found):
+        answer = requests.Response()
+        answer.status_code, answer._content = status, b"i-0123"
+        monkeypatch.setattr(requests, "get", lambda *args, **kwargs: answer)
+        assert get_amid() == found
+        assert get_ec2_instance_id() == found
+
     @pytest.mark.parametrize(
         "error", [requests.ConnectionError, requests.ConnectTimeout, requests.ReadTimeout]
     )

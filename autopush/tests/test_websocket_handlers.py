@@ -192,6 +192,14 @@ def test_push_of_something_else_is_500_empty_and_a_logged_failure(client, node, 
     assert len(failures(logged)) == 1
 
 
+def test_push_with_members_of_a_wrong_type_is_sent_without_them(client, node):
+    body = {**MESSAGE, "ttl": "soon", "topic": ["t"], "timestamp": {}}
+    assert push(client, body) == (200, "Client accepted for delivery")
+    ((_, notification),) = node.asked
+    assert (notification.ttl, notification.topic) == (None, None)
+    assert notification.timestamp > 1_700_000_000
+
+
 def test_push_that_could_not_be_stored_is_500(client, node, logged):
     node.answer = StoreError("disk full")
     assert push(client, MESSAGE) == (500, "")

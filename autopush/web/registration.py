@@ -34,7 +34,11 @@ HOST = re.compile(r"[A-Za-z0-9.-]{1,255}")
 
 
 class BaseRegistrationHandler(BaseWebHandler):
-    """What the registration handlers share."""
+    """What the registration handlers share.
+
+    Methods about a known user take its record as ``user``, which validation has read; without it
+    they read it themselves.
+    """
 
     def base_tags(self) -> list[str]:
         """Return the tags of ``ua.command.*``: a few values only, whatever clients send (O13)."""
@@ -45,8 +49,13 @@ class BaseRegistrationHandler(BaseWebHandler):
             host=host if HOST.fullmatch(host) else "unknown",
         )
 
-    def _month(self, user: User) -> str | None:
-        """Return where a user's channels are (Q21): for a bridge user in no month."""
+    async def _month(self, uaid: UUID, user: User | None) -> str | None:
+        """Return where a user's channels are (Q21): for a bridge user in no month.
+
+        :param user: the record, where it has been read already
+        """
+        if user is None:
+            user = await self.db.get_user(uaid.hex) or {}
         if user.get("router_type") not in ("webpush", "simplepush"):
             return None
         return user.get("current_month") or self.db.months.current
@@ -131,14 +140,18 @@ class UaidRegistrationHandler(BaseRegistrationHandler):
     cors_methods = "GET,POST,PUT,DELETE"
 
     @threaded_validate(UaidSchema)
-    async def get(self, uaid: UUID, user: User) -> None:
+    async def get(self, uaid: UUID, user: User | None = None) -> None:
         """List the user's channels."""
-        channels = await self.db.list_channels(self._month(user), uaid.hex)
+        channels = await self.db.list_channels(await self._month(uaid, user), uaid.hex)
         self._success({"uaid": uaid.hex, "channelIDs": sorted(channels.chids)})
 
     @threaded_validate(TokenUpdateSchema)
-    async def put(self, router_type: str, router_data: JSONDict, uaid: UUID, user: User) -> None:
+    async def put(
+        self, router_type: str, router_data: JSONDict, uaid: UUID, user: User | None = None
+    ) -> None:
         """Replace the user's router data, when the device got a new token."""
+        if user is None:
+            user = await self.db.get_user(uaid.hex) or {}
         same_type = user.get("router_type") in (None, router_type)
         if not same_type or not await self._register_user(uaid, router_type, router_data):
             self._validation_err(InvalidRequest("Invalid router", errno=108))
@@ -148,7 +161,7 @@ class UaidRegistrationHandler(BaseRegistrationHandler):
     post = put
 
     @threaded_validate(UaidSchema)
-    async def delete(self, uaid: UUID, user: User) -> None:
+    async def delete(self, uaid: UUID, user: User | None = None) -> None:
         """Forget the user."""
         if enabled("debug"):
             self.log.debug("Dropping User", code=101, uaid_hash=self._uaid_hash(uaid.hex))
@@ -174,11 +187,15 @@ class SubRegistrationHandler(BaseRegistrationHandler):
 
     @threaded_validate(NewChidSchema)
     async def post(
-        self, uaid: UUID, chid: UUID, user: User, app_server_key: str | None = None
+        self,
+        uaid: UUID,
+        chid: UUID,
+        app_server_key: str | None = None,
+        user: User | None = None,
     ) -> None:
         """Add a channel."""
         endpoint = self.conf.make_endpoint(uaid.hex, chid.hex, app_server_key)
-        await self.db.add_channel(self._month(user), uaid.hex, str(chid))
+        await self.db.add_channel(await self._month(uaid, user), uaid.hex, str(chid))
         self._success({"channelID": chid.hex, "endpoint": endpoint})
         self._log_registered(uaid, endpoint)
 
@@ -189,10 +206,11 @@ class ChannelRegistrationHandler(BaseRegistrationHandler):
     cors_methods = "DELETE"
 
     @threaded_validate(UnregisterChidSchema)
-    async def delete(self, uaid: UUID, chid: UUID, user: User) -> None:
+    async def delete(self, uaid: UUID, chid: UUID, user: User | None = None) -> None:
         """Remove a channel."""
         self.metrics.increment("ua.command.unregister", tags=self.base_tags())
-        if await self.db.remove_channel(self._month(user), uaid.hex, str(chid)):
+        month = await self._month(uaid, user)
+        if await self.db.remove_channel(month, uaid.hex, str(chid)):
             self._success({})
             if enabled("info"):
                 self.log.info(

@@ -15,8 +15,9 @@ from uuid import UUID, uuid4
 import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
 
+from autopush.encoding import decode_subscription_key
 from autopush.exceptions import InvalidRequest, RouterException
-from autopush.utils import base64url_decode, generate_hash, parse_uuid
+from autopush.utils import generate_hash, parse_uuid
 from autopush.web.base import AUTH_SCHEMES, PREF_SCHEME, RequestSchema
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class SubInfoSchema(Schema):
         """Refuse a key no endpoint can be made with, before anything is written (Q13)."""
         if data.get("key"):
             try:
-                base64url_decode(data["key"])
+                decode_subscription_key(data["key"])
             except ValueError as exc:
                 raise InvalidRequest("Invalid Request body", errno=108) from exc
         return data

@@ -54,6 +54,9 @@ async def pour(writer: asyncio.StreamWriter, size: int, piece: bytes = CHUNK) ->
         while sent < size:
             writer.write(piece)
             await writer.drain()
+            # drain() alone lets nobody else run while the socket takes all: the answer would not
+            # be read before the service has ended the connection.
+            await asyncio.sleep(0)
             sent += len(piece)
     return sent
 

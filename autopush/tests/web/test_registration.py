@@ -126,7 +126,11 @@ class TestNew:
         body = ok(endpoint.request("POST", NEW, {"key": key}))
         assert body["endpoint"].startswith(f"{ORIGIN}/wpush/v1/")
 
-    @pytest.mark.parametrize("key", ["a", "abcde", "a!b=", "\u00e9"])
+    @pytest.mark.parametrize("key", [KEY + "=\n", "\u00e9", "!!!!"])
+    def test_foreign_characters_in_a_key_are_skipped(self, endpoint, key):
+        assert "/wpush/v2/" in ok(endpoint.request("POST", NEW, {"key": key}))["endpoint"]
+
+    @pytest.mark.parametrize("key", ["a", "abcde", "a!b="])
     def test_bad_key(self, endpoint, key):
         """Before anything is written: Q12, Q13"""
         answer = endpoint.request("POST", NEW, {"key": key})
@@ -489,6 +493,42 @@ class TestSubscription:
         """Q21"""
         known.store.months.current = "message_2027_01"
         assert ok(self.request(known, "DELETE", CHANNEL)) == {}
+
+
+class TestDocumentedArguments:
+    """python-api.md 6.2: the methods do with what is documented, without the record"""
+
+    @pytest.fixture(autouse=True)
+    def only_the_uaid(self, monkeypatch):
+        async def authorized_user(request, app):
+            return {"uaid": UUID(request["path_kwargs"]["uaid"])}
+
+        monkeypatch.setattr("autopush.web.schemas_registration.authorized_user", authorized_user)
+
+    @pytest.mark.parametrize("router_type", ["webpush", "fcm"])
+    def test_channels_where_the_record_says(self, known, router_type):
+        known.store.users[UAID]["router_type"] = router_type
+        if router_type == "fcm":
+            known.store.channels[None, UAID] = known.store.channels.pop((known.month, UAID))
+        known.store.months.current = "message_2027_01"
+        add_bridge(known, "fcm")
+        assert ok(known.request("GET", USER))["channelIDs"] == [CHID]
+        assert ok(known.request("POST", SUBSCRIPTION, {"channelID": OTHER}))
+        (channels,) = known.store.channels.values()
+        assert channels.chids == {CHID, OTHER}
+        assert ok(known.request("DELETE", CHANNEL)) == {}
+        assert channels.chids == {OTHER}
+
+    def test_update(self, known):
+        assert ok(known.request("PUT", USER, {"token": "new"})) == {}
+        assert known.store.users[UAID]["router_data"] == {"token": "new"}
+        add_bridge(known, "fcm")
+        answer = known.request("PUT", USER.replace("webpush", "fcm"), {"token": "y" * 8})
+        assert refused(answer) == (400, 108, "Invalid router")
+
+    def test_delete(self, known):
+        assert ok(known.request("DELETE", USER)) == {}
+        assert known.store.users == {}
 
 
 class TestMetricsAndEvents:
