@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -33,11 +34,23 @@ PORTS = range(15_000, 32_000)
 between our look and the start of the server."""
 
 
+def _my_ports() -> Iterator[int]:
+    """Those of this worker, in any order, each once before any comes again."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = list(PORTS[worker::workers])
+    random.SystemRandom().shuffle(mine)
+    return itertools.cycle(mine)
+
+
+_ports = _my_ports()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a TCP port nobody listens on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
-        port = random.SystemRandom().choice(PORTS)
+        port = next(_ports)
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
