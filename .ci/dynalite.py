@@ -1,8 +1,8 @@
 """Run the storage tests on dynalite, a DynamoDB in JavaScript (Apache-2.0).
 
 The version is that of .ci/dynalite/package-lock.json; it is installed into .dynalite, once. With
-``--if-present`` as the first argument it is no error that Node.js isn't here. All other arguments
-are for pytest.
+``--if-present`` as the first argument it is no error that Node.js isn't here, or that npm can't
+install it. All other arguments are for pytest.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> int:
     try:
         install(npm)
     except subprocess.CalledProcessError:
-        return 2  # npm has said why
+        print("Not tested on dynalite: npm can't install it, and has said why")
+        return 0 if optional else 2
     port = free_port()
     where = ["--host", "127.0.0.1", "--port", str(port)]
     times = ["--createTableMs", TABLES_TAKE, "--deleteTableMs", TABLES_TAKE]

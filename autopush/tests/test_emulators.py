@@ -188,10 +188,14 @@ class TestDynalite:
         assert done.returncode == 0
         assert "Not tested on dynalite: npm is not installed" in done.stdout
 
-    def test_npm_that_fails_ends_it(self, script, commands):
+    @pytest.mark.parametrize(("arguments", "status"), [(("--if-present",), 0), ((), 2)])
+    def test_npm_that_fails_ends_it(self, script, commands, arguments, status):
+        """Where it is not asked for, the network of a day decides nothing."""
         commands("node", NODE)
         commands("npm", "\nraise SystemExit(1)\n")
-        assert run(script, "--if-present", PATH=commands.path).returncode == 2
+        done = run(script, *arguments, PATH=commands.path)
+        assert done.returncode == status
+        assert "Not tested on dynalite: npm can't install it" in done.stdout
 
     def test_it_is_installed_once_and_tested(self, script, tree, commands):
         commands("node", NODE + MOTO.format(option="--port"))
