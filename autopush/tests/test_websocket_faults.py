@@ -165,6 +165,15 @@ class WebSocketFaultCase(FaultCase):
         assert (reply["status"], reply.get("uaid")) == (200, uaid), reply
         return browser
 
+    async def ack_is_kept(self, browser: Browser, uaid: str) -> None:
+        """Once storage works again, the next connection gets nothing."""
+        self.proxy.heal()
+        await self.in_reactor(self.node.idle)
+        again = await self.connected(uaid)
+        await self.gets_nothing(again, uaid)
+        await again.leave()
+        await browser.leave()
+
     async def in_reactor(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run something in the reactor's thread, and wait for its result."""
         loop = asyncio.get_running_loop()
@@ -401,15 +410,6 @@ class TestFetch(WebSocketFaultCase):
 class TestAck(WebSocketFaultCase):
     """10 and storage.md 12: no acknowledgement is lost, whether the user agent stays or leaves."""
 
-    async def _is_kept(self, browser: Browser, uaid: str) -> None:
-        """The next connection gets nothing."""
-        self.proxy.heal()
-        await self.in_reactor(self.node.idle)
-        again = await self.connected(uaid)
-        await self.gets_nothing(again, uaid)
-        await again.leave()
-        await browser.leave()
-
     async def _acknowledge(self, kind: Any, operation: str, fault: str) -> tuple[Browser, str]:
         uaid = await self.user(kind)
         browser = await self.connected(uaid)
@@ -422,14 +422,14 @@ class TestAck(WebSocketFaultCase):
     def test_timestamped(self):
         async def talk(fault):
             browser, uaid = await self._acknowledge(timestamped(), "UpdateItem", fault)
-            await self._is_kept(browser, uaid)
+            await self.ack_is_kept(browser, uaid)
 
         return self.in_turn((*EVERY, *UNSURE), talk)
 
     def test_topic(self):
         async def talk(fault):
             browser, uaid = await self._acknowledge(on_topic, "DeleteItem", fault)
-            await self._is_kept(browser, uaid)
+            await self.ack_is_kept(browser, uaid)
 
         return self.in_turn((*EVERY, *UNSURE), talk)
 
@@ -438,7 +438,7 @@ class TestAck(WebSocketFaultCase):
             for kind, operation in ((timestamped(), "UpdateItem"), (on_topic, "DeleteItem")):
                 browser, uaid = await self._acknowledge(kind, operation, fault)
                 browser.vanish()
-                await self._is_kept(browser, uaid)
+                await self.ack_is_kept(browser, uaid)
 
         return self.in_turn((*EVERY, *UNSURE), talk)
 
@@ -493,12 +493,7 @@ class TestStoreDirect(WebSocketFaultCase):
             self.spoil("DeleteItem", fault)
             await browser.ack(frame)
             await self.failed_once("DeleteItem")
-            self.proxy.heal()
-            await self.in_reactor(self.node.idle)
-            again = await self.connected(uaid)
-            await self.gets_nothing(again, uaid)
-            await again.leave()
-            await browser.leave()
+            await self.ack_is_kept(browser, uaid)
 
         return self.in_turn((*EVERY, *UNSURE), talk)
 
