@@ -1,12 +1,12 @@
 """Sphinx configuration."""
 
-import re
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
+from autopush_references import linked  # noqa: E402
 from twisted.python.reflect import namedAny  # noqa: E402
 
 from autopush import __version__  # noqa: E402
@@ -36,15 +36,10 @@ python_maximum_signature_line_length = 90
 http_headers_ignore_prefixes = ["X-"]
 http_strict_mode = False
 
-DESIGN = re.compile(
-    r"\s*\([^()]*\b[a-z-]+\.md\b[^()]*\)|^Sources?: .*\b[a-z-]+\.md\b.*$", re.MULTILINE
-)
-"""Where design documents are quoted, which are no part of the source."""
 
-
-def without_design(app, what, name, obj, options, lines):
-    """Leave the sections of design documents out of docstrings."""
-    lines[:] = DESIGN.sub("", "\n".join(lines)).split("\n")
+def with_links(app, what, name, obj, options, lines):
+    """Make links of the references of docstrings to the specification and to decisions."""
+    lines[:] = linked("\n".join(lines)).split("\n")
 
 
 def undocumented(app, env, node, contnode):
@@ -61,5 +56,5 @@ def undocumented(app, env, node, contnode):
 
 def setup(app):
     """Sphinx' entry point."""
-    app.connect("autodoc-process-docstring", without_design)
+    app.connect("autodoc-process-docstring", with_links)
     app.connect("missing-reference", undocumented)

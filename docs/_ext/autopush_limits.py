@@ -20,8 +20,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-SOURCES = re.compile(r"\s*\((?:[a-z-]+\.md )?\d+(?:\.\d+)*\)")
-"""Sections of design documents in docstrings; RFCs stay."""
+SOURCES = re.compile(r"\s*\((?:spec/[a-z-]+ )?\d+(?:\.\d+)*\)")
+"""Sections of the specification in docstrings; RFCs stay."""
 
 
 class Limit(NamedTuple):
