@@ -24,6 +24,8 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_theme_options = {"description": "Web Push service", "page_width": "1100px"}
 smartquotes = False
 # Other people's classes are not linked: their inventories would have to be downloaded.

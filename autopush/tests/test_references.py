@@ -155,6 +155,7 @@ def test_named(text, labels):
     [
         ("Sections 8.7 and 8.8", [(None, "8.7"), (None, "8.8")]),
         ("Section 5.3, rows 3 to 5", [(None, "5.3")]),
+        ("Section 3.1 steps 1 and 2, section 3.2", [(None, "3.1"), (None, "3.2")]),
         ("Quirks Q17, S2", [(None, "Q17"), ("storage", "S2")]),
         ("5.2: any error (quirk Q5).", [(None, "5.2"), (None, "Q5")]),
         ("------ 7.1 settings", [(None, "7.1")]),

@@ -34,10 +34,10 @@ LETTERS = {
 SECTION = r"[0-9]+(?:\.[0-9]+)*"
 QUIRK = f"[{''.join(LETTERS)}][0-9]{{1,2}}"
 ITEM = rf"(?:{SECTION}|{QUIRK})\b"
-PART = r"(?:\s+(?:steps?|rows?)\s+[0-9]+(?:\s+to\s+[0-9]+)?)"
+PART = r"(?:\s+(?:step|row)(?:\s+[0-9]+|s\s+[0-9]+(?:\s+(?:to|and)\s+[0-9]+)*))"
 ITEMS = rf"{ITEM}{PART}?(?:(?:,|;|,?\s+and|\s+to)\s+(?:quirks?\s+)?{ITEM}{PART}?)*"
 
-NAMED = re.compile(rf"\bspec/(?P<document>[a-z-]+)\b(?:\s+(?P<items>{ITEMS}))?")
+NAMED = re.compile(rf"\bspec/(?!index)(?P<document>[a-z-]+)\b(?:\s+(?P<items>{ITEMS}))?")
 SECTIONS = re.compile(rf"(?P<rfc>\bRFC [0-9]+,?\s+|`,\s+)?\b[Ss]ections?\s+(?P<items>{ITEMS})")
 LEADING = re.compile(
     rf"^(?:-{{3,}}\s+)?(?P<items>[0-9]+\.[0-9]+\b(?!\.[0-9]){PART}?(?:(?:,|;)\s+{ITEM})*)\b"
