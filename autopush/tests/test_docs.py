@@ -85,6 +85,8 @@ FILE = re.compile(r"``((?:autopush|automock|bench|configs|docs|\.ci)/[^`<*\s]*)`
 
 def test_files_mentioned_exist():
     for page, text in pages().items():
+        if page.startswith("spec/"):
+            continue  # they also tell of files of 1.58.3
         for name in FILE.findall(text):
             made = name.startswith("docs/_build")
             optional = made or (name.startswith("configs/") and name.endswith(".ini"))
