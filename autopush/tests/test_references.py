@@ -37,6 +37,10 @@ ELSEWHERE = re.compile(
     r"observability|python-api|storage|websocket)\.md\b"
 )
 """Documents as they were called before they were part of the tree."""
+PERHAPS = re.compile(
+    rf"\b[Ss]ections? [0-9]|\b[{''.join(LETTERS)}][0-9]|(?:\"\"\"|-{{3}} )[0-9]+\."
+)
+"""In every file with a reference that doesn't name its document; reading the others takes long."""
 
 
 def sources() -> list[Path]:
@@ -48,7 +52,7 @@ def sources() -> list[Path]:
 
 
 TEXTS = {str(path.relative_to(TREE)): path.read_text("utf-8") for path in sources()}
-PROGRAMS = sorted(name for name in TEXTS if name.endswith(".py"))
+PROGRAMS = [name for name, text in TEXTS.items() if name.endswith(".py") and PERHAPS.search(text)]
 
 
 def remarks(source: str) -> Iterator[str]:
@@ -74,15 +78,20 @@ def joined(text: str) -> str:
     return re.sub(r"\n\s*(?:#|--)\s*", "\n", text)
 
 
-def document(reference: Reference, text: str) -> str | None:
-    """The document of a reference that doesn't name it, in a file with this text."""
+def documents(text: str) -> list[str]:
+    """The documents a file names, the first one first."""
+    return [found.document for found in named(joined(text)) if found.document]
+
+
+def document(reference: Reference, own: list[str]) -> str | None:
+    """The document of a reference that doesn't name it.
+
+    :param own: those the file names
+    """
     if reference.document is not None:
         return reference.document
     letter = (reference.item or "")[0]
-    own = [found.document for found in named(joined(text)) if found.document]
-    if letter in LETTERS:
-        own = [name for name in own if name in LETTERS[letter]]
-    return next(iter(own), None)
+    return next((name for name in own if name in LETTERS.get(letter, own)), None)
 
 
 def unknown(text: str) -> list[str]:
@@ -95,10 +104,10 @@ def unknown(text: str) -> list[str]:
 
 def unresolved(source: str) -> list[str]:
     """The references of a program that don't name their document, and lead nowhere."""
-    wrong = []
+    wrong, own = [], documents(source)
     for remark in remarks(source):
         for found in unnamed(remark):
-            name = document(found, source)
+            name = document(found, own)
             if name is None or label(name, found.item) not in labels():
                 wrong.append(f"{found.item} in {remark[:60]!r}")
     return wrong
@@ -177,8 +186,9 @@ def test_linked():
 
 def test_documents_of_a_file():
     """The first that is named counts, and for a Q the first that has such quirks."""
-    text = "spec/storage 4, spec/http-endpoint 5"
-    assert document(Reference(0, 0, None, "8.3"), text) == "storage"
-    assert document(Reference(0, 0, None, "Q17"), text) == "http-endpoint"
-    assert document(Reference(0, 0, None, "Q17"), "spec/storage 4") is None
-    assert document(Reference(0, 0, "storage", "S2"), "") == "storage"
+    own = documents("spec/storage 4, spec/http-endpoint 5")
+    assert document(Reference(0, 0, None, "8.3"), own) == "storage"
+    assert document(Reference(0, 0, None, "Q17"), own) == "http-endpoint"
+    assert document(Reference(0, 0, None, "Q17"), ["storage"]) is None
+    assert document(Reference(0, 0, None, "8.3"), []) is None
+    assert document(Reference(0, 0, "storage", "S2"), []) == "storage"
