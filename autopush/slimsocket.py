@@ -35,9 +35,11 @@ AUTOBAHN_VERSION = "26.10.2"
 
 CONNECTING = WebSocketProtocol.STATE_CONNECTING
 OPEN = WebSocketProtocol.STATE_OPEN
+CLOSING = WebSocketProtocol.STATE_CLOSING
 
 TEXT, BINARY = 0x81, 0x82
 PING, PONG = 0x89, 0x8A
+CLOSE = 0x08
 MASKED = 0x80
 
 FAST_FRAMES = {
@@ -168,6 +170,8 @@ class SlimServerProtocol(WebSocketServerProtocol):
     _scratch: dict[str, Any] | None = None
     _partial: tuple[int, bytearray] | None = None
     """A frame that has not arrived completely: its whole length, and what is there."""
+    _skip = 0
+    """Bytes still to come of a frame that is of no interest after our close frame."""
     _fragments: tuple[bool, bytearray] | None = None
     """A message that has not arrived completely: whether it is binary, and what is there."""
 
@@ -206,7 +210,8 @@ class SlimServerProtocol(WebSocketServerProtocol):
             self._frames_received(data)
         elif self.state == CONNECTING:
             self._dataReceived(data)
-        # Else nothing: what comes after our close frame is not processed (websocket.md Q26).
+        elif self.state == CLOSING:
+            self._after_close(data)
 
     # ---- Autobahn's side
 
@@ -261,7 +266,11 @@ class SlimServerProtocol(WebSocketServerProtocol):
         at, size = 0, len(data)
         while at < size:
             end = self._frame(data, at, size)
-            if self.state != OPEN or end == at:
+            if self.state != OPEN:
+                if self.state == CLOSING and self._partial is None:
+                    self._after_close(data[end:])
+                return
+            if end == at:
                 return
             at = end
 
@@ -305,6 +314,36 @@ class SlimServerProtocol(WebSocketServerProtocol):
         else:
             self._fragment(payload, *kind[1:])
         return end
+
+    def _after_close(self, data: bytes) -> None:
+        """Nothing is processed after our close frame (Q26): look for the peer's only."""
+        if self.current_frame is not None or self.data:
+            return  # amid something only Autobahn can take apart: a time-out will end it
+        if self._partial is not None:
+            data, self._partial = bytes(self._partial[1]) + data, None
+        at = min(self._skip, len(data))
+        self._skip -= at
+        while len(data) - at >= 2:
+            length = data[at + 1] & 0x7F
+            body = at + (6 if data[at + 1] >= MASKED else 2)
+            extra = {126: 2, 127: 8}.get(length, 0)
+            if len(data) < at + 2 + extra:
+                break
+            if data[at] & 0x0F == CLOSE:
+                self.wasClean = True
+                self.peer_closed()
+                return
+            if extra:
+                length = int.from_bytes(data[at + 2 : at + 2 + extra], "big")
+            end = body + extra + length
+            self._skip = max(0, end - len(data))
+            at = min(end, len(data))
+        if at < len(data):
+            self._partial = (0, bytearray(data[at:]))
+
+    def peer_closed(self) -> None:
+        """Both have sent a close frame: the server ends TCP (RFC 6455, 7.1.1)."""
+        self.dropConnection(abort=True)
 
     def _wait(self, wanted: int, data: bytes, at: int) -> int:
         self._partial = (wanted, bytearray(data[at:]))
@@ -368,11 +407,11 @@ class SlimServerProtocol(WebSocketServerProtocol):
 
 
 class StockServerProtocol(WebSocketServerProtocol):
-    """Autobahn's own class, which only ignores what comes after the close frame (Q26)."""
+    """Autobahn's own class, which only ignores messages that come after our close frame (Q26)."""
 
-    def dataReceived(self, data: bytes) -> None:
-        if self.state in (CONNECTING, OPEN):
-            super().dataReceived(data)
+    def _onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self.state == OPEN:
+            super()._onMessage(payload, isBinary)
 
 
 def bind_options(factory: WebSocketServerFactory) -> type[WebSocketServerProtocol]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from autopush.db.interface import Registration, User
 from autopush.db.rows import dump_json, load_json
+from autopush.db.sqlite_messages import delete_channel
 from autopush.exceptions import StoreError
 
 MAX_CHANNELS = 10_000
@@ -25,6 +26,11 @@ GET_SUBSCRIPTION = (
 LIST_CHANNELS = (
     "SELECT c.chid FROM channel_rows r LEFT JOIN channels c ON c.uaid = r.uaid"
     " WHERE r.uaid = ? AND r.expiry > ?"
+)
+
+IS_ENDED = (
+    "SELECT 1 FROM channel_rows r WHERE r.uaid = ?1 AND r.expiry > ?2"
+    " AND NOT EXISTS (SELECT 1 FROM channels c WHERE c.uaid = ?1 AND c.chid = ?3)"
 )
 
 GET_POINTER = "SELECT pointer FROM channel_rows WHERE uaid = ? AND expiry > ?"
@@ -138,8 +144,9 @@ def _has_too_many(connection: sqlite3.Connection, uaid: str) -> bool:
 def remove_channel(
     connection: sqlite3.Connection, uaid: str, chid: str, now: int, expiry: int
 ) -> bool:
-    """Remove a member; whether it was one."""
+    """Remove a member, and what is stored for it; whether it was one."""
     _open_row(connection, uaid, now, expiry)
+    delete_channel(connection, uaid, chid)
     return (
         connection.execute(
             "DELETE FROM channels WHERE uaid = ? AND chid = ?", (uaid, chid)
