@@ -143,7 +143,50 @@ class _Nobody:
     errback = callback
 
 
-class SlimServerProtocol(WebSocketServerProtocol):
+class Farewell(WebSocketServerProtocol):
+    """What is left to do after our close frame: nothing that comes is processed any more (Q26), but
+    the peer's close frame ends the connection."""
+
+    data: bytes
+    current_frame: Any
+    wasClean: bool
+    _partial: tuple[int, bytearray] | None = None
+    """A frame that has not arrived completely: its whole length, and what is there."""
+    _skip = 0
+    """Bytes still to come of a frame that is of no interest."""
+
+    def _after_close(self, data: bytes) -> None:
+        """Look for the peer's close frame."""
+        if self.current_frame is not None or self.data:
+            return  # amid something only Autobahn can take apart: a time-out will end it
+        if self._partial is not None:
+            data, self._partial = bytes(self._partial[1]) + data, None
+        at = min(self._skip, len(data))
+        self._skip -= at
+        while len(data) - at >= 2:
+            length = data[at + 1] & 0x7F
+            body = at + (6 if data[at + 1] >= MASKED else 2)
+            extra = {126: 2, 127: 8}.get(length, 0)
+            if len(data) < at + 2 + extra:
+                break
+            if data[at] & 0x0F == CLOSE:
+                self.wasClean = True
+                self.peer_closed()
+                return
+            if extra:
+                length = int.from_bytes(data[at + 2 : at + 2 + extra], "big")
+            end = body + extra + length
+            self._skip = max(0, end - len(data))
+            at = min(end, len(data))
+        if at < len(data):
+            self._partial = (0, bytearray(data[at:]))
+
+    def peer_closed(self) -> None:
+        """Both have sent a close frame: the server ends TCP (RFC 6455, 7.1.1)."""
+        self.dropConnection(abort=True)
+
+
+class SlimServerProtocol(Farewell):
     """See the module. ``is_open``, ``is_closed``, ``fire`` and ``trafficStats`` are inert.
 
     The constructor takes nothing; ``factory`` and the options are class attributes put there by
@@ -168,10 +211,6 @@ class SlimServerProtocol(WebSocketServerProtocol):
     connected = 1
 
     _scratch: dict[str, Any] | None = None
-    _partial: tuple[int, bytearray] | None = None
-    """A frame that has not arrived completely: its whole length, and what is there."""
-    _skip = 0
-    """Bytes still to come of a frame that is of no interest after our close frame."""
     _fragments: tuple[bool, bytearray] | None = None
     """A message that has not arrived completely: whether it is binary, and what is there."""
 
@@ -315,36 +354,6 @@ class SlimServerProtocol(WebSocketServerProtocol):
             self._fragment(payload, *kind[1:])
         return end
 
-    def _after_close(self, data: bytes) -> None:
-        """Nothing is processed after our close frame (Q26): look for the peer's only."""
-        if self.current_frame is not None or self.data:
-            return  # amid something only Autobahn can take apart: a time-out will end it
-        if self._partial is not None:
-            data, self._partial = bytes(self._partial[1]) + data, None
-        at = min(self._skip, len(data))
-        self._skip -= at
-        while len(data) - at >= 2:
-            length = data[at + 1] & 0x7F
-            body = at + (6 if data[at + 1] >= MASKED else 2)
-            extra = {126: 2, 127: 8}.get(length, 0)
-            if len(data) < at + 2 + extra:
-                break
-            if data[at] & 0x0F == CLOSE:
-                self.wasClean = True
-                self.peer_closed()
-                return
-            if extra:
-                length = int.from_bytes(data[at + 2 : at + 2 + extra], "big")
-            end = body + extra + length
-            self._skip = max(0, end - len(data))
-            at = min(end, len(data))
-        if at < len(data):
-            self._partial = (0, bytearray(data[at:]))
-
-    def peer_closed(self) -> None:
-        """Both have sent a close frame: the server ends TCP (RFC 6455, 7.1.1)."""
-        self.dropConnection(abort=True)
-
     def _wait(self, wanted: int, data: bytes, at: int) -> int:
         self._partial = (wanted, bytearray(data[at:]))
         return at
@@ -406,12 +415,14 @@ class SlimServerProtocol(WebSocketServerProtocol):
         self._onMessage(payload, False)
 
 
-class StockServerProtocol(WebSocketServerProtocol):
-    """Autobahn's own class, which only ignores messages that come after our close frame (Q26)."""
+class StockServerProtocol(Farewell):
+    """Autobahn's own class, but for what comes after our close frame."""
 
-    def _onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if self.state == OPEN:
-            super()._onMessage(payload, isBinary)
+    def dataReceived(self, data: bytes) -> None:
+        if self.state == CLOSING:
+            self._after_close(data)
+        else:
+            super().dataReceived(data)
 
 
 def bind_options(factory: WebSocketServerFactory) -> type[WebSocketServerProtocol]:
