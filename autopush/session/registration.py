@@ -32,6 +32,12 @@ SERVER_ERROR: Message = {
     "reason": "An unexpected server error occurred",
 }
 
+UNREGISTER_ERROR: Message = {
+    "messageType": "unregister",
+    "status": 500,
+    "reason": "An unexpected server error occurred",
+}
+
 
 def register(session: Session, message: Message) -> None:
     """Subscribe a channel: answer with its endpoint URL.
@@ -130,7 +136,7 @@ async def _unregister(session: Session, message: Message, chid: str) -> None:
         session.wire.send(OVERLOADED)
     except Exception:
         log.failure("Unexpected error", extra="Failed to unregister")
-        session.wire.send({**SERVER_ERROR, "messageType": "unregister"})
+        session.wire.send(UNREGISTER_ERROR)
     else:
         session.wire.send({**message, "status": 200})
         _forget(session, chid)
