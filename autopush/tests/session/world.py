@@ -105,7 +105,8 @@ class World:
         end = self.reactor.seconds() + SOON
         for _ in range(5_000):
             self.reactor.listen()
-            due = [c.getTime() for c in self.reactor.getDelayedCalls() if c.getTime() <= end]
+            calls: list[Any] = self.reactor.getDelayedCalls()
+            due = [at for call in calls if (at := call.getTime()) <= end]
             if due:
                 self.reactor.advance(max(0, min(due) - self.reactor.seconds()))
             elif isinstance(self.store, SqliteStore):
