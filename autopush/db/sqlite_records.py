@@ -123,7 +123,10 @@ def _open_row(connection: sqlite3.Connection, uaid: str, now: int, expiry: int) 
 def add_channel(
     connection: sqlite3.Connection, uaid: str, chid: str, now: int, expiry: int
 ) -> StoreError | None:
-    """Add a member to the user's set; returns the refusal if that is full."""
+    """Add a member to the user's set; returns the refusal if that is full.
+
+    What is stored for a channel that was none was meant for one of the same id that has ended.
+    """
     _open_row(connection, uaid, now, expiry)
     added = connection.execute(
         "INSERT OR IGNORE INTO channels (uaid, chid) VALUES (?, ?)", (uaid, chid)
@@ -131,6 +134,8 @@ def add_channel(
     if added and _has_too_many(connection, uaid):
         connection.execute("DELETE FROM channels WHERE uaid = ? AND chid = ?", (uaid, chid))
         return StoreError("too many channels")
+    if added:
+        delete_channel(connection, uaid, chid)
     return None
 
 
