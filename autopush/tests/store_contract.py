@@ -639,7 +639,7 @@ class StoreContract:
         expected = [f"v{number:02}" for number in range(9)]
         # Q11: whether that row exists or not
         self.assertEqual(versions(await self.topics()), expected)
-        await self.store.add_channel(self.month, UAID, CHID)
+        await self.store.add_channel(self.month, UAID, CHID2)
         self.assertEqual(versions(await self.topics()), expected)
         self.assertEqual(versions(await self.topics(limit=3)), expected[:2])
 

@@ -105,7 +105,7 @@ class World:
         end = self.reactor.seconds() + SOON
         for _ in range(5_000):
             self.reactor.listen()
-            calls: list[Any] = self.reactor.getDelayedCalls()
+            calls: Any = self.reactor.getDelayedCalls()
             due = [at for call in calls if (at := call.getTime()) <= end]
             if due:
                 self.reactor.advance(max(0, min(due) - self.reactor.seconds()))
