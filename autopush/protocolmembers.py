@@ -133,7 +133,7 @@ class ProtocolMembers:
             raise RuntimeError("no hello so far")
         store = session.node.store
         if session.state is State.DRAINING_TIMESTAMPED:
-            return store.fetch_since(session.month, session.uaid, session.pointer)
+            return store.fetch_since(session.month, session.uaid, session.position)
         return store.fetch_topics(session.month, session.uaid)
 
     def ack_update(self, update: JSONDict) -> None:

@@ -35,9 +35,11 @@ AUTOBAHN_VERSION = "26.10.2"
 
 CONNECTING = WebSocketProtocol.STATE_CONNECTING
 OPEN = WebSocketProtocol.STATE_OPEN
+CLOSING = WebSocketProtocol.STATE_CLOSING
 
 TEXT, BINARY = 0x81, 0x82
 PING, PONG = 0x89, 0x8A
+CLOSE = 0x08
 MASKED = 0x80
 
 FAST_FRAMES = {
@@ -141,7 +143,50 @@ class _Nobody:
     errback = callback
 
 
-class SlimServerProtocol(WebSocketServerProtocol):
+class Farewell(WebSocketServerProtocol):
+    """What is left to do after our close frame: nothing that comes is processed any more (Q26), but
+    the peer's close frame ends the connection."""
+
+    data: bytes
+    current_frame: Any
+    wasClean: bool
+    _partial: tuple[int, bytearray] | None = None
+    """A frame that has not arrived completely: its whole length, and what is there."""
+    _skip = 0
+    """Bytes still to come of a frame that is of no interest."""
+
+    def _after_close(self, data: bytes) -> None:
+        """Look for the peer's close frame."""
+        if self.current_frame is not None or self.data:
+            return  # amid something only Autobahn can take apart: a time-out will end it
+        if self._partial is not None:
+            data, self._partial = bytes(self._partial[1]) + data, None
+        at = min(self._skip, len(data))
+        self._skip -= at
+        while len(data) - at >= 2:
+            length = data[at + 1] & 0x7F
+            body = at + (6 if data[at + 1] >= MASKED else 2)
+            extra = {126: 2, 127: 8}.get(length, 0)
+            if len(data) < at + 2 + extra:
+                break
+            if data[at] & 0x0F == CLOSE:
+                self.wasClean = True
+                self.peer_closed()
+                return
+            if extra:
+                length = int.from_bytes(data[at + 2 : at + 2 + extra], "big")
+            end = body + extra + length
+            self._skip = max(0, end - len(data))
+            at = min(end, len(data))
+        if at < len(data):
+            self._partial = (0, bytearray(data[at:]))
+
+    def peer_closed(self) -> None:
+        """Both have sent a close frame: the server ends TCP (RFC 6455, 7.1.1)."""
+        self.dropConnection(abort=True)
+
+
+class SlimServerProtocol(Farewell):
     """See the module. ``is_open``, ``is_closed``, ``fire`` and ``trafficStats`` are inert.
 
     The constructor takes nothing; ``factory`` and the options are class attributes put there by
@@ -166,8 +211,6 @@ class SlimServerProtocol(WebSocketServerProtocol):
     connected = 1
 
     _scratch: dict[str, Any] | None = None
-    _partial: tuple[int, bytearray] | None = None
-    """A frame that has not arrived completely: its whole length, and what is there."""
     _fragments: tuple[bool, bytearray] | None = None
     """A message that has not arrived completely: whether it is binary, and what is there."""
 
@@ -206,7 +249,8 @@ class SlimServerProtocol(WebSocketServerProtocol):
             self._frames_received(data)
         elif self.state == CONNECTING:
             self._dataReceived(data)
-        # Else nothing: what comes after our close frame is not processed (websocket.md Q26).
+        elif self.state == CLOSING:
+            self._after_close(data)
 
     # ---- Autobahn's side
 
@@ -261,7 +305,11 @@ class SlimServerProtocol(WebSocketServerProtocol):
         at, size = 0, len(data)
         while at < size:
             end = self._frame(data, at, size)
-            if self.state != OPEN or end == at:
+            if self.state != OPEN:
+                if self.state == CLOSING and self._partial is None:
+                    self._after_close(data[end:])
+                return
+            if end == at:
                 return
             at = end
 
@@ -367,11 +415,13 @@ class SlimServerProtocol(WebSocketServerProtocol):
         self._onMessage(payload, False)
 
 
-class StockServerProtocol(WebSocketServerProtocol):
-    """Autobahn's own class, which only ignores what comes after the close frame (Q26)."""
+class StockServerProtocol(Farewell):
+    """Autobahn's own class, but for what comes after our close frame."""
 
     def dataReceived(self, data: bytes) -> None:
-        if self.state in (CONNECTING, OPEN):
+        if self.state == CLOSING:
+            self._after_close(data)
+        else:
             super().dataReceived(data)
 
 

@@ -11,7 +11,7 @@ travels (websocket.md 2, 3, 12, 13)::
     |<-- ping, 4 characters ------------------|   every auto_ping_interval after the last pong
     |-- pong, the same 4 characters --------->|   within auto_ping_timeout
     |<-- close, FIN --------------------------|   the node does not wait for the answer
-    |-- FIN --------------------------------->|   within 10 s; else RST
+    |-- close, or FIN ----------------------->|   within 10 s; else RST
 """
 
 from __future__ import annotations
@@ -398,6 +398,11 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
             # Half a close: a whole one would be a reset, and lose the close frame, if the user
             # agent is sending something at this moment.
             transport.loseWriteConnection()
+
+    def peer_closed(self) -> None:
+        """The user agent has answered our close frame, so that nothing is left to wait for (3)."""
+        # TLS would wait for an end of its own.
+        self.dropConnection(abort=self._is_tls)
 
     def _closeConnection(self, abort: bool = False) -> None:
         """Autobahn's hook: end TCP, with or without sending what is buffered."""

@@ -23,6 +23,7 @@ from autopush.constants import MAX_EXPIRY, THREAD_POOL_SIZE
 from autopush.db import tables
 from autopush.db.dynamodb_client import caller, client_options, patient
 from autopush.db.dynamodb_client import make_client as _make_client
+from autopush.db.dynamodb_end import ChannelEnd
 from autopush.db.dynamodb_items import CHANNEL_ROW, row_key
 from autopush.db.dynamodb_messages import Messages
 from autopush.db.dynamodb_users import Users
@@ -272,7 +273,7 @@ class Message:
     def unregister_channel(self, uaid: str, channel_id: str, **kwargs: Any) -> bool:
         """Remove a channel; whether there was such a one."""
         chid = normalize_id(channel_id)
-        return self.messages.remove_channel(self.tablename, _hex(uaid), chid)
+        return ChannelEnd(self.messages, self.tablename, _hex(uaid), chid)()
 
     @track_provisioned
     def all_channels(self, uaid: UUID | str) -> tuple[bool, set[str]]:
@@ -304,15 +305,14 @@ class Message:
         self, uaid: UUID | str, limit: int = 10
     ) -> tuple[int | None, list[WebPushNotification]]:
         """The read pointer, and topic and legacy messages."""
-        return self.messages.topics(self.tablename, _hex(uaid), limit)
+        return self.messages.topics(self.tablename, _hex(uaid), limit)[:2]
 
     @track_provisioned
     def fetch_timestamp_messages(
         self, uaid: UUID | str, timestamp: int | None = None, limit: int = 10
     ) -> tuple[int | None, list[WebPushNotification]]:
         """The last timestamp read, and the messages after ``timestamp`` (µs)."""
-        last, found = self.messages.since(self.tablename, _hex(uaid), timestamp, limit)
-        return last, found
+        return self.messages.since(self.tablename, _hex(uaid), timestamp, limit)[:2]
 
     @track_provisioned
     def update_last_message_read(self, uaid: UUID | str, timestamp: int) -> bool:

@@ -36,6 +36,7 @@ from autopush.db.dynamodb_client import (
     delays,
     patient,
 )
+from autopush.db.dynamodb_end import ChannelEnd
 from autopush.db.dynamodb_messages import Messages
 from autopush.db.dynamodb_move import LateCarry, MonthMove
 from autopush.db.dynamodb_users import SubscriptionRead, Users
@@ -380,7 +381,7 @@ class DynamoStore(Store):
         """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
         if month is None:
             return self._channel_write(uaid, self._remove_bridge_channel, uaid, chid, set())
-        return self._channel_write(uaid, self.messages.remove_channel, month, uaid, chid)
+        return self._channel_write(uaid, ChannelEnd(self.messages, month, uaid, chid))
 
     def list_channels(self, month: str | None, uaid: str) -> Deferred[Channels]:
         """The channel row."""
@@ -425,7 +426,7 @@ class DynamoStore(Store):
         """``found``: empty; what an attempt that gets stuck half-way leaves to the next one."""
         for month in self._bridge_months():
             if chid in self.messages.channels(month, uaid).chids:
-                self.messages.remove_channel(month, uaid, chid)
+                self.messages.take_channel(month, uaid, chid)
                 found.add(True)
         return self.users.remove_bridge_channel(uaid, chid) or bool(found) or unsure
 
@@ -447,6 +448,13 @@ class DynamoStore(Store):
             keys.append((uaid, TIMESTAMPED))
         put = self.messages.store(month, notification)
         return self._write(tuple(keys), put)
+
+    def restore_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
+        """Store what was accepted earlier; what has replaced it since stays (interface)."""
+        if not notification.topic:
+            return self.store_message(month, notification)
+        keys = ((notification.uaid.hex, notification.sort_key),)
+        return self._write(keys, self.messages.restore, month, notification)
 
     def delete_message(self, month: str, notification: WebPushNotification) -> Deferred[bool]:
         """Delete the row, only if its update id is the notification's when that has one."""

@@ -26,6 +26,7 @@ from autopush.db.rows import (
     TOPICS_AND_LOW_LEGACY_END,
     TOPICS_END,
     key_timestamp,
+    without_topic,
 )
 from autopush.exceptions import StoreError
 from autopush.notification import WebPushNotification
@@ -63,7 +64,13 @@ class Messages:
     # ---- channel row
 
     def _update_channels(
-        self, month: str, uaid: str, update: str, condition: str | None = None, **values: Any
+        self,
+        month: str,
+        uaid: str,
+        update: str,
+        condition: str | None = None,
+        answer: str = "UPDATED_OLD",
+        **values: Any,
     ) -> dict[str, Any]:
         """Update the channel row and its expiry; the answer has the old values.
 
@@ -79,7 +86,7 @@ class Messages:
             Key=row_key(self.key(uaid), CHANNEL_ROW),
             UpdateExpression=f"SET expiry = :expiry{update}",
             ExpressionAttributeValues={":expiry": _number(self.now() + MAX_EXPIRY), **named},
-            ReturnValues="UPDATED_OLD",
+            ReturnValues=answer,
             **({} if condition is None else {"ConditionExpression": condition}),
         )
 
@@ -103,14 +110,14 @@ class Messages:
         """Add to the channel set."""
         self._update_channels(month, uaid, " ADD chids :chids", chids={"SS": sorted(chids)})
 
-    @checks_unsure
-    def remove_channel(self, month: str, uaid: str, chid: str, unsure: bool = False) -> bool:
-        """Remove from the channel set; whether it was a member.
-
-        :param unsure: an earlier attempt may have removed it
-        """
-        answer = self._update_channels(month, uaid, " DELETE chids :chids", chids={"SS": [chid]})
-        return unsure or chid in channel_set(answer.get("Attributes", {}))
+    def take_channel(self, month: str, uaid: str, chid: str) -> Item:
+        """Remove from the channel set; the row as it was."""
+        values = {"SS": [chid]}
+        answer = self._update_channels(
+            month, uaid, " DELETE chids :chids", answer="ALL_OLD", chids=values
+        )
+        item: Item = answer.get("Attributes", {})
+        return item
 
     def touch(self, month: str, uaid: str) -> None:
         """Refresh the row's expiry if the row exists."""
@@ -158,13 +165,14 @@ class Messages:
 
     def topics(
         self, month: str, uaid: str, limit: int = 10, touch: bool = False
-    ) -> tuple[int | None, list[WebPushNotification]]:
-        """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer.
+    ) -> tuple[int | None, list[WebPushNotification], Channels]:
+        """The pointer; topic and low-sorting legacy rows, at most ``limit`` - 1; the channels.
 
         :param touch: also refresh the channel row's expiry where it lags behind
         """
         reader = _Reader(self, month, uaid, limit - 1)
         pointer: int | None = None
+        channels = Channels(False, set())
         lags = False
         values = {":uaid": self.key(uaid), ":end": TOPICS_END}
         # The channel row comes first, if there is one (quirk S8).
@@ -175,13 +183,14 @@ class Messages:
                     reader.take(item)
                 else:
                     pointer = number_of(item, "current_timestamp")
+                    channels = Channels(True, channel_set(item))
                     lags = self._lags(item)
             if not reader.left():
                 break
         reader.delete_poison()
         if touch and lags:
             self.touch(month, uaid)
-        return pointer, reader.messages
+        return pointer, reader.messages, channels
 
     def _lags(self, row: Item) -> bool:
         expiry = number_of(row, "expiry")
@@ -201,6 +210,33 @@ class Messages:
         return Batch(reader.last, reader.messages)
 
     # ---- writing messages
+
+    def restore(self, month: str, notification: WebPushNotification) -> None:
+        """See :meth:`autopush.db.interface.Store.restore_message`."""
+        user = self.key(notification.uaid.hex)
+        item = write_message(user, notification, self.now())
+        if not notification.topic:
+            self.store(month, notification)()
+            return
+        older = "attribute_not_exists(uaid) OR updateid = :updateid OR #timestamp < :timestamp"
+        try:
+            self.call(
+                "put_item",
+                TableName=month,
+                Item=item,
+                ConditionExpression=older,
+                ExpressionAttributeNames={"#timestamp": "timestamp"},
+                ExpressionAttributeValues={
+                    ":updateid": item.get("updateid", {"S": ""}),
+                    ":timestamp": item["timestamp"],
+                },
+            )
+        except ConditionFailed:
+            key = row_key(user, notification.sort_key)
+            answer = self.call("get_item", TableName=month, Key=key, ConsistentRead=True)
+            other = number_of(answer.get("Item") or {}, "timestamp")
+            if other is None or other == notification.timestamp:
+                self.store(month, without_topic(notification))()
 
     def store(self, month: str, notification: WebPushNotification) -> MessagePut:
         """The operation that stores a message."""
@@ -248,27 +284,44 @@ class Messages:
 
     def _find(self, month: str, user: str, update_id: str) -> str | None:
         """Sort key of the user's timestamped message with this update id."""
+        values = {":updateid": {"S": update_id}}
+        same = "updateid = :updateid"
+        for item in self.keys(
+            month, user, TIMESTAMPED, AFTER_TIMESTAMPED, values, FilterExpression=same
+        ):
+            return str(item["chidmessageid"]["S"])
+        return None
+
+    def keys(
+        self,
+        month: str,
+        user: str,
+        low: str,
+        high: str,
+        values: dict[str, Any] | None = None,
+        **filters: Any,
+    ) -> Iterator[Item]:
+        """Sort keys and update ids of the rows in a range, its ends included."""
         start: dict[str, Any] = {}
         while True:
             answer = self.call(
                 "query",
                 TableName=month,
                 KeyConditionExpression="uaid = :uaid AND chidmessageid BETWEEN :low AND :high",
-                FilterExpression="updateid = :updateid",
-                ProjectionExpression="chidmessageid",
+                ProjectionExpression="chidmessageid, updateid",
                 ExpressionAttributeValues={
                     ":uaid": {"S": user},
-                    ":low": {"S": TIMESTAMPED},
-                    ":high": {"S": AFTER_TIMESTAMPED},
-                    ":updateid": {"S": update_id},
+                    ":low": {"S": low},
+                    ":high": {"S": high},
+                    **(values or {}),
                 },
                 ConsistentRead=True,
+                **filters,
                 **start,
             )
-            if answer["Items"]:
-                return str(answer["Items"][0]["chidmessageid"]["S"])
+            yield from answer["Items"]
             if not answer.get("LastEvaluatedKey"):
-                return None
+                return
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
 

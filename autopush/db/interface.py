@@ -78,6 +78,8 @@ class Batch(NamedTuple):
     """Topic fetch: the stored pointer. Timestamp fetch: sort-key timestamp of the last
     timestamped row read, delivered or not. None if there is none."""
     messages: list[WebPushNotification]
+    channels: Channels | None = None
+    """Topic fetch: the channel row, where it comes along anyway."""
 
 
 class Months(ABC):
@@ -97,6 +99,10 @@ class Store(ABC):
     """One storage back end. See the module's conventions."""
 
     months: Months
+
+    deletes_read = False
+    """Whether a stored timestamped message that was acknowledged is best deleted, like any other;
+    else :meth:`set_pointer` is moved past as many as were acknowledged without a gap."""
 
     # ---- life cycle
 
@@ -172,11 +178,27 @@ class Store(ABC):
 
     @abstractmethod
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
-        """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
+        """Remove from the channel set, refreshing the row's expiry; whether it was a member.
+
+        What is stored for the channel and was not read is deleted, too. Nothing that is stored
+        later is, so the channel may be added again.
+        """
 
     @abstractmethod
     def list_channels(self, month: str | None, uaid: str) -> Deferred[Channels]:
         """The channel row."""
+
+    def ended_channels(self, month: str, uaid: str, chids: set[str]) -> Deferred[set[str]]:
+        """Those of these channels that are not registered (any more).
+
+        None of them where the user has no channel row: that says nothing about them.
+        """
+
+        def ended(row: Channels) -> set[str]:
+            known = {_digits(chid) for chid in row.chids}
+            return {chid for chid in chids if row.exists and _digits(chid) not in known}
+
+        return self.list_channels(month, uaid).addCallback(ended)
 
     @abstractmethod
     def touch_channels(self, month: str, uaid: str) -> Deferred[None]:
@@ -191,6 +213,15 @@ class Store(ABC):
         Row expiry is now + min(ttl or 0, 30 days). A back end may store a timestamped message
         under a later timestamp than its own, so that no reader which has passed that timestamp
         already misses it (storage.md 17.6); storing the same message again replaces its row.
+        """
+
+    @abstractmethod
+    def restore_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
+        """Store what was accepted earlier and not stored then.
+
+        As :meth:`store_message`, but a message of the same topic that was accepted later stays
+        where it is, and this one is gone: it would have been replaced. One of the same second
+        stays, too, and this one is stored beside it as if it had no topic.
         """
 
     def take_back(self, month: str, notification: WebPushNotification) -> bool:
@@ -242,3 +273,8 @@ class Store(ABC):
         Channels and record stay as they are. Whether there was one.
         """
         return succeed(False)
+
+
+def _digits(chid: str) -> str:
+    """A channel id in whatever spelling, for comparison."""
+    return chid.replace("-", "").lower()

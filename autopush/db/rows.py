@@ -8,6 +8,7 @@ import json
 import uuid
 from typing import Any, NamedTuple
 
+import attrs
 import orjson
 
 from autopush.constants import MAX_EXPIRY
@@ -76,6 +77,11 @@ def read_message(uaid: uuid.UUID, row: MessageRow) -> WebPushNotification:
         "data": row.data,
     }
     return WebPushNotification.from_message_table(uaid, item)
+
+
+def without_topic(notification: WebPushNotification) -> WebPushNotification:
+    """The same message, to be stored beside another one of its topic, at the end."""
+    return attrs.evolve(notification, topic=None, sortkey_timestamp=None)
 
 
 def key_timestamp(sort_key: str) -> int | None:

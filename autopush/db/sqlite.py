@@ -6,6 +6,8 @@
   (:mod:`autopush.db.sqlite_writer`).
 * **Months**: there is one table of messages that never ends, so any month a record names means
   this table (quirk Q13), and expiry alone removes rows.
+* **Acknowledged** messages are deleted, one row each, all of a moment in one transaction. The read
+  pointer of files from before that still counts.
 * **Order**: a timestamped message that comes in after a later one was stored or read gets the
   next free timestamp, so that no read pointer passes it unseen (17.6).
 """
@@ -45,6 +47,7 @@ from autopush.db.rows import (
     key_timestamp,
     load_json,
     read_message,
+    without_topic,
 )
 from autopush.db.sqlite_cache import ReadCache
 from autopush.db.sqlite_errors import store_error
@@ -98,6 +101,8 @@ class SqliteStore(Store):
     :param now: seconds since the epoch
     :param commit_delay: seconds a write waits for others to share its transaction
     """
+
+    deletes_read = True
 
     def __init__(
         self,
@@ -332,7 +337,10 @@ class SqliteStore(Store):
         return self._writer.call(lambda c: sqlite_records.add_channel(c, key, chid, *times))
 
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
-        """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
+        """Remove from the channel set, refreshing the row's expiry; whether it was a member.
+
+        What is stored for it goes in the same transaction.
+        """
         key, times = self._key(uaid), self._times(bridge=month is None)
         return self._writer.call(lambda c: sqlite_records.remove_channel(c, key, chid, *times))
 
@@ -346,6 +354,15 @@ class SqliteStore(Store):
         except Exception as error:
             return fail(self._read_error(error))
         return succeed(Channels(bool(rows), {row[0] for row in rows} - {None}))
+
+    def ended_channels(self, month: str, uaid: str, chids: set[str]) -> Deferred[set[str]]:
+        """Those of these channels that are not registered: a look-up for each, as there are few."""
+        key, now = self._key(uaid), int(self._now())
+        try:
+            ended = {c for c in chids if self._row(sqlite_records.IS_ENDED, (key, now, c))}
+        except StoreError as error:
+            return fail(error)
+        return succeed(ended)
 
     def touch_channels(self, month: str, uaid: str) -> Deferred[None]:
         """Refresh the channel row's expiry if it exists.
@@ -377,6 +394,14 @@ class SqliteStore(Store):
         if full:
             return fail(StoreBusy("too many messages are stored for this user"))
         return self._writer.put(key, notification, int(self._now()))
+
+    def restore_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
+        """Store what was accepted earlier; what has replaced it since stays (interface)."""
+        if not notification.topic:
+            return self.store_message(month, notification)
+        key, now = self._key(notification.uaid.hex), int(self._now())
+        op, beside = (Put(key, n, now) for n in (notification, without_topic(notification)))
+        return self._writer.call(lambda c: sqlite_messages.restore(c, op, beside))
 
     def take_back(self, month: str, notification: WebPushNotification) -> bool:
         """Don't write the message if that has not begun."""

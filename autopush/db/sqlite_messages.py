@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from autopush.db.rows import AFTER_TIMESTAMPED, TIMESTAMPED
+from autopush.db.rows import AFTER_TIMESTAMPED, TIMESTAMPED, TOPIC
 from autopush.db.sqlite_ops import Delete, Put
 
 T = TypeVar("T")
@@ -174,6 +174,31 @@ def _delete_by_update_id(connection: sqlite3.Connection, op: Delete) -> bool:
             "DELETE FROM messages WHERE uaid = ? AND updateid = ?", (op.uaid, op.update_id)
         ).rowcount
         > 0
+    )
+
+
+def restore(connection: sqlite3.Connection, op: Put, beside: Put) -> None:
+    """Store a message of a topic, accepted earlier, unless it was replaced since.
+
+    :param beside: the same without a topic, for when nobody can tell which of two is newer
+    """
+    uaid, sort_key, update_id, *_, timestamp, _expiry = op.columns
+    other = connection.execute(
+        "SELECT updateid, timestamp FROM messages WHERE uaid = ? AND sortkey = ?", (uaid, sort_key)
+    ).fetchone()
+    if other is None or other[0] == update_id or other[1] < timestamp:
+        put(connection, [op])
+    elif other[1] == timestamp:
+        put(connection, [beside])
+
+
+def delete_channel(connection: sqlite3.Connection, uaid: str, chid: str) -> None:
+    """Delete what is stored for a channel."""
+    connection.execute(
+        "DELETE FROM messages WHERE uaid = ?1 AND (sortkey BETWEEN ?3 || ?2 || ':' AND ?3 || ?2"
+        " || ';' OR sortkey BETWEEN ?2 || ':' AND ?2 || ';' OR (sortkey BETWEEN ?4 AND ?5"
+        " AND substr(sortkey, -36) = ?2))",
+        (uaid, chid, TOPIC, TIMESTAMPED, AFTER_TIMESTAMPED),
     )
 
 

@@ -82,9 +82,10 @@ class WriteBatch:
     """Writes that will share one transaction.
 
     They are run as: calls, deletes, puts. That keeps what callers may rely on: calls stay in
-    order among themselves and touch no messages; a pointer that moves while a message waits is
-    known when the message is stored; and a delete of a message that still waits here takes the
-    message out (:meth:`delete`), so none meets a put that came before it.
+    order among themselves, and of messages they touch only those of a channel that ends, or of a
+    session that has ended; a pointer that moves while a message waits is known when the message
+    is stored; and a delete of a message that still waits here takes the message out
+    (:meth:`delete`), so none meets a put that came before it.
     """
 
     __slots__ = ("_by_id", "_waiting", "calls", "deletes", "error", "puts")

@@ -7,6 +7,7 @@ from typing import Any
 
 from autopush.db.interface import Registration, User
 from autopush.db.rows import dump_json, load_json
+from autopush.db.sqlite_messages import delete_channel
 from autopush.exceptions import StoreError
 
 MAX_CHANNELS = 10_000
@@ -25,6 +26,11 @@ GET_SUBSCRIPTION = (
 LIST_CHANNELS = (
     "SELECT c.chid FROM channel_rows r LEFT JOIN channels c ON c.uaid = r.uaid"
     " WHERE r.uaid = ? AND r.expiry > ?"
+)
+
+IS_ENDED = (
+    "SELECT 1 FROM channel_rows r WHERE r.uaid = ?1 AND r.expiry > ?2"
+    " AND NOT EXISTS (SELECT 1 FROM channels c WHERE c.uaid = ?1 AND c.chid = ?3)"
 )
 
 GET_POINTER = "SELECT pointer FROM channel_rows WHERE uaid = ? AND expiry > ?"
@@ -117,7 +123,10 @@ def _open_row(connection: sqlite3.Connection, uaid: str, now: int, expiry: int) 
 def add_channel(
     connection: sqlite3.Connection, uaid: str, chid: str, now: int, expiry: int
 ) -> StoreError | None:
-    """Add a member to the user's set; returns the refusal if that is full."""
+    """Add a member to the user's set; returns the refusal if that is full.
+
+    What is stored for a channel that was none was meant for one of the same id that has ended.
+    """
     _open_row(connection, uaid, now, expiry)
     added = connection.execute(
         "INSERT OR IGNORE INTO channels (uaid, chid) VALUES (?, ?)", (uaid, chid)
@@ -125,6 +134,8 @@ def add_channel(
     if added and _has_too_many(connection, uaid):
         connection.execute("DELETE FROM channels WHERE uaid = ? AND chid = ?", (uaid, chid))
         return StoreError("too many channels")
+    if added:
+        delete_channel(connection, uaid, chid)
     return None
 
 
@@ -138,8 +149,9 @@ def _has_too_many(connection: sqlite3.Connection, uaid: str) -> bool:
 def remove_channel(
     connection: sqlite3.Connection, uaid: str, chid: str, now: int, expiry: int
 ) -> bool:
-    """Remove a member; whether it was one."""
+    """Remove a member, and what is stored for it; whether it was one."""
     _open_row(connection, uaid, now, expiry)
+    delete_channel(connection, uaid, chid)
     return (
         connection.execute(
             "DELETE FROM channels WHERE uaid = ? AND chid = ?", (uaid, chid)

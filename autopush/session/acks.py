@@ -5,17 +5,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
-
-from autopush.session import direct, drain
-from autopush.session.background import GIVEN_UP
+from autopush.session import direct, drain, settle
 from autopush.session.errors import Malformed
 from autopush.session.events import enabled, extract_code, identity, log, log_ack
 from autopush.session.states import State
 from autopush.session.wire import Message
 
 if TYPE_CHECKING:
-    from autopush.notification import WebPushNotification
     from autopush.session.session import Session
 
 NACK_CODES = (301, 302, 303)
@@ -44,9 +40,11 @@ def ack(session: Session, message: Message) -> None:
     if len(updates) > CHUNK:
         _by_chunks(session, updates)
         return
-    for update in updates:
-        _acknowledge(session, update)
-    drain.advance(session)
+    try:
+        for update in updates:
+            _acknowledge(session, update)
+    finally:
+        _taken(session)
 
 
 def nack(session: Session, message: Message) -> None:
@@ -100,14 +98,19 @@ def _by_chunks(session: Session, updates: list[Any]) -> None:
             left = 0
         else:
             left -= CHUNK
-            if left <= 0:
-                drain.advance(session)
+        _taken(session)
         if left > 0:
             session.node.clock.callLater(0, step)
         else:
             session.release_reading()
 
     step()
+
+
+def _taken(session: Session) -> None:
+    """Do what follows from acknowledgements: the follow-up of websocket.md 10."""
+    settle.settle(session)
+    drain.advance(session)
 
 
 def _acknowledge(session: Session, update: Any) -> None:
@@ -145,56 +148,4 @@ def _acknowledge(session: Session, update: Any) -> None:
             session.node.recent.add(version, session.connected_at)
             if enabled("debug"):
                 log_ack(session, "stored", version, notification, extract_code(update))
-            _stored(session, key, notification)
-
-
-def _stored(session: Session, key: direct.Key, notification: WebPushNotification) -> None:
-    """Remember in storage, where needed, that a stored notification was read."""
-    node = session.node
-    stored = session.stored
-    assert stored is not None
-    stamp = notification.sortkey_timestamp
-    pointer = session.pointer
-    persist, store, month = node.background.persist, node.store, session.month
-    if stamp is None or _pointer_is_held(session):
-        _settle(session, key, persist(store.delete_message, month, notification))
-    elif stamp == pointer or len(stored) == 1:
-        _settle(session, key, persist(store.set_pointer, month, session.uaid, pointer))
-    else:
-        # The last of its batch will move the pointer past it.
-        del stored[key]
-
-
-def _pointer_is_held(session: Session) -> bool:
-    """Whether a direct notification not yet acknowledged sorts before what was read.
-
-    Rows written during a batch sort after it, so this can only become false meanwhile: either
-    all rows of the batch are deleted or the pointer moves past the rest in the end.
-    """
-    limit = direct.pointer_limit(session)
-    return limit is not None and session.pointer is not None and limit <= session.pointer
-
-
-def _settle(session: Session, key: direct.Key, done: Deferred[Any]) -> None:
-    """Keep a notification outstanding until storage knows: no fetch may bring it again."""
-    if not session.settling:
-        session.settling = set()
-        session.hold_reading()
-    settling = session.settling
-    assert settling is not None
-    settling.add(key)
-    done.addCallback(_settled, session, key)
-
-
-def _settled(result: object, session: Session, key: direct.Key) -> None:
-    assert session.settling is not None and session.stored is not None
-    session.settling.discard(key)
-    session.stored.pop(key, None)
-    if session.state >= State.CLOSING:
-        return
-    if result is GIVEN_UP:
-        session.close()
-        return
-    if not session.settling:
-        session.release_reading()
-        drain.advance(session)
+            settle.acknowledged(session, key, notification)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 
-from autopush.session import direct, peers
+from autopush.session import direct, peers, settle
 from autopush.session.events import enabled, log
 from autopush.session.records import number
 from autopush.session.states import State
@@ -18,25 +19,42 @@ if TYPE_CHECKING:
     from autopush.session.session import Session
 
 
+def begin(session: Session) -> None:
+    """The session takes nothing any more: save what was not acknowledged.
+
+    Now, and not when TCP ends: the user agent may be connected again long before that.
+    """
+    if session.uaid is None:
+        return
+    settle.flush(session)
+    owed = direct.unacknowledged(session)
+    session.direct_storage += len(owed)
+    if not owed and not session.row_operations:
+        return
+    saved: Deferred[None] = Deferred()
+    session.saved = saved
+    session.node.saving.add(session)
+    session.node.background.watch(Deferred.fromCoroutine(_save(session, owed, saved)))
+
+
 def run(session: Session) -> Deferred[None]:
     """Clean up once TCP has ended; fires when un-acknowledged notifications are saved."""
     session.close()
     session.state = State.CLOSED
     session.wire = GONE
     session.queue = None
-    if session.uaid is None:
+    if session.uaid is not None:
+        _report(session)
+    return saved(session)
+
+
+def saved(session: Session) -> Deferred[None]:
+    """Fires when nothing of a session that has ended is left to be saved."""
+    if session.saved is None or session.saved.called:
         return succeed(None)
-    owed = direct.unacknowledged(session)
-    session.direct_storage += len(owed)
-    _report(session)
-    if not owed:
-        return succeed(None)
-    saved: Deferred[None] = Deferred()
-    session.saved = saved
-    session.node.saving.add(session)
-    work = Deferred.fromCoroutine(_save(session, owed, saved))
-    session.node.background.watch(work)
-    return saved
+    also: Deferred[None] = Deferred()
+    session.saved.addCallback(also.callback)
+    return also
 
 
 def _report(session: Session) -> None:
@@ -58,7 +76,7 @@ async def _save(session: Session, owed: list[direct.Direct], saved: Deferred[Non
                 direct.renew(entry.notification)
         await _store(session, owed)
         await session.row_operations_done()
-        record = await _record(session)
+        record = await _record(session) if owed else None
         month = record.get("current_month") if record else None
         if month and month != session.month:
             # Moved while this was stored: nobody may be reading the old month any more (S17).
@@ -75,12 +93,22 @@ async def _save(session: Session, owed: list[direct.Direct], saved: Deferred[Non
 async def _store(session: Session, owed: list[direct.Direct]) -> None:
     node = session.node
     writes = [
-        node.background.persist(node.store.store_message, session.month, entry.notification)
-        for entry in owed
+        node.background.persist(node.store.restore_message, session.month, entry.notification)
+        for entry in _latest(owed)
         if not entry.row
     ]
     for write in writes:
         await write
+
+
+def _latest(owed: list[direct.Direct]) -> Iterable[direct.Direct]:
+    """Without those that another one of the same topic has replaced."""
+    places: dict[object, direct.Direct] = {}
+    for entry in owed:
+        notification = entry.notification
+        topic = notification.topic
+        places[(notification.channel_id, topic) if topic else id(entry)] = entry
+    return places.values()
 
 
 async def _record(session: Session) -> User | None:

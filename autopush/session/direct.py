@@ -186,10 +186,10 @@ def _place(session: Session, notification: WebPushNotification) -> None:
     stamp = notification.sortkey_timestamp
     if stamp is None:
         stamp = notification.sortkey_timestamp = ns_time()
-    if session.pointer is not None and stamp <= session.pointer:
+    if session.position is not None and stamp <= session.position:
         # Another node's clock is ahead. ns_time never repeats, so neither does its remainder
         # within a second: two rows of a channel don't get the same key.
-        notification.sortkey_timestamp = session.pointer + 1 + ns_time() % 1_000_000
+        notification.sortkey_timestamp = session.position + 1 + ns_time() % 1_000_000
 
 
 def _written(result: object, session: Session, key: Key, entry: Direct) -> object:

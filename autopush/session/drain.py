@@ -7,17 +7,19 @@ check at most is remembered (quirks Q17, Q18).
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from twisted.internet.defer import Deferred
 
-from autopush.exceptions import StoreBusy, StoreError
-from autopush.session import direct, month
-from autopush.session.background import GIVEN_UP
+from autopush.exceptions import StoreBusy
+from autopush.session import direct, ends, month, settle
 from autopush.session.events import identity, log, sent
 from autopush.session.states import State
 
 if TYPE_CHECKING:
+    from autopush.db.interface import Batch
     from autopush.notification import WebPushNotification
     from autopush.session.session import Session
 
@@ -48,8 +50,15 @@ def start(session: Session) -> None:
     """Begin a full pass."""
     session.cancel_timer()
     session.check_wanted = False
-    session.state = DRAINING_TOPICS
+    _begin_pass(session)
     advance(session)
+
+
+def _begin_pass(session: Session) -> None:
+    """From the first row that may be there: a message may have been stored behind others that were
+    acknowledged since, and whose rows no longer tell (storage.md 17.6)."""
+    session.state = DRAINING_TOPICS
+    session.position = session.passed
 
 
 def advance(session: Session) -> None:
@@ -96,70 +105,79 @@ async def _round(session: Session) -> bool:
     """One fetch and what follows from it; whether to go on at once."""
     if session.wire.output_paused:
         return False
-    store = session.node.store
-    assert session.uaid is not None
     topics = session.state is DRAINING_TOPICS
     limit = PAGE + direct.unpaged(session)
     session.stale = False
-    if topics:
-        batch = await store.fetch_topics(session.month, session.uaid, limit)
-    else:
-        batch = await store.fetch_since(session.month, session.uaid, session.pointer, limit)
+    batch = await _fetch(session, topics, limit)
     if session.state >= CLOSING or session.wire.output_paused:
         return False
     messages = batch.messages
     new = [n for n in messages if not direct.holds(session, (str(n.channel_id), n.version))]
-    fresh = [n for n in new if not _comes_again(session, n)]
     direct.forget_gone(session)
-    moved = batch.timestamp is not None and batch.timestamp > (session.pointer or 0)
+    ended = await ends.among(session, new) if new else ()
+    if session.state >= CLOSING or session.wire.output_paused:
+        return False
+    moved = batch.timestamp is not None and batch.timestamp > (session.position or 0)
     if moved:
-        session.pointer = batch.timestamp
-    if fresh:
-        return await _send(session, fresh)
-    if new and moved:
-        _pass_pointer(session)
+        session.position = batch.timestamp
+        if topics:
+            session.passed = batch.timestamp
+        elif not any(n.sortkey_timestamp == batch.timestamp for n in messages):
+            settle.passed(session, batch.timestamp)  # expired, so that it was not even read
+    live, removals = _sort_out(session, new, ended)
+    if live:
+        _send_live(session, live)
+        return False
+    settle.flush(session)
+    for removal in removals:
+        await removal
+    if session.state >= CLOSING:
+        return False
     last_page = len(messages) < limit - 1 if topics else not moved and len(messages) < limit
     if last_page and session.stale:
         # Something was stored while this was fetched; it may have been read too early.
         session.check_wanted = False
-        session.state = DRAINING_TOPICS
+        _begin_pass(session)
     elif last_page:
         session.state = DRAINING_TIMESTAMPED if topics else LIVE
     return True
 
 
+async def _fetch(session: Session, topics: bool, limit: int) -> Batch:
+    store = session.node.store
+    assert session.uaid is not None
+    if not topics:
+        return await store.fetch_since(session.month, session.uaid, session.position, limit)
+    batch = await store.fetch_topics(session.month, session.uaid, limit)
+    if batch.channels is not None and batch.channels.exists:
+        session.channels = frozenset(batch.channels.chids)
+    return batch
+
+
+def _sort_out(
+    session: Session, messages: list[WebPushNotification], ended: Container[UUID]
+) -> tuple[list[WebPushNotification], list[Deferred[None]]]:
+    """Those to be sent, and the deletions of others that are under way."""
+    now = int(session.node.now())
+    live: list[WebPushNotification] = []
+    removals = []
+    for notification in messages:
+        if notification.channel_id in ended or _comes_again(session, notification):
+            removals.append(settle.discard(session, notification))
+            continue
+        session.stored_retrieved += 1
+        if not notification.expired(now):
+            live.append(notification)
+        elif notification.sortkey_timestamp is None:
+            removals.append(settle.discard(session, notification))
+        else:
+            settle.passed(session, notification.sortkey_timestamp)
+    return live, [removal for removal in removals if removal is not None]
+
+
 def _comes_again(session: Session, notification: WebPushNotification) -> bool:
-    """Whether this connection has acknowledged it already (see :mod:`autopush.session.recent`).
-
-    Such a row is left where it is: who stores a message finds its place by what is there
-    (storage.md 17.6). Rows of topics have one place only.
-    """
-    return notification.sortkey_timestamp is not None and session.node.recent.has(
-        notification.version, session.connected_at
-    )
-
-
-async def _send(session: Session, messages: list[WebPushNotification]) -> bool:
-    """Send a batch; whether to fetch the next one at once, as nothing of this was sent."""
-    node = session.node
-    now = int(node.now())
-    session.stored_retrieved += len(messages)
-    expired = [n for n in messages if n.expired(now)]
-    removals = [
-        node.background.persist(node.store.delete_message, session.month, n)
-        for n in expired
-        if n.sortkey_timestamp is None
-    ]
-    if len(expired) < len(messages):
-        gone = set(map(id, expired))
-        _send_live(session, [n for n in messages if id(n) not in gone])
-        return False
-    if session.state is DRAINING_TIMESTAMPED:
-        _pass_pointer(session)
-    for removal in removals:
-        if await removal is GIVEN_UP:
-            raise StoreError("An expired message can't be deleted")
-    return session.state < CLOSING
+    """Whether this connection has acknowledged it already (see :mod:`autopush.session.recent`)."""
+    return session.node.recent.has(notification.version, session.connected_at)
 
 
 def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
@@ -170,8 +188,8 @@ def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
     for notification in messages:
         key = (str(notification.channel_id), notification.version)
         if key in stored:
-            # The first of two rows counts: acknowledging the last of a batch would move the pointer
-            # past all of it (websocket.md 10).
+            # The first of two rows counts; the other one goes with it.
+            settle.discard(session, notification)
             continue
         stored[key] = notification
         session.sent_count += 1
@@ -185,18 +203,10 @@ def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
         session.wire.send(frame)
 
 
-def _pass_pointer(session: Session) -> None:
-    """Remember that everything so far was read, as there is nothing to acknowledge."""
-    pointer = session.pointer
-    limit = direct.pointer_limit(session)
-    if pointer is not None and (limit is None or pointer < limit):
-        node = session.node
-        node.background.persist(node.store.set_pointer, session.month, session.uaid, pointer)
-
-
 def _pass_over(session: Session) -> None:
     """Nothing is left (websocket.md 9.2 step 3)."""
     session.sent_count = 0
+    session.channels = None
     if session.check_wanted:
         session.check_wanted = False
         session.start_timer(CHECK_DELAY, start)

@@ -204,7 +204,11 @@ def _finish(session: Session, entry: Entry, wanted: Any) -> None:
     if entry.known:
         # The channels must live as long as the user agent comes here (storage.md S2).
         node.background.persist(node.store.touch_channels, session.month, session.uaid)
-        drain.start(session)
+        if other is None or not other.row_operations:
+            drain.start(session)
+        else:
+            # What the user agent acknowledged there must not be read here.
+            other.row_operations_done().addCallback(lambda _: drain.check(session))
     session.replay()
 
 

@@ -56,7 +56,7 @@ async def _move(session: Session) -> None:
     if session.state is State.MOVING_MONTH:
         session.month = new
         session.rotate = False
-        session.pointer = None
+        session.position = session.passed = None
         # What was stored in either month meanwhile is in the new one now (quirk Q19).
         drain.start(session)
         session.replay()

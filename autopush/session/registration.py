@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from autopush.exceptions import StoreError
-from autopush.session import direct, drain
+from autopush.session import direct, drain, settle
 from autopush.session.errors import MORE_INFO, Malformed
 from autopush.session.events import enabled, extract_code, identity, log, redacted
+from autopush.session.states import State
 from autopush.session.wire import Message
 from autopush.utils import parse_uuid
 
@@ -23,8 +24,16 @@ _ABSENT = object()
 
 INVALID = "Invalid UUID specified"
 
+OVERLOADED: Message = {"messageType": "error", "reason": "overloaded", "status": 503}
+
 SERVER_ERROR: Message = {
     "messageType": "register",
+    "status": 500,
+    "reason": "An unexpected server error occurred",
+}
+
+UNREGISTER_ERROR: Message = {
+    "messageType": "unregister",
     "status": 500,
     "reason": "An unexpected server error occurred",
 }
@@ -52,7 +61,7 @@ def register(session: Session, message: Message) -> None:
 
 
 def unregister(session: Session, message: Message) -> None:
-    """End a channel's subscription. Answered at once; the store is told in the background.
+    """End a channel's subscription: answer when senders are refused and nothing of it is stored.
 
     :raises Malformed: ``channelID`` is no text.
     """
@@ -72,11 +81,7 @@ def unregister(session: Session, message: Message) -> None:
         node.metrics.increment("ua.command.unregister")
     session.unregisters += 1
     _log_unregister(session, message, given)
-    _forget(session, chid)
-    node.background.persist(node.store.remove_channel, session.month, session.uaid, chid)
-    message["status"] = 200
-    session.wire.send(message)
-    drain.advance(session)
+    Deferred.fromCoroutine(_unregister(session, message, chid))
 
 
 def _fault(chid: str) -> str | None:
@@ -108,7 +113,7 @@ async def _register(session: Session, chid: str, key: Any) -> None:
         await node.store.add_channel(session.month, session.uaid, chid)
     except StoreError as error:
         log.warn("Failed to register", reason=repr(error), **identity(session))
-        session.wire.send({"messageType": "error", "reason": "overloaded", "status": 503})
+        session.wire.send(OVERLOADED)
     except (TypeError, ValueError) as error:
         log.info("Malformed message", reason=repr(error), **identity(session))
         session.wire.send(SERVER_ERROR)
@@ -117,6 +122,24 @@ async def _register(session: Session, chid: str, key: Any) -> None:
         session.wire.send(SERVER_ERROR)
     else:
         _registered(session, chid, endpoint)
+    session.release_reading()
+
+
+async def _unregister(session: Session, message: Message, chid: str) -> None:
+    assert session.uaid is not None
+    session.hold_reading()
+    settle.flush(session)
+    try:
+        await session.node.store.remove_channel(session.month, session.uaid, chid)
+    except StoreError as error:
+        log.warn("Failed to unregister", reason=repr(error), **identity(session))
+        session.wire.send(OVERLOADED)
+    except Exception:
+        log.failure("Unexpected error", extra="Failed to unregister")
+        session.wire.send(UNREGISTER_ERROR)
+    else:
+        session.wire.send({**message, "status": 200})
+        _forget(session, chid)
     session.release_reading()
 
 
@@ -155,8 +178,13 @@ def _log_unregister(session: Session, message: Message, given: str) -> None:
 
 
 def _forget(session: Session, chid: str) -> None:
-    direct.unregistered(session, chid)
-    stored = session.stored
+    """Let go of what was sent to a channel that is no more: nothing of it is in storage now."""
+    if session.state < State.CLOSING:
+        direct.unregistered(session, chid)
+    stored, settling = session.stored, session.settling or ()
     if stored:
-        for key in [key for key in stored if key[0] == chid]:
+        for key in [key for key in stored if key[0] == chid and key not in settling]:
             del stored[key]
+    if session.state < State.CLOSING:
+        settle.settle(session)
+        drain.advance(session)

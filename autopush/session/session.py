@@ -38,6 +38,7 @@ from autopush.utils import generate_hash
 if TYPE_CHECKING:
     from autopush.notification import WebPushNotification
     from autopush.session.node import Node
+    from autopush.session.settle import Done
 
 MAX_QUEUED = 1000
 """Messages kept while a hello is processed. Reading stops with the first one, so only what came
@@ -69,21 +70,26 @@ class Session:
     """
 
     __slots__ = (
+        "ack_writes",
         "agent",
+        "channels",
         "check_wanted",
         "connected_at",
         "direct",
         "direct_acked",
         "direct_storage",
+        "done",
         "existing_uaid",
         "fetching",
+        "gathering",
         "host",
         "last_ping",
         "leaving",
         "month",
         "nacks",
         "node",
-        "pointer",
+        "passed",
+        "position",
         "queue",
         "reading_holds",
         "registers",
@@ -129,11 +135,18 @@ class Session:
         self.direct: dict[Key, Direct] | None = None
         self.leaving: dict[Key, Direct] | None = None
         self.stored: dict[Key, WebPushNotification] | None = None
+        # Of those: acknowledged, but storage does not know it yet (see settle)
         self.settling: set[Key] | None = None
+        self.done: list[Done] | None = None
+        self.gathering: Call | None = None
+        self.ack_writes = 0
         self.row_operations = 0
         self.row_waiters: list[Deferred[None]] | None = None
-        # The stored loop
-        self.pointer: int | None = None
+        # The stored loop: how far it has read in this pass, and the read pointer in storage, up to
+        # which nothing has to be read again, as far as is known here
+        self.position: int | None = None
+        self.passed: int | None = None
+        self.channels: frozenset[str] | None = None
         self.sent_count = 0
         self.fetching = self.stale = self.check_wanted = False
         self.timer: Call | None = None
@@ -167,13 +180,7 @@ class Session:
 
         :returns: fires when the notifications that were not acknowledged are saved.
         """
-        if self.state is not CLOSED:
-            return cleanup.run(self)
-        if self.saved is None or self.saved.called:
-            return succeed(None)
-        also: Deferred[None] = Deferred()
-        self.saved.addCallback(also.callback)
-        return also
+        return cleanup.saved(self) if self.state is CLOSED else cleanup.run(self)
 
     # ---- what the connection may ask
 
@@ -203,7 +210,8 @@ class Session:
     def close(self, code: int | None = None) -> None:
         """Close the connection; nothing the user agent sends counts any more.
 
-        The node no longer knows it at once; the rest is cleaned up when TCP ends.
+        The node no longer knows it, and what was not acknowledged is being saved, at once; the rest
+        is cleaned up when TCP ends.
         """
         if self.state >= CLOSING:
             return
@@ -212,7 +220,10 @@ class Session:
         if self.registered:
             assert self.uaid is not None
             del self.node.clients[self.uaid]
-        self.wire.close(code)
+        try:
+            cleanup.begin(self)
+        finally:
+            self.wire.close(code)
 
     def complain(self, error: Malformed) -> None:
         """Log a message that makes no sense."""
@@ -251,7 +262,7 @@ class Session:
             self.release_reading()
 
     def row_operation_done(self) -> None:
-        """A row of a direct notification was written or deleted."""
+        """A row was written or deleted, or the read pointer moved."""
         self.row_operations -= 1
         if not self.row_operations and self.row_waiters:
             waiters, self.row_waiters = self.row_waiters, None
@@ -259,7 +270,7 @@ class Session:
                 waiter.callback(None)
 
     def row_operations_done(self) -> Deferred[None]:
-        """Fires when no row of a direct notification is being written or deleted."""
+        """Fires when no row of ours is being written or deleted, and no pointer moved."""
         if not self.row_operations:
             return succeed(None)
         waiter: Deferred[None] = Deferred()

@@ -27,6 +27,7 @@ from autopush.db.rows import (
     MessageRow,
     key_timestamp,
     read_message,
+    without_topic,
     write_message,
 )
 from autopush.exceptions import AutopushException
@@ -221,6 +222,11 @@ class MemoryStore(Store):
         row = self._fresh_channels(month, uaid)
         was_member = chid in row.chids
         row.chids.discard(chid)
+        if month is not None:
+            stored = self.messages.get((month, uaid), {})
+            for key in [key for key in stored if chid in key]:
+                if (key_timestamp(key) or (row.pointer or 0) + 1) > (row.pointer or 0):
+                    del stored[key]
         return was_member
 
     @operation
@@ -237,6 +243,9 @@ class MemoryStore(Store):
 
     @operation
     def store_message(self, month: str, notification: WebPushNotification) -> None:
+        self._store(month, notification)
+
+    def _store(self, month: str, notification: WebPushNotification) -> None:
         row = write_message(notification, int(self.now()))
         uaid = notification.uaid.hex
         rows = self.messages.setdefault((month, uaid), {})
@@ -270,6 +279,21 @@ class MemoryStore(Store):
             if update_id == row.update_id:
                 return key
         return f"{TIMESTAMPED}{passed + 1}:{notification.channel_id}"
+
+    def restore_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
+        if notification.topic:
+            return self.restore_topic(month, notification)
+        return self.store_message(month, notification)
+
+    @operation
+    def restore_topic(self, month: str, notification: WebPushNotification) -> None:
+        other = self.messages.get((month, notification.uaid.hex), {}).get(notification.sort_key)
+        if other is not None and other.update_id != notification.update_id:
+            if other.timestamp > notification.timestamp:
+                return
+            if other.timestamp == notification.timestamp:
+                notification = without_topic(notification)
+        self._store(month, notification)
 
     @operation
     def delete_message(self, month: str, notification: WebPushNotification) -> bool:
@@ -309,7 +333,8 @@ class MemoryStore(Store):
         while not clean:
             rows = self._range(month, uaid, "", TOPICS_END, limit - 1)
             messages, clean = self._read(month, uaid, rows)
-        return Batch(row.pointer if row else None, messages)
+        channels = Channels(row is not None, set(row.chids) if row else set())
+        return Batch(row.pointer if row else None, messages, channels)
 
     @operation
     def fetch_since(self, month: str, uaid: str, timestamp: int | None, limit: int = 10) -> Batch:

@@ -579,6 +579,37 @@ def test_nothing_is_said_or_heard_after_a_close(server):
     transport.end()
 
 
+@pytest.mark.parametrize("pieces", [1, 3, 50])
+def test_3_the_answer_to_our_close_frame_ends_tcp_at_once(server, pieces):
+    transport = server.open()
+    transport.protocol.close()
+    late = frame(TEXT, b'{"messageType":"echo"}') + frame(PING, b"?") + frame(TEXT, b"x" * 70_000)
+    data = late + close_frame(1000, b"bye")
+    size = -(-len(data) // pieces)
+    for start in range(0, len(data), size):
+        assert transport.events[-1] == "fin"
+        transport.protocol.dataReceived(data[start : start + size])
+    assert transport.events[-1] == "close"
+    assert heard(transport) == []
+
+
+def test_3_also_if_it_comes_with_what_made_us_close(server):
+    transport = server.open()
+    message = frame(TEXT, b'{"messageType":"close"}')
+    transport.protocol.dataReceived(message + frame(TEXT, b"{}") + close_frame())
+    assert transport.events[-1] in ("close", "abort")  # Autobahn's own takes the harder way
+
+
+def test_3_also_if_a_message_was_on_its_way():
+    transport = Server(PushServerProtocol).open()
+    begun = frame(TEXT, b'{"messageType":"echo"}')
+    transport.protocol.dataReceived(begun[:9])
+    transport.protocol.close()
+    transport.protocol.dataReceived(begun[9:] + close_frame())
+    assert transport.events[-1] == "close"
+    assert heard(transport) == []
+
+
 def test_messages_in_the_same_read_as_the_one_that_closes_are_ignored(server):
     transport = server.open()
     late = frame(TEXT, b'{"late":1}')

@@ -165,7 +165,9 @@ class Rig:
         return session
 
     def put(self, *notifications, month=MONTH):
+        """Store messages of channels that are registered."""
         for notification in notifications:
+            self.store.add_channel(month, notification.uaid.hex, str(notification.channel_id))
             self.store.store_message(month, notification)
         self.store.calls.clear()
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
+import attrs
 import pytest
+from twisted.internet.defer import Deferred
 
 from autopush.exceptions import StoreBusy
 from autopush.session.acks import CHUNK
+from autopush.session.drain import CHECK_DELAY
+from autopush.session.settle import GATHER
 from autopush.session.states import State
 from autopush.tests.session.support import (
     CHID,
     CHID2,
     FIREFOX,
+    MONTH,
     UAID,
     Events,
     Rig,
@@ -145,31 +151,103 @@ def test_10_a_second_ack_is_ignored(rig):
     assert session.direct_acked == 1
 
 
-def test_10_the_newest_of_a_batch_moves_the_pointer_past_all(rig):
-    session, stored = batch(rig)
-    session.received(ack(stored[2]))
-    assert rig.pointer() == stored[2].sortkey_timestamp
+def test_10_of_ten_only_the_last_the_nine_come_again(rig):
+    session, stored = batch(rig, 10)
+    session.received(ack(stored[9]))
+    rig.clock.advance(GATHER)
+    assert rig.pointer() is None and len(rig.rows()) == 9
     session.closed()
-    assert len(rig.hello(UAID).wire.sent) == 1
+    assert versions(rig.hello(UAID).wire.sent[1:]) == numbers(*stored[:9])
 
 
-def test_10_earlier_ones_move_nothing(rig):
-    session, stored = batch(rig, 2)
+def test_10_of_ten_only_the_first_it_does_not_come_again(rig):
+    session, stored = batch(rig, 10)
     session.received(ack(stored[0]))
+    rig.clock.advance(GATHER)
+    assert rig.pointer() == stored[0].sortkey_timestamp
+    session.closed()
+    assert versions(rig.hello(UAID).wire.sent[1:]) == numbers(*stored[1:])
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+@pytest.mark.parametrize("acked", list(itertools.permutations(range(3), 2)))
+def test_10_any_two_of_three_in_any_order(rig, acked, deletes):
+    rig.store.deletes_read = deletes
+    session, stored = batch(rig)
+    for index in acked:
+        session.received(ack(stored[index]))
+        rig.clock.advance(GATHER)
+    session.closed()
+    (left,) = set(range(3)) - set(acked)
+    assert versions(rig.hello(UAID).wire.sent[1:]) == numbers(stored[left])
+
+
+def test_10_what_waits_for_company_is_written_at_the_end(rig):
+    session, stored = batch(rig)
+    session.received(ack(stored[0], stored[2]))
     assert rig.store.calls == []
     session.closed()
-    assert versions(rig.hello(UAID).wire.sent[1:]) == numbers(*stored)
+    assert rig.clock.getDelayedCalls() == []
+    assert versions(rig.hello(UAID).wire.sent[1:]) == numbers(stored[1])
 
 
-def test_10_the_last_outstanding_one_moves_the_pointer(rig):
+def test_10_the_pointer_does_not_move_to_a_row_that_is_gone(rig):
+    """storage.md 17.6: who stores a message finds its place by the rows that are there."""
     session, stored = batch(rig)
     session.received(ack(stored[2]))
-    rig.store.calls.clear()
+    rig.clock.advance(GATHER)
+    # Stored late, between those that were read: nothing tells that a reader is past it.
+    late = attrs.evolve(message(), sortkey_timestamp=stored[1].sortkey_timestamp + 1)
+    rig.put(late)
+    rig.node.check(UAID)
+    session.received(ack(stored[0], stored[1]))
+    assert rig.pointer() == stored[1].sortkey_timestamp
+    session.wire.take()
+    rig.clock.advance(CHECK_DELAY)
+    assert versions(session.wire.sent) == numbers(late)
+
+
+def test_10_a_pointer_once_for_acks_that_come_one_by_one(rig):
+    session, stored = batch(rig, 10)
+    for notification in stored:
+        session.received(ack(notification))
+        rig.clock.advance(GATHER / 20)
+    names = [name for name, _ in rig.store.calls]
+    assert names == ["set_pointer", "fetch_since"]
+    assert rig.pointer() == stored[9].sortkey_timestamp
+
+
+def test_10_rows_are_deleted_where_the_store_says_so(rig):
+    rig.store.deletes_read = True
+    session, stored = batch(rig)
     session.received(ack(stored[1]))
-    assert rig.store.calls == []
-    session.received(ack(stored[0]))
-    pointers = [args[2] for name, args in rig.store.calls if name == "set_pointer"]
-    assert pointers == [stored[2].sortkey_timestamp]
+    assert rig.rows() == sorted([stored[0].sort_key, stored[2].sort_key])
+    session.received(ack(stored[0], stored[2]))
+    assert rig.rows() == [] and rig.pointer() is None
+    assert session.state is State.LIVE
+
+
+def test_10_a_replaced_topic_that_is_acknowledged_leaves_the_new_one(rig):
+    old, new = message(topic="t"), message(topic="t")
+    rig.put(old)
+    session = rig.hello(UAID)
+    rig.put(new)
+    session.received(ack(old))
+    session.closed()
+    assert versions(rig.hello(UAID).wire.sent[1:]) == numbers(new)
+
+
+def test_10_the_next_connection_waits_for_what_is_being_written(rig):
+    first, stored = batch(rig, 2)
+    pointer = rig.store.set_pointer
+    waiting = Deferred()
+    rig.store.set_pointer = lambda *args: waiting
+    first.received(ack(*stored))
+    second = rig.hello(UAID)
+    assert len(second.wire.take()) == 1  # the hello's answer
+    pointer(MONTH, UAID, stored[1].sortkey_timestamp)
+    waiting.callback(None)
+    assert second.wire.take() == [] and second.state is State.LIVE
 
 
 def test_10_a_pointer_once_for_a_batch_in_order(rig):

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from autopush.session import Delivery
-from autopush.tests.session.support import MONTH, UAID, Rig, message
+from autopush.tests.session.support import CHID, MONTH, UAID, Rig, message
 
 HELD = ("fetch_topics", "fetch_since", "delete_message", "set_pointer", "store_message")
 
@@ -35,6 +35,7 @@ class UserAgent:
         self.acked = set()
         self.topics = 0
         rig.user()
+        rig.store.add_channel(MONTH, UAID, CHID)
         self.connect()
 
     def connect(self):

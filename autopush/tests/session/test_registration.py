@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autopush.exceptions import StoreBusy, StoreError
+from autopush.session.states import State
 from autopush.tests.session.support import (
     CHID,
     CHID2,
@@ -220,22 +221,91 @@ def test_q8_unregister_of_the_wrong_type(rig, chid):
     assert len(events.of("Malformed message")) == 1
 
 
-def test_5_3_the_answer_does_not_wait_for_the_store(rig):
+def test_5_3_the_answer_waits_for_the_store(rig):
     session = rig.live()
     rig.store.hold("remove_channel")
     session.received(unregister())
+    assert session.wire.sent == [] and not session.wire.reading
+    rig.store.release("remove_channel")
     assert session.wire.sent[0]["status"] == 200 and session.wire.reading
 
 
-def test_5_3_the_removal_is_retried(rig):
+@pytest.mark.parametrize(
+    "failure, answer",
+    [
+        (StoreBusy(), {"messageType": "error", "reason": "overloaded", "status": 503}),
+        (StoreError(), {"messageType": "error", "reason": "overloaded", "status": 503}),
+        (RuntimeError(), {**SERVER_ERROR, "messageType": "unregister"}),
+    ],
+)
+def test_5_3_a_removal_that_fails_is_told_and_changes_nothing(rig, failure, answer):
     session = rig.live()
     session.received(register())
-    rig.store.fail("remove_channel", StoreBusy(), StoreBusy())
+    notification = message()
+    rig.deliver(notification)
+    session.wire.take()
+    rig.store.fail("remove_channel", failure)
     session.received(unregister())
+    assert session.wire.sent == [answer] and session.wire.reading
     assert channels(rig) == {CHID}
     session.closed()
-    rig.clock.pump([0.25, 0.5])
-    assert channels(rig) == set()
+    assert versions(rig.hello(UAID).wire.sent[1:]) == numbers(notification)
+
+
+def test_5_3_what_is_stored_for_it_does_not_come_any_more(rig):
+    rows = [message(topic="t"), *(message(stamp) for stamp in range(1, 12))]
+    kept = message(20, chid=CHID2)
+    rig.put(*rows, kept)
+    session = rig.hello(UAID)
+    session.received(unregister())
+    session.closed()
+    session = rig.hello(UAID)
+    assert versions(session.wire.sent[1:]) == numbers(kept)
+    # Nor when there is such a channel again; but what is sent to that one does.
+    session.received(register())
+    fresh = message(21)
+    rig.put(fresh)
+    session.closed()
+    assert versions(rig.hello(UAID).wire.sent[1:]) == numbers(kept, fresh)
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+def test_5_3_what_an_old_node_or_a_late_sender_left_is_deleted_when_met(rig, deletes):
+    rig.store.deletes_read = deletes
+    rig.put(message(topic="t"), message(1), message(2, chid=CHID2))
+    rig.store.channels[MONTH, UAID].chids.remove(CHID)
+    session = rig.hello(UAID)
+    (frame,) = session.wire.sent[1:]
+    assert frame["channelID"] == CHID2
+    session.received(
+        {"messageType": "ack", "updates": [{"channelID": CHID2, "version": frame["version"]}]}
+    )
+    assert session.state is State.LIVE
+    rig.store.channels[MONTH, UAID].chids.add(CHID)
+    session.closed()
+    assert rig.hello(UAID).wire.sent[1:] == []
+
+
+def test_5_3_a_channel_registered_during_the_pass_has_not_ended(rig):
+    before = [message(stamp, chid=CHID2) for stamp in range(1, 11)]
+    rig.put(*before)
+    session = rig.hello(UAID)
+    session.wire.take()
+    fresh = message(20)
+    rig.put(fresh)
+    session.received(ack(*before))
+    assert versions(session.wire.sent) == numbers(fresh)
+
+
+def test_5_3_of_a_batch_what_was_acknowledged_stays_so(rig):
+    """The others of the batch were acknowledged before: they must not come again."""
+    first, second, other = message(1), message(2), message(3, chid=CHID2)
+    rig.put(first, second, other)
+    session = rig.hello(UAID)
+    session.received(ack(first, second))
+    session.received(unregister(CHID2))
+    session.closed()
+    assert rig.hello(UAID).wire.sent[1:] == []
 
 
 def test_q25_what_was_sent_is_forgotten_whatever_the_spelling(rig):
