@@ -656,6 +656,7 @@ class TestStalled(FaultCase):
         pool = ThreadPool(self.THREADS, self.THREADS, "stalled")
         pool.start()
         self.addCleanup(pool.stop)
+        self.addCleanup(self.proxy.heal)  # before that: threads that hang can't be stopped
         config = client_options()["config"].merge(Config(read_timeout=300))
         self.stalling = DynamoStore(
             make_client(thin=True, endpoint_url=self.proxy.url, config=config),
