@@ -16,7 +16,7 @@ import os
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 MESSAGE_TABLE_PREFIX = "message"
 """Change it here before deploying the function; from cron there is an option."""
@@ -158,7 +158,7 @@ def main() -> str | None:
     args = parser.parse_args()
     try:
         maintain(make_client(args.region), args.message_tablename)
-    except (LookupError, ClientError) as error:
+    except (LookupError, ClientError, BotoCoreError, ValueError) as error:
         return f"maintenance: error: {error}"
     return None
 

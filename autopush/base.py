@@ -9,6 +9,7 @@ What differs from ``cyclone.web.RequestHandler`` (1.3):
 * a client that goes away while the handler runs ends nothing: the handler runs on, and what it
   writes is dropped; only then is ``on_connection_close`` called;
 * ``HTTPError(reason=)`` is honoured; 204 and 304 carry no Content-Length; ``flush`` works;
+* 429 and 503 say when to come back: ``Retry-After``;
 * errors have an empty body and are logged (http-endpoint.md 2, 13);
 * path arguments arrive decoded: the application does that;
 * the fixed cost of a request is a quarter.
@@ -40,7 +41,13 @@ from cyclone.web import Application, HTTPError  # noqa: E402
 
 FileLogObserver.emit = _emit  # type: ignore[method-assign]
 
-from autopush.httpconnection import REASONS, SERVER, http_date  # noqa: E402
+from autopush.httpconnection import (  # noqa: E402
+    REASONS,
+    RETRY_AFTER,
+    RETRY_LATER,
+    SERVER,
+    http_date,
+)
 from autopush.logging import redact_authorization, redact_uri  # noqa: E402
 
 if TYPE_CHECKING:
@@ -295,6 +302,8 @@ class BaseHandler(cyclone.web.RequestHandler):
         elif request.version != "HTTP/1.1":
             headers["Connection"] = "Keep-Alive"
         code = self._status_code
+        if code in RETRY_LATER:
+            headers.setdefault("Retry-After", str(RETRY_AFTER))
         reason = self._reason
         line = _STATUS_LINES[code] if reason is REASONS.get(code) else f" {code} {reason}"
         lines = [request.version + line]

@@ -23,6 +23,7 @@ from autopush.endpoint_token import V1_SIZE, V2_SIZE
 from autopush.exceptions import InvalidTokenException, StoreError
 from autopush.main import AutopushMultiService, EndpointApplication
 from autopush.main_argparse import OptionParser, add_endpoint_args, add_shared_args
+from autopush.standalone import dsn_of, existing_crypto_keys
 from autopush.starterrors import EXPECTED, start_error_text
 
 URL = re.compile(r"push/(?:(?P<api_ver>v\d+)/)?(?P<token>[^/]+)")
@@ -44,6 +45,12 @@ def parse_diagnostic(config_files: Sequence[str], args: Sequence[str] | None) ->
         description="Runs endpoint diagnostics.", default_config_files=list(config_files)
     )
     parser.add_argument("endpoint", help="subscription URL")
+    parser.add_argument(
+        "--data_dir",
+        metavar="TEXT",
+        help="data directory of a standalone service: its database, without a db_dsn, and its"
+        " keys, without a crypto_key",
+    )
     add_endpoint_args(parser)
     add_shared_args(parser)
     return parser.parse_args(args)
@@ -71,7 +78,9 @@ class EndpointDiagnosticCLI:
         # Nothing here is about this machine: don't ask what it is called or where it runs.
         ns.no_aws, ns.resolve_hostname = True, False
         ns.client_certs = None
-        self._conf = AutopushConfig.from_argparse(ns, statsd_host=None)
+        self._conf = AutopushConfig.from_argparse(ns, statsd_host=None, db_dsn=dsn_of(ns))
+        if ns.data_dir and not any(ns.crypto_key or ()):
+            self._conf.use_crypto_keys(existing_crypto_keys(ns.data_dir))
         self._endpoint: str = ns.endpoint
         self._pp = pprint.PrettyPrinter(indent=4)
         self.db = offline_from_config(self._conf, resource)

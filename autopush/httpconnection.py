@@ -62,6 +62,13 @@ MAX_CONNECTIONS = 20_000
 """HTTP connections at a time of one factory: about 100 MB when all send. Those handed over to
 WebSocket are not counted."""
 
+RETRY_AFTER = 10
+"""Seconds in ``Retry-After`` where nobody knows better: a lock is gone by then, a start is over,
+and whoever sends a lot isn't there again in the same moment."""
+
+RETRY_LATER = frozenset({429, 503})
+"""Answers that always say when to come back (RFC 9110 10.2.3): senders who aren't told hammer."""
+
 REASONS: dict[int, str] = {
     **http_client.responses,
     413: "Request Entity Too Large",
@@ -291,10 +298,11 @@ class HTTPConnection(Protocol):
                 reason=reason,
             )
         content_type, body = self.factory.refusal(status)
+        later = f"Retry-After: {RETRY_AFTER}\r\n" if status in RETRY_LATER else ""
         head = (
             f"HTTP/1.1 {status} {REASONS[status]}\r\nServer: {SERVER}\r\nDate: {http_date()}\r\n"
             f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-            "Connection: close\r\n\r\n"
+            f"{later}Connection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + body)
         self._linger()

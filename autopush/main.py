@@ -34,6 +34,7 @@ from autopush.session import Node, upkeep
 from autopush.standalone import (
     DataDir,
     backup,
+    data_dir_dsn,
     has_own_endpoint_port,
     standalone_config,
     use_data_dir,
@@ -243,10 +244,12 @@ class StandaloneApplication(AutopushMultiService):
             f"autopush {__version__}",
             f"  WebSocket:  {websocket}",
             f"  HTTP API:   {conf.endpoint_url}",
-            f"  data:       {conf.data_dir or conf.db_dsn}",
+            f"  data:       {conf.data_dir}",
             "  Firefox, in about:config:",
             f"    dom.push.serverURL = {websocket}",
         ]
+        if conf.db_dsn != data_dir_dsn(conf.data_dir or ""):
+            lines.insert(4, f"  database:   {conf.db_dsn}")
         if websocket.startswith("ws:"):
             lines.append("    dom.push.testing.allowInsecureServerURL = true")
         if not conf.public_url and (conf.host in WILDCARD_HOSTS or conf.host.startswith(UNIX)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from autopush.options import (
@@ -60,7 +59,13 @@ STANDALONE_OWN: OptionGroup = (
             "./autopush-data",
             "directory of the database and the keys; made if missing",
         ),
-        Option("db_dsn", "DB_DSN", TEXT, None, argparse.SUPPRESS),
+        Option(
+            "db_dsn",
+            "DB_DSN",
+            TEXT,
+            None,
+            "keep the database elsewhere than in data_dir: sqlite:///path/file.db or dynamodb:",
+        ),
     ),
 )
 

@@ -50,6 +50,7 @@ class DataDir:
     """The directory, locked for this process until :meth:`release`.
 
     :param path: created with mode 0700 if missing
+    :ivar database: the file of the database, existing or not; another one with ``db_dsn``
     :raises StartError: it can't be made, isn't writable, or another process uses it
     """
 
@@ -61,12 +62,8 @@ class DataDir:
             raise StartError(f"data_dir {self.path} is not a directory") from None
         except OSError as exc:
             raise StartError(f"Can't create data_dir {self.path}: {exc.strerror}") from exc
+        self.database = self.path / DATABASE
         self._lock = self._take_lock()
-
-    @property
-    def database(self) -> Path:
-        """The database file, existing or not."""
-        return self.path / DATABASE
 
     def release(self) -> None:
         """Let others use the directory. The lock file stays: removing it would race."""
@@ -113,28 +110,28 @@ class DataDir:
     ) -> list[str]:
         path = self.path / name
         try:
-            text = path.read_text(encoding="utf-8")
+            return read_key_file(path, parse)
         except FileNotFoundError:
             return [self._make_key(path, generate)]
-        except OSError as exc:
-            raise StartError(f"Can't read key file {path}: {exc.strerror}") from exc
-        except UnicodeDecodeError:
-            raise StartError(f"Bad key file {path}: not a text file") from None
-        return parse_key_file(path, text, parse)
 
     def _make_key(self, path: Path, generate: Callable[[], str]) -> str:
         if self.database.exists():
             # A new key would silently turn every subscription in the database into garbage.
-            raise StartError(
-                f"Key file {path} is missing although there is a database: restore it,"
-                f" or pass --{path.name}"
-            )
+            raise StartError(key_missing(path))
         key = generate()
         try:
             write_new_file(path, f"{key}\n".encode())
         except OSError as exc:
             raise StartError(f"Can't write key file {path}: {exc.strerror}") from exc
         return key
+
+
+def key_missing(path: Path) -> str:
+    """What to do about a key file that isn't there although it must have been."""
+    return (
+        f"Key file {path} is missing although there is a database: restore it,"
+        f" or pass --{path.name}"
+    )
 
 
 def data_dir_path(path: str) -> Path:
@@ -145,6 +142,25 @@ def data_dir_path(path: str) -> Path:
 def data_dir_dsn(path: str) -> str:
     """Return the ``db_dsn`` of the database in a data directory."""
     return f"sqlite://{data_dir_path(path) / DATABASE}"
+
+
+def dsn_of(ns: Any) -> str:
+    """Return the ``db_dsn`` for a small command, which may be given a data directory instead."""
+    if ns.data_dir and ns.db_dsn == "dynamodb:":
+        return data_dir_dsn(ns.data_dir)
+    return str(ns.db_dsn)
+
+
+def existing_crypto_keys(path: str) -> list[str]:
+    """Return the Fernet keys of a data directory, newest first; nothing is made.
+
+    :raises StartError: there are none, or they can't be used
+    """
+    file = data_dir_path(path) / CRYPTO_KEY
+    try:
+        return read_key_file(file, parse_crypto_key)
+    except FileNotFoundError:
+        raise StartError(f"There is no key file {file}: pass --crypto_key") from None
 
 
 def write_new_file(path: Path, content: bytes) -> None:
@@ -170,6 +186,23 @@ def write_new_file(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def read_key_file(path: Path, parse: Callable[[str], str | None]) -> list[str]:
+    """Return the keys in a file.
+
+    :raises FileNotFoundError: there is no such file
+    :raises StartError: it can't be read, or holds something else
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise StartError(f"Can't read key file {path}: {exc.strerror}") from exc
+    except UnicodeDecodeError:
+        raise StartError(f"Bad key file {path}: not a text file") from None
+    return parse_key_file(path, text, parse)
 
 
 def parse_key_file(path: Path, text: str, parse: Callable[[str], str | None]) -> list[str]:
@@ -242,6 +275,8 @@ def use_data_dir(conf: AutopushConfig, data_dir: DataDir, ns: Any) -> None:
 
     :raises StartError: a key file can't be used
     """
+    if ns.db_dsn and conf.db_dsn.startswith("sqlite:"):
+        data_dir.database = Path(os.path.abspath(sqlite_path(conf.db_dsn)))
     if not any(ns.crypto_key or ()):
         conf.use_crypto_keys(data_dir.crypto_keys())
     if not conf.bear_hash_key:

@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 
 from autopush.constants import RECORD_VERSION as USER_RECORD_VERSION
 from autopush.http import WebSocketHTTPFactory
+from autopush.httpconnection import RETRY_AFTER, RETRY_LATER
 from autopush.nodeapi import NotificationHandler, RouterHandler
 from autopush.protocolmembers import ProtocolMembers
 from autopush.session import Node, Session
@@ -200,6 +201,8 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
         for pattern, replacement in REASON_TEXTS:
             reason = pattern.sub(replacement, reason)
+        if code in RETRY_LATER:
+            responseHeaders = [*(responseHeaders or ()), ("Retry-After", str(RETRY_AFTER))]
         super().failHandshake(reason, code, responseHeaders)
 
     def onOpen(self) -> None:

@@ -6,6 +6,10 @@
 * **Errors** that pass (throttling, server errors, time-outs, resets) are met with further attempts
   after growing pauses. No thread waits in a pause. A condition that fails after an attempt whose
   outcome is unknown is checked against what that attempt would have left.
+* **Time**: an operation has eight seconds from its arrival, waiting for its turn included
+  (:mod:`~autopush.db.deadlines`). Its caller is told then; one that was begun goes on, and what it
+  writes is kept: a sender that was told 503 may find its message delivered, and once more when it
+  has sent it again.
 * **Order**: writes of this process to the same row are carried out in the order of the calls.
 * **Months** rotate (:mod:`~autopush.db.months`) when :meth:`DynamoStore.rotate` is called.
 """
@@ -25,6 +29,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush.db import tables
+from autopush.db.deadlines import Deadlines, Due, TooLate
 from autopush.db.dynamodb_client import (
     DEADLINE,
     TRY_AGAIN,
@@ -62,8 +67,8 @@ from autopush.notification import WebPushNotification
 T = TypeVar("T")
 
 MAX_RUNNING = 5_000
-"""Operations under way at a time, waiting for a thread or a pause included: more than fifty
-threads finish in ten seconds. Beyond that callers are told at once to come back later."""
+"""Operations under way at a time, waiting for a thread or a pause included: about what fifty
+threads finish in the time an operation has. Beyond that callers are told at once to come back."""
 
 WRONG_GUESSES = 8
 """Look-ups in the wrong month, more than in the right one, after which the guess changes."""
@@ -81,6 +86,7 @@ class DynamoStore(Store):
     :param now: seconds since the epoch
     :param threadpool: where requests are made; None: the reactor's
     :param preflight_uaid: user agent for the test at start-up; None: one nobody has
+    :param deadline: seconds an operation has from its arrival
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class DynamoStore(Store):
         now: Callable[[], float] = time.time,
         threadpool: Any = None,
         preflight_uaid: str | None = None,
+        deadline: float = DEADLINE,
     ) -> None:
         self.log = Logger()
         self._reactor = reactor
@@ -114,6 +121,7 @@ class DynamoStore(Store):
         self._sure: frozenset[str] = frozenset()
         self._in_doubt = False
         self._order = InOrder()
+        self._deadlines = Deadlines(reactor, deadline)
         self._running = 0
         self._idle: list[Deferred[None]] = []
         self._touches: dict[tuple[str | None, str], Deferred[None]] = {}
@@ -258,15 +266,17 @@ class DynamoStore(Store):
         refusal = self._accept()
         if refusal is not None:
             return fail(refusal)
-        return self._run(function, *args).addBoth(self._ended)
+        due = self._deadlines.arrive()
+        return self._deadlines.answer(due, self._run(due, function, *args).addBoth(self._ended))
 
     def _write(self, keys: tuple[Any, ...], function: Callable[..., T], *args: Any) -> Deferred[T]:
         """Carry out an operation after the earlier ones with one of its keys."""
         refusal = self._accept()
         if refusal is not None:
             return fail(refusal)
-        done = self._order.run(keys, lambda: self._run(function, *args))
-        return done.addBoth(self._ended)
+        due = self._deadlines.arrive()
+        done = self._order.run(keys, lambda: self._run(due, function, *args))
+        return self._deadlines.answer(due, done.addBoth(self._ended))
 
     def _accept(self) -> StoreError | None:
         """Count an operation, or say why there can't be one more."""
@@ -290,32 +300,35 @@ class DynamoStore(Store):
         pool = self._pool or self._reactor.getThreadPool()
         return deferToThreadPool(self._reactor, pool, function, *args, **kwargs)
 
-    def _run(self, function: Callable[..., T], *args: Any) -> Deferred[T]:
+    def _run(self, due: Due, function: Callable[..., T], *args: Any) -> Deferred[T]:
         """As many attempts as it takes, within reason."""
-        end = self._reactor.seconds() + DEADLINE
-        done: Deferred[T] = self._in_thread(function, *args)
-        return done.addErrback(self._failed, end, function, args).addErrback(self._missed)
+        try:
+            due.check()
+        except TooLate:
+            return fail()
+        done: Deferred[T] = self._in_thread(due.run, function, *args)
+        return done.addErrback(self._failed, due, function, args).addErrback(self._missed)
 
-    def _failed(self, failure: Failure, end: float, function: Callable[..., T], args: Any) -> Any:
+    def _failed(self, failure: Failure, due: Due, function: Callable[..., T], args: Any) -> Any:
         if not failure.check(*TRY_AGAIN):
             return failure
-        return Deferred.fromCoroutine(self._again(failure, end, function, args))
+        return Deferred.fromCoroutine(self._again(failure, due, function, args))
 
-    async def _again(
-        self, failure: Failure, end: float, function: Callable[..., T], args: Any
-    ) -> T:
+    async def _again(self, failure: Failure, due: Due, function: Callable[..., T], args: Any) -> T:
         kwargs: dict[str, bool] = {}
         error: Any = failure.value
         for delay in delays():
             if error.maybe_done and getattr(function, "unsure_aware", False):
                 kwargs = {"unsure": True}
-            if self._stop.is_set() or self._reactor.seconds() + delay > end:
+            if self._stop.is_set() or self._reactor.seconds() + delay > due.end:
                 break
             await self._pause(delay)
             try:
-                return await self._in_thread(function, *args, **kwargs)
+                return await self._in_thread(due.run, function, *args, **kwargs)
             except TRY_AGAIN as again:
                 error = again
+            except TooLate:
+                break
         raise error
 
     def _pause(self, delay: float) -> Deferred[None]:
@@ -460,7 +473,7 @@ class DynamoStore(Store):
         """Delete the row, only if its update id is the notification's when that has one."""
         uaid = notification.uaid.hex
         keys = ((uaid, notification.sort_key), (uaid, notification.update_id))
-        return self._order.run(keys, lambda: self._run(self.messages.delete, month, notification))
+        return self._write(keys, self.messages.delete, month, notification)
 
     def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""

@@ -34,8 +34,8 @@ DELAYS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each further attempt, at most; the cap of the back-off is the last one."""
 
 DEADLINE = 8.0
-"""Seconds after the first attempt in which others may start: with the last one's time-outs an
-operation takes twice this at most, and senders wait for it."""
+"""Seconds from an operation's arrival after which its caller is told that it failed, and nothing
+more of it is begun. A sender's request makes two operations, three at most."""
 
 THROTTLING = frozenset(
     {

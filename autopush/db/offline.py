@@ -72,6 +72,8 @@ class OfflineSqlite(Offline):
     def __init__(self, path: str, key_hash: str = "") -> None:
         super().__init__(key_hash)
         self._path = os.path.abspath(path)
+        if not os.path.isfile(self._path):
+            raise StoreUnusable(f"storage file {path} doesn't exist: name one that does")
         if self._rows("PRAGMA application_id") != [(sqlite_schema.APPLICATION_ID,)]:
             raise StoreUnusable(f"storage file {path} belongs to another program")
 

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from autopush.constants import MAX_EXPIRY
 from autopush.db import sqlite_messages, sqlite_records, sqlite_schema, sqlite_writer
+from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.interface import (
     Batch,
     Channels,
@@ -49,7 +50,7 @@ from autopush.db.rows import (
     read_message,
     without_topic,
 )
-from autopush.db.sqlite_cache import ReadCache
+from autopush.db.sqlite_cache import ReadCache, WalIndex
 from autopush.db.sqlite_errors import store_error
 from autopush.db.sqlite_health import HealthCheck
 from autopush.db.sqlite_ops import Call, Delete, Put, WriteBatch
@@ -67,6 +68,15 @@ SWEEP_PAUSE = 0.1
 
 SWEEP_SLICE = 250
 """Expired rows removed in one transaction, about 5 ms of work."""
+
+WATCH_INTERVAL = 1
+"""Seconds between two looks at the file's names, and for callers who have waited too long."""
+
+ADVICE = (
+    "nothing is stored or looked up until the same file is back. Put it back, with its -wal and"
+    " -shm beside it; or stop the service, put the file to use there, without the -wal of another"
+    " one, and start again"
+)
 
 TOUCH_GRANULARITY = 86_400
 """Seconds by which a channel row's expiry may lag behind: saves a write at most hellos."""
@@ -88,6 +98,17 @@ class OneMonth(Months):
     def accepts(self, month: object) -> bool:
         """Any name: users moved here from rotated tables keep their subscriptions."""
         return isinstance(month, str) and month != ""
+
+
+class Away:
+    """Reads from a database file that isn't there any more: what it says counts no longer."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def execute(self, *args: Any) -> Any:
+        """:raises StoreBusy: always"""
+        raise StoreBusy(self._reason)
 
 
 class SqliteStore(Store):
@@ -121,7 +142,13 @@ class SqliteStore(Store):
         self._router_table = router_table
         self._key_hash = key_hash
         self._now = now
-        self._reader: sqlite3.Connection | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | Away | None = None
+        """The connection, while the file is there."""
+        self._away: str | None = None
+        self._watch_timer: Any = None  # IDelayedCall
+        self._index: WalIndex | None = None
+        """The cache's, while the file is away."""
         self._cache = ReadCache()
         self._sweep_timer: Any = None  # IDelayedCall
         self._writer = sqlite_writer.GroupWriter(
@@ -141,8 +168,8 @@ class SqliteStore(Store):
         """
         try:
             sqlite_schema.prepare(self.path)
-            self._reader = sqlite_schema.open_reader(self.path)
-            self._preflight(self._reader)
+            self._connection = self._reader = sqlite_schema.open_reader(self.path)
+            self._preflight(self._connection)
             self._health.opened()
             self._cache.open(self.path)
         except sqlite3.Error as error:
@@ -151,7 +178,30 @@ class SqliteStore(Store):
             return fail(error)
         self._writer.start()
         self._sweep_timer = self._reactor.callLater(SWEEP_INTERVAL, self._sweep_in_background)
+        self._watch_timer = self._reactor.callLater(WATCH_INTERVAL, self._watch)
         return succeed(None)
+
+    def _watch(self) -> None:
+        self._watch_timer = self._reactor.callLater(WATCH_INTERVAL, self._watch)
+        self._writer.tell_late()
+        self._look_for_file()
+
+    def _look_for_file(self) -> None:
+        """Refuse everything while another file, or none, is where ours was."""
+        away = None if self._connection is None else self._health.away()
+        if away == self._away:
+            return
+        self._away = away
+        self._writer.refuse(away)
+        if away is None:
+            self.log.info("The storage file {path} is back", path=self.path)
+            self._reader = self._connection
+            self._cache.resume(self._index)
+            self._index = None
+        else:
+            self.log.error("{away} ({path}): {advice}", away=away, path=self.path, advice=ADVICE)
+            self._reader = Away(away)
+            self._index = self._index or self._cache.close()
 
     def _preflight(self, reader: sqlite3.Connection) -> None:
         """Write, read and delete a user and a message (storage.md 6)."""
@@ -192,14 +242,15 @@ class SqliteStore(Store):
 
     def close(self) -> Deferred[None]:
         """Finish the writes already accepted, then let go of all resources."""
-        if self._sweep_timer is not None and self._sweep_timer.active():
-            self._sweep_timer.cancel()
-        self._sweep_timer = None
-        index = self._cache.close()
-        if self._reader is not None:
+        for timer in (self._sweep_timer, self._watch_timer):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._sweep_timer = self._watch_timer = None
+        index, self._index = self._cache.close() or self._index, None
+        if self._connection is not None:
             # First, so that the last connection, which tidies up the file, is the writer's.
-            self._reader.close()
-            self._reader = None
+            self._connection.close()
+        self._connection = self._reader = None
         closed = self._writer.close()
         return closed if index is None else closed.addCallback(lambda _: index.close())
 
@@ -208,13 +259,14 @@ class SqliteStore(Store):
 
         Answers within seconds, also when the writer thread doesn't.
         """
+        self._look_for_file()
         return self._health.check().addCallback(
             lambda report: {self._router_table: report[0], "storage": report[1]}
         )
 
     def alive(self) -> Deferred[Any]:
         """Fires when the writer thread has done something, however it went."""
-        return self._writer.call(lambda connection: None)
+        return self._writer.call(lambda connection: None).addErrback(_unless_late)
 
     # ---- helpers
 
@@ -513,3 +565,8 @@ class SqliteStore(Store):
     def _note(self, failure: Failure, what: str) -> None:
         # The writer reports what is wrong with the file; this is about what wasn't done.
         self.log.warn("{what}: {error}", what=what, error=str(failure.value))
+
+
+def _unless_late(failure: Failure) -> Failure | Deferred[Any]:
+    """A thread that has done nothing in time is no sign of life."""
+    return Deferred() if failure.check(TooLate, Unknown) else failure

@@ -109,6 +109,10 @@ class ReadCache:
         self._forget()
         return index
 
+    def resume(self, index: WalIndex | None) -> None:
+        """Begin again after :meth:`close`, with what it returned."""
+        self._index = index
+
     def is_current(self) -> bool:
         """Whether what is remembered still is what the file says; if not, it is forgotten.
 

@@ -23,8 +23,15 @@ STORAGE = ("channel_rows", "channels", "messages")
 WRITE_WITHIN = 3.0
 """Seconds a write may take; under full load it takes a tenth."""
 
+ROOM = 65_536
+"""Bytes that are written where a write has failed, many times what a message needs."""
+
 FRESH = 1.0
 """Seconds the outcome of a write is good for: asking often must not keep the disk busy."""
+
+PARTS = ("", "-wal", "-shm")
+"""The files of a database that is open: itself, its log, and the log's index. SQLite goes on with
+one that was moved, deleted or replaced; the next start would not find what was written to it."""
 
 Report = tuple[str | None, str | None]
 """What is wrong with users, and with channels and messages; None: nothing."""
@@ -45,32 +52,43 @@ class HealthCheck:
         self._reactor = reactor
         self._writer = writer
         self._query = query
-        self._file: tuple[int, int] | None = None
+        self._files: dict[str, tuple[int, int] | None] = {}
         self._written_at: float | None = None
 
     def opened(self) -> None:
-        """The file is open: from now on it must be the one under that name."""
-        self._file = _identity(self._path)
+        """The files are open: from now on they must be the ones under their names."""
+        self._files = {part: _identity(self._path + part) for part in PARTS}
+
+    def away(self) -> str | None:
+        """Which file isn't the one that is open any more, None if all are. Costs three ``stat``."""
+        for part, opened in self._files.items():
+            if _identity(self._path + part) != opened:
+                return f"The storage file{part} was moved away or replaced"
+        return None
 
     def check(self) -> Deferred[Report]:
-        """Read, and write unless that was done just now."""
+        """Read, and write unless that was done just now.
+
+        What was wrong with the last write is no answer: nobody else may be writing, and then nobody
+        would notice that it works again.
+        """
+        away = self.away()
+        if away is not None:
+            return succeed((away, away))
         users, storage = self._read(USERS), self._read(STORAGE)
         known = self._writer.error
         written: Deferred[str | None]
-        if known is None and not self._is_fresh():
-            written = self._write()
-        else:
+        if self._writer.is_stuck or not self._writer.is_running:
             written = succeed(known)
-            if known is not None and self._writer.is_running:
-                # Nobody else may be writing, and then nobody would notice that it works again.
-                self._write()
+        elif known is None and self._is_fresh():
+            written = succeed(None)
+        else:
+            written = self._write(_touch if known is None else _grow)
         return written.addCallback(lambda error: (users, error or storage))
 
     # ---- internal
 
     def _read(self, tables: tuple[str, ...]) -> str | None:
-        if self._file is not None and _identity(self._path) != self._file:
-            return "The storage file was moved away or replaced"
         for table in tables:
             try:
                 self._query(f"SELECT 1 FROM {table} LIMIT 1")
@@ -82,8 +100,10 @@ class HealthCheck:
     def _is_fresh(self) -> bool:
         return self._written_at is not None and self._reactor.seconds() - self._written_at < FRESH
 
-    def _write(self) -> Deferred[str | None]:
-        written = self._writer.call(_touch).addTimeout(WRITE_WITHIN, self._reactor)
+    def _write(self, function: Callable[[sqlite3.Connection], None]) -> Deferred[str | None]:
+        written = self._writer.call(function).addTimeout(WRITE_WITHIN, self._reactor)
+        if function is _grow:
+            written.addCallback(lambda _: self._writer.call(_shrink))
         return written.addCallbacks(self._worked, self._failed)
 
     def _worked(self, _result: Any) -> None:
@@ -100,6 +120,22 @@ def _touch(connection: sqlite3.Connection) -> None:
     """Write the file's first page as it is."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.execute(f"PRAGMA user_version = {version}")
+
+
+def _grow(connection: sqlite3.Connection) -> None:
+    """Write more than one message needs, for :func:`_shrink` to remove, or else the next sweep.
+
+    On a disk that was full a page that is there already may be written, and a message not.
+    """
+    connection.execute(
+        "INSERT OR REPLACE INTO messages (uaid, sortkey, data, ttl, timestamp, expiry)"
+        " VALUES ('', '', zeroblob(?), 0, 0, 0)",
+        (ROOM,),
+    )
+
+
+def _shrink(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM messages WHERE uaid = ''")
 
 
 def _identity(path: str) -> tuple[int, int] | None:

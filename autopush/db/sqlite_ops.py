@@ -88,7 +88,7 @@ class WriteBatch:
     (:meth:`delete`), so none meets a put that came before it.
     """
 
-    __slots__ = ("_by_id", "_waiting", "calls", "deletes", "error", "puts")
+    __slots__ = ("_by_id", "_waiting", "calls", "deletes", "error", "puts", "since", "told")
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -100,6 +100,10 @@ class WriteBatch:
         """Timestamped puts by update id; None: there are several with this one."""
         self.error: StoreError | None = None
         """Why nothing of it could be written."""
+        self.since = 0.0
+        """When the first of it came in, once it is ripe; seconds of the reactor's clock."""
+        self.told = False
+        """Whether its callers have been answered, before its end."""
 
     def __len__(self) -> int:
         return len(self.calls) + len(self.deletes) + len(self.puts)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 MAX_STORED = 10_000
-"""Messages stored for one user, up to some 60 MB; further senders are answered 503. A hundred
-times ``msg_limit``, beyond which a user agent starts anew instead of reading them."""
+"""Messages stored for one user: 60 MB if each has 4 KB of body, more with long headers; further
+senders are answered 503. A hundred times ``msg_limit``, beyond which a user agent starts anew
+instead of reading them."""
 
 LOOK_EVERY = 100
 """Messages taken for a user between two counts: the limit is exact to as many per process."""

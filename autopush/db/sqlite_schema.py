@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from autopush.db.interface import StoreUnusable
@@ -79,7 +80,7 @@ def prepare(path: str, schema: Path = SCHEMA_DIRECTORY) -> None:
     connection = None
     try:
         connection = _connect(path, LOCK_WAIT)
-        steps = _steps(schema)
+        steps = schema_steps(schema)
         _check(path, connection, len(steps))
         _write_ahead(connection)
         _migrate(path, connection, steps)
@@ -120,7 +121,8 @@ def _create(path: str) -> None:
         ) from error
 
 
-def _steps(schema: Path) -> list[str]:
+def schema_steps(schema: Path = SCHEMA_DIRECTORY) -> list[str]:
+    """The scripts that lead from an empty file to the newest version, one a version."""
     steps = sorted(schema.glob("[0-9]*.sql"))
     if [int(step.stem) for step in steps] != list(range(1, len(steps) + 1)):
         raise StoreUnusable(f"files are missing in {schema}: install autopush again")
@@ -167,6 +169,7 @@ def _migrate(path: str, connection: sqlite3.Connection, steps: list[str]) -> Non
     try:
         # Once more, now that no other process can be at it.
         version = _check(path, connection, len(steps))
+        _check_complete(path, connection, steps[:version])
         for number, script in enumerate(steps[version:], start=version + 1):
             for statement in _statements(script):
                 connection.execute(statement)
@@ -176,6 +179,46 @@ def _migrate(path: str, connection: sqlite3.Connection, steps: list[str]) -> Non
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _check_complete(path: str, connection: sqlite3.Connection, steps: list[str]) -> None:
+    """:raises StoreUnusable: it lacks what these steps have made"""
+    lacking = missing(connection, steps)
+    if lacking:
+        raise StoreUnusable(
+            f"storage file {path} is incomplete, it has no {', no '.join(lacking)}: restore a"
+            " backup, or move it away to start with an empty one"
+        )
+
+
+def missing(connection: sqlite3.Connection, steps: list[str]) -> list[str]:
+    """What a database lacks of what these steps make, such as ``table users``."""
+    with closing(sqlite3.connect(":memory:")) as complete:
+        complete.executescript("".join(steps))
+        wanted = _objects(complete)
+    there = _objects(connection)
+    return [
+        text
+        for (kind, name), columns in wanted.items()
+        for text in (
+            [f"{kind} {name}"]
+            if (kind, name) not in there
+            else [f"column {c} in {name}" for c in columns if c not in there[kind, name]]
+        )
+    ]
+
+
+def _objects(connection: sqlite3.Connection) -> dict[tuple[str, str], list[str]]:
+    """Columns of tables, indexes and so on, by kind and name."""
+    found = connection.execute(
+        "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        " ORDER BY type = 'table' DESC, name"
+    ).fetchall()
+    columns = "SELECT name FROM pragma_table_info(?)"
+    return {
+        (kind, name): [column for (column,) in connection.execute(columns, (name,))]
+        for kind, name in found
+    }
 
 
 def _statements(script: str) -> Iterator[str]:

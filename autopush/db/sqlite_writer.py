@@ -9,6 +9,9 @@ direct message that the user agent acknowledges within that time never touches t
     put, delete, call ──► growing ──COMMIT_DELAY──► ripe ──one turn──► thread ──► answers
                              │                       │
                              └─────take_back─────────┴───────────────────────────► answer
+
+Whoever asked is answered :data:`DEADLINE` seconds later at the latest, also if the thread hangs:
+what waits for it then is not begun any more, what it is at may still be written.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush.db import sqlite_messages
+from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.sqlite_cache import ReadCache
 from autopush.db.sqlite_errors import concerns_whole_database, store_error
 from autopush.db.sqlite_ops import Call, Delete, Operation, Put, WriteBatch
@@ -40,6 +44,10 @@ seen before; what is to be written in that turn belongs to the next batch."""
 MAX_WAITING = 20_000
 """Writes that may wait for their batch (some 40 MB of messages), while as many may be on their way
 to the disk; further ones are refused as busy."""
+
+DEADLINE = 8.0
+"""Seconds from its arrival after which a write that isn't done is answered, as in DynamoDB. A lock
+of another process is waited for five seconds; other transactions take milliseconds."""
 
 STUCK_AFTER = 30
 """Seconds after which a transaction that doesn't end is reported by :attr:`GroupWriter.error`."""
@@ -151,8 +159,11 @@ class GroupWriter:
         self._since: float | None = None
         """Since when there is something in it, seconds of the reactor's clock."""
         self._ripe: WriteBatch | None = None
+        self._taken: dict[WriteBatch, None] = {}
+        """Those the thread has and whose end the reactor thread hasn't heard of."""
         self._running = False
         self._closing = False
+        self._away: str | None = None
         self._closed: list[Deferred[None]] = []
         self._taken_out: list[Operation] = []
         self._started: float | None = None
@@ -172,15 +183,41 @@ class GroupWriter:
         """Whether there is a thread that writes."""
         return self._thread.is_alive()
 
+    def refuse(self, reason: str | None) -> None:
+        """Refuse all that comes from now on, for this reason; None: take it again."""
+        self._away = reason
+
+    def tell_late(self) -> None:
+        """Answer those who have waited too long. To be called about once a second."""
+        limit = self._reactor.seconds() - DEADLINE
+        unbegun: list[Operation] = []
+        with self._lock:
+            unknown = [batch for batch in self._taken if not batch.told and batch.since <= limit]
+            if self._ripe is not None and self._ripe.since <= limit:
+                unbegun += self._ripe
+                self._ripe = WriteBatch()  # for the thread to find, which has been called
+            if self._since is not None and self._since <= limit:
+                unbegun += self._growing
+                self._growing, self._since = WriteBatch(), None
+        for op in unbegun:
+            _fail(op, TooLate)
+        for batch in unknown:
+            batch.told = True
+            for op in batch:
+                _fail(op, Unknown)
+
     @property
     def error(self) -> str | None:
         """What is wrong with writing, or None."""
         if not self._thread.is_alive():
             return "the writer thread is not running"
+        return "a transaction doesn't end" if self.is_stuck else self._failing
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the thread has been at the same transaction for too long."""
         started = self._started
-        if started is not None and time.monotonic() - started > STUCK_AFTER:
-            return "a transaction doesn't end"
-        return self._failing
+        return started is not None and time.monotonic() - started > STUCK_AFTER
 
     def call(self, function: Callable[[sqlite3.Connection], Any]) -> Deferred[Any]:
         """Run ``function(connection)`` in the next transaction; its result."""
@@ -243,6 +280,8 @@ class GroupWriter:
             refused: StoreError = StoreError("the store is closed")
         elif not self._running:
             refused = StoreError("the writer thread is not running")
+        elif self._away is not None:
+            refused = StoreBusy(self._away)
         elif len(self._growing) >= MAX_WAITING:
             refused = StoreBusy("too many writes are waiting")
         else:
@@ -270,8 +309,11 @@ class GroupWriter:
 
     def _ripen(self) -> None:
         with self._lock:
+            if self._since is None:
+                self._timer = None
+                return  # all of it was late
             self._ripe, self._growing = self._growing, WriteBatch()
-            self._since = None
+            self._ripe.since, self._since = self._since, None
         self._timer = self._reactor.callLater(0, self._start_batch)
 
     def _start_batch(self) -> None:
@@ -303,9 +345,12 @@ class GroupWriter:
         if failing is not None and failing != self._failing:
             log.error("Storage can't be written: {error}", error=failing)
         self._failing = failing
+        with self._lock:
+            self._taken.pop(batch, None)
         self._ripen_when_due()
-        for op in batch:
-            _fire(op)
+        if not batch.told:
+            for op in batch:
+                _fire(op)
 
     def _finish_closing(self) -> None:
         if self._thread.ident is not None:
@@ -324,6 +369,8 @@ class GroupWriter:
                 self._gate_open = False
                 batch, self._ripe = self._ripe, None
                 closing = self._closing
+                if batch is not None:
+                    self._taken[batch] = None
             if batch is not None:
                 self._process(batch)
         with self._lock:
@@ -354,6 +401,13 @@ class GroupWriter:
             # It couldn't even be rolled back: start afresh.
             connection, self._connection = self._connection, None
             connection.close()
+
+
+def _fail(op: Operation, error: type[TooLate | Unknown]) -> None:
+    """Answer before there is a result; the thread may be about to note one."""
+    for put in op.puts if isinstance(op, Delete) else ():
+        _fail(put, error)
+    op.deferred.errback(Failure(error()))
 
 
 def _fire(op: Operation) -> None:

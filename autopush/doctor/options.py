@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from autopush.db import sqlite_path
 from autopush.doctor.network import status_of
 from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
 from autopush.lifecycle import FEW_FILES, SPARE_FILES
@@ -22,9 +23,10 @@ from autopush.standalone import (
     MIN_AUTH_KEY,
     StartError,
     data_dir_path,
+    key_missing,
     parse_auth_key,
     parse_crypto_key,
-    parse_key_file,
+    read_key_file,
 )
 
 
@@ -81,14 +83,13 @@ def _key_file(subject: Subject, name: str) -> Result:
     path = data_dir_path(subject.ns.data_dir) / name
     parse = parse_crypto_key if name == CRYPTO_KEY else parse_auth_key
     try:
-        found = parse_key_file(path, path.read_text(encoding="utf-8"), parse)
+        found = read_key_file(path, parse)
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
+        dsn = subject.conf.db_dsn
+        if dsn.startswith("sqlite:") and os.path.exists(sqlite_path(dsn)):
+            return fail(name, key_missing(path))
         return ok(name, f"{path} will be made at the first start")
-    except OSError as exc:
-        return fail(name, f"Can't read key file {path}: {exc.strerror}")
-    except UnicodeDecodeError:
-        return fail(name, f"Bad key file {path}: not a text file")
     except StartError as exc:
         return fail(name, str(exc))
     if mode & 0o077:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autopush.db import sqlite_path
-from autopush.db.sqlite_schema import APPLICATION_ID, SCHEMA_DIRECTORY
+from autopush.db.sqlite_schema import APPLICATION_ID, SCHEMA_DIRECTORY, missing, schema_steps
 from autopush.doctor.network import skew
 from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
 from autopush.exceptions import StoreError
@@ -92,6 +92,10 @@ def _contents(path: Path, connection: sqlite3.Connection) -> Iterator[Result]:
     damage = pragma("quick_check(1)")
     if damage != "ok":
         yield fail("store", f"{path} is damaged: {damage}")
+        return
+    lacking = missing(connection, schema_steps()[:version])
+    if lacking:
+        yield fail("store", f"{path} is incomplete, it has no {', no '.join(lacking)}")
         return
     if version < known:
         yield warn("store", f"{path} will be migrated from schema {version} to {known}")

@@ -20,6 +20,7 @@ from autopush.db.offline import Offline, offline_from_config
 from autopush.exceptions import InvalidConfig, StoreError
 from autopush.main_argparse import HelpFormatter
 from autopush.options import COUNT, POSITIVE, SECONDS
+from autopush.standalone import dsn_of
 
 
 def parse(args: Sequence[str] | None) -> Namespace:
@@ -54,6 +55,10 @@ def parse(args: Sequence[str] | None) -> Namespace:
     parser.add_argument(
         "--db_dsn", metavar="DSN", env_var="DB_DSN", default="dynamodb:",
         help="dynamodb: or sqlite:///path/file.db",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data_dir", metavar="TEXT",
+        help="data directory of a standalone service whose database to look at, without a db_dsn",
     )  # fmt: skip
     parser.add_argument(
         "--aws_ddb_endpoint", metavar="TEXT", env_var="AWS_LOCAL_DYNAMODB",
@@ -102,7 +107,7 @@ def drop_users(args: Sequence[str] | None = None, resource: Any = None) -> str |
     ns = parse(args)
     try:
         conf = AutopushConfig(
-            db_dsn=ns.db_dsn,
+            db_dsn=dsn_of(ns),
             aws_ddb_endpoint=ns.aws_ddb_endpoint,
             router_table=DDBTableConfig(ns.router_table_name),
         )

@@ -132,7 +132,7 @@ def test_it_only_reads(side):
 def test_no_database_is_made(tmp_path):
     path = tmp_path / "none.sqlite3"
     words = ["--crypto_key", KEY, "--db_dsn", f"sqlite://{path}", url()]
-    assert "can't be opened" in str(run_endpoint_diagnostic_cli(words, use_files=False))
+    assert "doesn't exist" in str(run_endpoint_diagnostic_cli(words, use_files=False))
     assert not path.exists()
 
 
@@ -179,3 +179,18 @@ def test_the_object_of_1_58_3(side):
     assert cli._conf.db_dsn == side.dsn
     assert cli.db.get_user(UAID) is None
     assert cli.run() == "Not Found"
+
+
+def test_data_directory_of_a_standalone_service(tmp_path, capsys):
+    data = tmp_path / "data"
+    data.mkdir()
+    words = ["--data_dir", str(data), url()]
+    SqliteSide(str(data / "autopush.sqlite3")).put_user(UAID, **RECORD)
+    assert "no key file" in str(run_endpoint_diagnostic_cli(words, use_files=False))
+    (data / "crypto_key").write_text(f"# ours\n{KEY}\n")
+    assert run_endpoint_diagnostic_cli(words, use_files=False) is None
+    assert f"UAID: {UAID}" in capsys.readouterr().out
+    assert sorted(path.name for path in data.iterdir() if "-" not in path.name) == [
+        "autopush.sqlite3",
+        "crypto_key",
+    ]

@@ -218,6 +218,31 @@ def test_key_files_of_the_standalone_service(examine, tmp_path):
         assert "secret" not in text
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_key_file_missing_beside_a_database(examine, tmp_path, elsewhere):
+    data = tmp_path / "autopush-data"
+    data.mkdir(mode=0o700)
+    path = tmp_path / "elsewhere.sqlite3" if elsewhere else data / "autopush.sqlite3"
+    sqlite_schema.prepare(str(path))
+    options = ["--db_dsn", f"sqlite://{path}"] if elsewhere else []
+    results = examine("autopush_standalone", *options)
+    for name in ("crypto_key", "auth_key"):
+        level, text = one(results, name)
+        assert level is Level.FAIL
+        assert "is missing although there is a database: restore it" in text
+    given = examine("autopush_standalone", *options, "--crypto_key", SECRET)
+    assert one(given, "crypto_key")[0] is Level.OK
+
+
+def test_incomplete_database(examine, tmp_path):
+    sqlite_schema.prepare(str(tmp_path / "db"))
+    with closing(sqlite3.connect(tmp_path / "db")) as connection:
+        connection.execute("DROP TABLE channels")
+    level, text = one(examine("autopush"), "store")
+    assert level is Level.FAIL
+    assert "is incomplete, it has no table channels" in text
+
+
 def test_data_dir(examine, tmp_path):
     def said(path):
         return one(examine("autopush_standalone", "--data_dir", str(path)), "data_dir")

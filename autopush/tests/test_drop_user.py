@@ -148,3 +148,17 @@ def test_defaults():
     ns = parse([])
     assert (ns.months_ago, ns.batch_size, ns.pause_time) == (2, 25, 1)
     assert (ns.router_table_name, ns.dry_run, ns.db_dsn) == ("router", False, "dynamodb:")
+
+
+def test_data_directory_of_a_standalone_service(tmp_path):
+    side = SqliteSide(str(tmp_path / "autopush.sqlite3"))
+    side.put_user("user", router_type="webpush", last_connect=ago(5))
+    assert drop_users(["--data_dir", str(tmp_path), "--pause_time", "0"]) is None
+    assert side.users() == set()
+
+
+def test_missing_file(tmp_path):
+    """It speaks of the file, and makes none."""
+    for words in (["--data_dir", str(tmp_path)], ["--db_dsn", f"sqlite://{tmp_path}/db"]):
+        assert "doesn't exist: name one that does" in str(drop_users(words))
+    assert list(tmp_path.iterdir()) == []

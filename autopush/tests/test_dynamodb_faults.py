@@ -15,15 +15,17 @@ import pytest
 from botocore.config import Config
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
+from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from automock.dynamodb_proxy import FAULTS, DynamoDBProxy
 from autopush.config import DDBTableConfig
 from autopush.constants import MAX_EXPIRY
 from autopush.db import tables
+from autopush.db.deadlines import Deadlines, TooLate, Unknown
 from autopush.db.dynamodb import MAX_RUNNING, DynamoStore
 from autopush.db.dynamodb_client import (
     DEADLINE,
@@ -642,3 +644,81 @@ class TestThreads(FaultCase):
         self.assertEqual(await deferToThread(lambda: 1), 1)
         self.assertFalse(waiting.called)
         self.assertIsNone(await waiting)
+
+
+class TestStalled(FaultCase):
+    """DynamoDB hangs: whoever waits is answered by a deadline counted from arrival."""
+
+    POSTS, THREADS, DEADLINE = 60, 2, 0.5
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        pool = ThreadPool(self.THREADS, self.THREADS, "stalled")
+        pool.start()
+        self.addCleanup(pool.stop)
+        self.addCleanup(self.proxy.heal)  # before that: threads that hang can't be stopped
+        config = client_options()["config"].merge(Config(read_timeout=300))
+        self.stalling = DynamoStore(
+            make_client(thin=True, endpoint_url=self.proxy.url, config=config),
+            reactor,
+            DDBTableConfig(self.router),
+            DDBTableConfig(self.prefix),
+            threadpool=pool,
+            deadline=60,  # the start is not what is tested
+        )
+        await self.stalling.setup()
+        self.uaid = await self.new_user()
+        await self.sure.clear_node(self.uaid, NODE, 1000)
+
+    async def idle(self) -> None:
+        """Until the last operation is over, whoever waited for it."""
+        while self.stalling._running:
+            await deferLater(reactor, 0.01)
+
+    async def post(self) -> Any:
+        endpoint = LateEndpoint(self.stalling)
+        path = endpoint.endpoint(uaid=self.uaid, chid=CHID)
+        return await endpoint.ask("POST", path, b"x", ttl="60", **AES128GCM)
+
+    async def test_everybody_is_answered_and_nothing_is_left_over(self):
+        self.stalling._deadlines = Deadlines(reactor, self.DEADLINE)
+        self.proxy.fail("*", "timeout")
+        self.proxy.operations.clear()
+        posts = [Deferred.fromCoroutine(self.post()) for _ in range(self.POSTS)]
+        answers = [await answer for answer in posts]
+        self.assertEqual([answer.status for answer in answers], [503] * self.POSTS)
+        self.assertTrue(all(int(answer.headers["retry-after"]) > 0 for answer in answers))
+        # Those that had their turn still hang; the others must never have one.
+        self.assertLessEqual(len(self.proxy.operations), self.THREADS)
+        self.stalling._deadlines = Deadlines(reactor, 60)
+        self.proxy.operations.clear()
+        self.proxy.heal()
+        self.assertEqual((await self.post()).status, 201)
+        await self.idle()
+        self.assertLessEqual(self.proxy.operations.count("BatchGetItem"), 1)
+        self.assertEqual(self.proxy.operations.count("PutItem"), 1)
+
+    async def test_a_write_that_was_begun_may_be_kept(self):
+        self.stalling._deadlines = Deadlines(reactor, self.DEADLINE)
+        self.proxy.fail("PutItem", "late_timeout")
+        self.assertEqual((await self.post()).status, 503)
+        self.flushLoggedErrors(RouterException)
+        self.proxy.heal()
+        await self.idle()
+        found = await self.sure.fetch_since(self.month, self.uaid, None)
+        self.assertEqual([m.data for m in found.messages].count("eA"), 1)
+
+    async def test_what_waits_for_an_earlier_one_of_its_row_is_late_as_well(self):
+        self.stalling._deadlines = Deadlines(reactor, self.DEADLINE)
+        self.proxy.fail("UpdateItem", "timeout")
+        writes = [self.stalling.add_channel(self.month, self.uaid, CHID2) for _ in range(3)]
+        errors = []
+        for write in writes:
+            with self.assertRaises(StoreError) as caught:
+                await write
+            errors.append(type(caught.exception))
+        self.assertEqual(errors, [Unknown, TooLate, TooLate])
+        self.proxy.operations.clear()
+        self.proxy.heal()
+        await self.idle()
+        self.assertFalse(self.proxy.operations)

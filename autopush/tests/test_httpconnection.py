@@ -24,6 +24,7 @@ from autopush.httpconnection import (
     LINGER_BYTES,
     LINGER_TIMEOUT,
     PIPELINE_BYTES,
+    RETRY_AFTER,
     WRITE_TIMEOUT,
     HTTPServer,
     http_date,
@@ -306,7 +307,8 @@ class RefusalTest(ConnectionTestCase):
         self.app.max_http_connections = 2
         second, third = Wire(self.app), Wire(self.app)
         self.assertEqual(second.transport.value(), b"")
-        self.assertEqual([a.status for a in third.answers()], [503])
+        (refusal,) = third.answers()
+        self.assertEqual((refusal.status, refusal.headers["retry-after"]), (503, str(RETRY_AFTER)))
         third.lose()
         self.wire.lose()
         self.assertTrue(Wire(self.app).open)

@@ -550,6 +550,21 @@ def test_namespace_of_another_kind_makes_an_application():
     assert set(app.routers) == {"webpush"}
 
 
+def test_start_says_where_the_database_is(tmp_path):
+    from autopush.main import StandaloneApplication
+    from autopush.main_argparse import parse_standalone
+
+    def said(*words):
+        ns = parse_standalone([], ["--data_dir", str(tmp_path), *words])
+        return StandaloneApplication.from_argparse(ns).start_text()
+
+    assert f"\n  data:       {tmp_path}\n" in said()
+    assert "database:" not in said()
+    assert f"\n  database:   sqlite://{tmp_path}/db\n" in said(
+        "--db_dsn", f"sqlite://{tmp_path}/db"
+    )
+
+
 @pytest.mark.parametrize("kind", ["connection", "standalone"])
 def test_connections_that_stay_are_looked_after(kind, tmp_path, monkeypatch):
     from autopush import main, main_argparse

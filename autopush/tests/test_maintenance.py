@@ -133,3 +133,21 @@ def test_it_stands_alone():
     source = SOURCE.read_text()
     assert "import autopush" not in source
     assert "from autopush" not in source
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_no_credentials_or_network_is_one_line(monkeypatch, network):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    if network:
+        monkeypatch.delenv("AWS_LOCAL_DYNAMODB", raising=False)
+    else:
+        monkeypatch.setenv("AWS_LOCAL_DYNAMODB", "http://127.0.0.1:1")
+    monkeypatch.setattr("sys.argv", ["maintenance.py"])
+    text = maintenance.main()
+    assert str(text).startswith("maintenance: error: ")
+    assert ("credentials" if network else "connect") in str(text)

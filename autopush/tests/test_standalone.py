@@ -10,7 +10,15 @@ import sys
 import pytest
 from cryptography.fernet import Fernet
 
-from autopush.standalone import DataDir, StartError, parse_crypto_key, write_new_file
+from autopush.main_argparse import parse_standalone
+from autopush.standalone import (
+    DataDir,
+    StartError,
+    parse_crypto_key,
+    standalone_config,
+    use_data_dir,
+    write_new_file,
+)
 
 
 @pytest.fixture
@@ -75,6 +83,15 @@ def test_missing_key_beside_a_database_is_not_replaced(data_dir):
     data_dir.database.write_bytes(b"something")
     with pytest.raises(StartError, match="is missing although there is a database"):
         data_dir.crypto_keys()
+    assert not (data_dir.path / "crypto_key").exists()
+
+
+def test_missing_key_beside_a_database_elsewhere_is_not_replaced(data_dir, tmp_path):
+    ns = parse_standalone((), ["--db_dsn", f"sqlite://{tmp_path}/db"])
+    conf = standalone_config(ns)
+    (tmp_path / "db").write_bytes(b"something")
+    with pytest.raises(StartError, match="is missing although there is a database"):
+        use_data_dir(conf, data_dir, ns)
     assert not (data_dir.path / "crypto_key").exists()
 
 

@@ -38,8 +38,8 @@ class CacheCase(TestCase):
 
     def counted(self, store: SqliteStore) -> list[str]:
         reads: list[str] = []
-        assert store._reader is not None
-        store._reader.set_trace_callback(reads.append)
+        assert store._connection is not None
+        store._connection.set_trace_callback(reads.append)
         return reads
 
 

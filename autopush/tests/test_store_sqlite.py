@@ -540,7 +540,7 @@ class TestErrors(SqliteCase):
         store = await self.open_store()
         with mock.patch.object(store._writer, "_write", side_effect=SystemExit):
             await self.assertFailure(store.store_message("m", message()), StoreError)
-        self.assertIn("SystemExit", (await store.health())["storage"])
+            self.assertIn("SystemExit", (await store.health())["storage"])
         await store.store_message("m", message())
         self.assertIsNone((await store.health())["storage"])
 

@@ -339,7 +339,9 @@ def test_max_connections_counts_this_one(cls):
     server = Server(cls, max_connections=2)
     first, _ = server.open(), server.open()
     reply, third = server.handshake(request())
-    assert reply == b"HTTP/1.1 503 maximum number of connections reached\r\n\r\n"
+    assert reply == (
+        b"HTTP/1.1 503 maximum number of connections reached\r\nRetry-After: 10\r\n\r\n"
+    )
     third.end()
     first.end()
     server.open()
@@ -1004,7 +1006,7 @@ def test_shutdown_refuses_new_ones(server):
     server.factory.shutdown().addCallback(done.append)
     assert done == [None]
     reply, _ = server.handshake(request())
-    assert reply == b"HTTP/1.1 503 shutting down\r\n\r\n"
+    assert reply == b"HTTP/1.1 503 shutting down\r\nRetry-After: 10\r\n\r\n"
 
 
 # ------------------------------------------------------------- python-api.md 8: documented members

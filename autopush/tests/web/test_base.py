@@ -9,6 +9,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import capturedLogs
 
 from autopush.exceptions import InvalidRequest, RouterException, StoreBusy, StoreError
+from autopush.httpconnection import RETRY_AFTER
 from autopush.router.interface import RouterResponse
 from autopush.tests.web.support import ERROR_URL, Endpoint, error, refused
 from autopush.web.base import (
@@ -244,7 +245,7 @@ class TestValidation:
     def test_store_busy(self, endpoint):
         answer = self.fails_with(endpoint, StoreBusy())
         assert error(answer) == (503, 201, "Please slow message send rate")
-        assert "retry-after" not in answer.headers
+        assert answer.headers["retry-after"] == str(RETRY_AFTER)
 
     def test_store_error(self, endpoint):
         assert error(self.fails_with(endpoint, StoreError("x"))) == (503, 202, "Unexpected Error")
