@@ -41,9 +41,12 @@ def _wrong_audience(step: int) -> Deviation:
 DEVIATIONS: dict[str, Deviation] = {
     "ep_vapid/claims_aud_empty_webpush_v2": _wrong_audience(2),
     "ep_vapid/claims_aud_other_draft02_v1": _wrong_audience(2),
-    "ep_vapid/jwt_claims_list_webpush": Deviation(
-        1, {"headers": CHALLENGE}, "RFC 8292 4.2: the challenge of a push resource is vapid"
-    ),
+    **{
+        case: Deviation(
+            1, {"headers": CHALLENGE}, "RFC 8292 4.2: the challenge of a push resource is vapid"
+        )
+        for case in ("ep_vapid/jwt_claims_list_webpush", "ep_vapid/jwt_empty_signature_draft02")
+    },
     "ep_token/payload_63_bytes": Deviation(
         1,
         {
