@@ -171,7 +171,7 @@ class BaseHandler(cyclone.web.RequestHandler):
         self.log.warn("Failed TLS auth", client_info=self._client_info)
         self.set_status(401)
         self.set_header("WWW-Authenticate", _TLS_CHALLENGE)
-        self.finish()
+        self._finish_error(401)
         return False
 
     # ---- the answer
@@ -402,6 +402,10 @@ class BaseHandler(cyclone.web.RequestHandler):
         self._log_error(code, kwargs.get("failure"))
         if code == 405:
             self.set_header("Allow", ", ".join(self.allowed_methods()))
+        self._finish_error(code)
+
+    def _finish_error(self, code: int) -> None:
+        """Complete the answer to a request that no method of the handler has answered."""
         self.finish()
 
     def _log_error(self, code: int, failure: Failure | None) -> None:

@@ -151,6 +151,8 @@ class AutopushConfig:
     db_dsn: str = "dynamodb:"
     store_direct: bool = False
     """Whether a message handed to a connected user agent is also stored until acknowledged."""
+    require_ttl: bool = False
+    """Whether a message without ``TTL`` is refused, also if it hasn't to be stored."""
     public_url: str | None = None
     """Origin others reach the HTTP API at; when set it is ``endpoint_url``."""
     data_dir: str | None = None
@@ -284,7 +286,7 @@ SAME_NAME = (  # noqa: SIM905
     " hello_timeout msg_limit auto_ping_interval auto_ping_timeout max_connections"
     " close_handshake_timeout use_cryptography sts_max_age aws_ddb_endpoint key_hash db_dsn"
     " store_direct public_url data_dir host max_message_size max_direct_unacked prometheus_port"
-    " prometheus_host"
+    " prometheus_host require_ttl"
 ).split()
 """Options that keep their name as an attribute."""
 

@@ -1,7 +1,8 @@
 """Parameter headers of the Web Push encryption drafts: ``Crypto-Key`` and its like.
 
 Syntax (http-endpoint.md 5.6): groups separated by ``,``, parameters of a group by ``;``, each
-``name=value``. ``Encryption`` and ``Encryption-Key`` are written the same way.
+``name=value``. ``Encryption`` and ``Encryption-Key`` are written the same way. Nothing between two
+separators, or behind the last, is nothing (RFC 9110 5.6.1): some libraries end their lists so.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ class CryptoKey:
     """A parsed header.
 
     :param header: the header's text
-    :raises CryptoKeyException: a parameter has no ``=``
+    :raises CryptoKeyException: a parameter has no ``=``, or there is none
     """
 
     __slots__ = ("_values",)
 
     def __init__(self, header: str) -> None:
-        self._values = [_parse_group(group) for group in header.split(",")]
+        groups = [_parse_group(group) for group in header.split(",")]
+        self._values = [group for group in groups if group]
+        if not self._values:
+            raise CryptoKeyException
 
     def get_keyid(self, keyid: str) -> dict[str, str] | None:
         """Return the first group with this ``keyid``."""
@@ -61,6 +65,8 @@ def _parse_group(text: str) -> dict[str, str]:
     for parameter in text.split(";"):
         name, equals, value = parameter.partition("=")
         if not equals:
+            if not parameter.strip():
+                continue
             raise CryptoKeyException
         group[name.strip()] = value.strip(' "')
     return group

@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
-from autopush.crypto_key import CryptoKey, CryptoKeyException
+from autopush.crypto_key import CryptoKey
 from autopush.encoding import (
     AnyFernet,
     base64url_decode,
@@ -104,8 +104,8 @@ def parse_endpoint(
     :param auth_header: ``Authorization``
     :param on_auth: called with the parsed ``Authorization``, whether or not it fits the token
     :raises cryptography.fernet.InvalidToken: not our token
-    :raises InvalidTokenException: ours, but malformed or of an unknown version; or a malformed
-        ``Crypto-Key``
+    :raises InvalidTokenException: ours, but malformed or of an unknown version
+    :raises CryptoKeyException: the token is ours, but ``Crypto-Key`` is malformed
     :raises VapidAuthException: ``Authorization`` is missing, malformed or for another key
     """
     length = len(ckey_header or "") + len(auth_header or "")
@@ -129,7 +129,7 @@ def _parse(
     auth_header: str | None,
 ) -> EndpointToken:
     content = _open(fernet, token)
-    public_key = _sender_key(ckey_header) if ckey_header else None
+    public_key = CryptoKey(ckey_header).get_label("p256ecdsa") if ckey_header else None
     auth = None
     if auth_header:
         auth = parse_auth_header(auth_header)
@@ -169,13 +169,6 @@ _parse_cached = lru_cache(maxsize=REMEMBERED)(_parse)
 @lru_cache(maxsize=REMEMBERED)
 def _open(fernet: AnyFernet, token: str) -> bytes:
     return decrypt(fernet, repad(token))
-
-
-def _sender_key(header: str) -> str | None:
-    try:
-        return CryptoKey(header).get_label("p256ecdsa")
-    except CryptoKeyException as exc:
-        raise InvalidTokenException("Invalid key data") from exc
 
 
 def _check_size(content: bytes, size: int) -> None:

@@ -26,7 +26,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.python.reflect import namedAny
 
 from autopush.base import Application, BaseHandler, PageNotFoundHandler
-from autopush.httpconnection import HTTPConnection, HTTPServer
+from autopush.httpconnection import REASONS, HTTPConnection, HTTPServer
 from autopush.httpparser import BODY_LIMIT, Request
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class EndpointHTTPFactory(BaseHTTPFactory):
             "autopush.web.registration.NewRegistrationHandler",
         ),
         (
-            r"/v1/(?P<type>[^\/]+)/(?P<app_id>[^\/]+)/registration/(?P<uaid>[^\/]+)",
+            r"/v1/(?P<type>[^\/]+)/(?P<app_id>[^\/]+)/registration/(?P<uaid>[^\/]+)/?",
             "autopush.web.registration.UaidRegistrationHandler",
         ),
         (
@@ -248,18 +248,24 @@ class EndpointHTTPFactory(BaseHTTPFactory):
             return True
         return "\nsec-websocket" in "\n".join(("", *headers))
 
-    def refusal(self, status: int) -> tuple[str, bytes]:
-        """A body over the limit gets the API's own error (http-endpoint.md 3.1)."""
-        if status != 413:
-            return super().refusal(status)
-        error = {
-            "code": 413,
-            "errno": 104,
-            "error": "Payload Too Large",
+    def refusal(self, status: int, reason: str) -> tuple[str, bytes]:
+        """What no handler gets to see is refused in the API's own form (http-endpoint.md 3.1)."""
+        error: dict[str, Any] = {
+            "code": status,
+            "errno": 999,
+            "error": REASONS[status],
             "more_info": _ERROR_URL,
-            "message": "Request did not validate Data payload must be smaller than "
-            f"{self.conf.max_data}",
+            "message": reason or REASONS[status],
         }
+        if status == 413:
+            error = {
+                "code": 413,
+                "errno": 104,
+                "error": "Payload Too Large",
+                "more_info": _ERROR_URL,
+                "message": "Request did not validate Data payload must be smaller than "
+                f"{self.conf.max_data}",
+            }
         return "application/json", json.dumps(error).encode()
 
     def ssl_cf(self) -> AutopushSSLContextFactory | None:

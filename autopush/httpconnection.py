@@ -297,7 +297,7 @@ class HTTPConnection(Protocol):
                 remote_ip=self.remote_ip,
                 reason=reason,
             )
-        content_type, body = self.factory.refusal(status)
+        content_type, body = self.factory.refusal(status, reason)
         later = f"Retry-After: {RETRY_AFTER}\r\n" if status in RETRY_LATER else ""
         head = (
             f"HTTP/1.1 {status} {REASONS[status]}\r\nServer: {SERVER}\r\nDate: {http_date()}\r\n"
@@ -424,8 +424,11 @@ class HTTPServer:
         """Whether this request, and with it the connection, is for ``upgrade_factory``."""
         return False
 
-    def refusal(self, status: int) -> tuple[str, bytes]:
-        """Content type and body of the answer to a request that no handler gets to see."""
+    def refusal(self, status: int, reason: str) -> tuple[str, bytes]:
+        """Content type and body of the answer to a request that no handler gets to see.
+
+        :param reason: in words of ours or of llhttp, which hold nothing of the request
+        """
         return "text/html; charset=UTF-8", b""
 
     # ---- life cycle

@@ -423,6 +423,7 @@ class RequestParser:
         self._complete = self._keep_alive = False
         self._feed_llhttp(head)
         self._headers = None  # what follows are trailers, which are dropped
+        _check_host(dict.get(headers, "host"), version)
         if hidden:
             dict.__setitem__(headers, "upgrade", dict.pop(headers, "*pgrade"))
         request = Request(
@@ -564,6 +565,20 @@ class RequestParser:
         """llhttp: the message ends with the byte it has just seen."""
         self._complete = True
         self._keep_alive = self._llhttp.should_keep_alive()
+
+
+def _check_host(host: str | None, version: bytes) -> None:
+    """Refuse a request without Host, or with several (RFC 9112 3.2).
+
+    Whoever stands in front of us may have gone by another one than those behind.
+
+    :param host: all of them, joined with ``,``
+    """
+    if host is None:
+        if version == b"1.1":
+            raise BadRequest(400, "Host is missing")
+    elif "," in host:
+        raise BadRequest(400, "more than one Host")
 
 
 def _check_request_line(buffer: bytes) -> None:

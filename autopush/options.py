@@ -477,6 +477,13 @@ ENDPOINT: OptionGroup = (
             "leave out CORS headers; note the variable's name: ALLOW_CORS=true disables CORS",
         ),
         Option(
+            "require_ttl",
+            "REQUIRE_TTL",
+            SWITCH,
+            False,
+            "refuse messages without TTL (RFC 8030); off: only those that have to be stored",
+        ),
+        Option(
             "auth_key",
             "AUTH_KEY",
             LIST,

@@ -101,6 +101,7 @@ STANDALONE_EXCLUDED = {
 
 STANDALONE_DEFAULTS: dict[str, Any] = {
     "store_direct": True,
+    "require_ttl": True,
     "statsd_host": "",
     "endpoint_scheme": None,
     "router_port": None,

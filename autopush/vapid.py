@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from cryptography.exceptions import InvalidSignature
@@ -22,6 +22,10 @@ from autopush.types import JSONDict
 MAX_LIFE = 86400
 """Seconds a token may be valid from now on (RFC 8292 2)."""
 
+LEEWAY = 60
+"""Seconds a sender's clock may be wrong, for ``exp``, ``nbf`` and :data:`MAX_LIFE` (RFC 7519 4.1.4:
+"usually no more than a few minutes")."""
+
 CACHED_TOKENS = 4096
 """Verified tokens remembered. A sender uses one for hours, so this serves as many senders."""
 
@@ -29,7 +33,10 @@ MAX_CACHED_LENGTH = 2048
 """Characters; longer tokens are verified every time, which bounds the cache to some 16 MB."""
 
 MALFORMED = "Invalid Authorization Header"
-NO_AUDIENCE = "Invalid bearer token: No Audience specified"
+NO_AUDIENCE = "No Audience specified"
+
+CHALLENGE = "vapid, webpush"
+"""``WWW-Authenticate`` of the push resources: what RFC 8292 asks for, and what 1.58.3 sent."""
 
 
 # ---------------------------------------------------------------------------------- the header
@@ -122,7 +129,7 @@ def decipher_public_key(key_data: str) -> bytes:
 class Verified:
     """Claims of a token that is rightly signed, and what else was found out about them.
 
-    :ivar expires: Unix seconds
+    :ivar expires: Unix seconds; until then the entry is used, which is :data:`LEEWAY` after ``exp``
     :ivar audience: the one :func:`check_claims` found them good for, if any
     :ivar checked: when that was; they stay good until they expire
     """
@@ -183,6 +190,10 @@ ES256 = "ES256"
 """The only algorithm (RFC 8292 2)."""
 
 
+class ClaimError(ValueError):
+    """A claim that is refused; the text says which, and why."""
+
+
 def verify(
     token: str, public_key: str, now: float | None = None, lenient: bool = False
 ) -> JSONDict:
@@ -197,18 +208,22 @@ def verify(
     :param lenient: what ``--use_cryptography`` asks for: the header may name no algorithm, the
         signature may be in DER, the claims aren't checked
     :raises cryptography.exceptions.InvalidSignature: wrongly signed, or malformed
-    :raises ValueError: unusable key, header or claims
+    :raises ClaimError: one of these claims is refused
+    :raises ValueError: unusable key or header
     """
     if now is None:
         now = time.time()
-    return dict(_verified(token, public_key, now, lenient).claims)
+    claims = _verified(token, public_key, now, lenient).claims
+    if not lenient:
+        _check_registered_claims(claims, now)
+    return dict(claims)
 
 
 def _verified(token: str, public_key: str, now: float, lenient: bool) -> Verified:
     key = (token, public_key, lenient)
     known = verified_tokens.get(key, now)
     if known is None:
-        claims = _verify(token, public_key, now, lenient)
+        claims = _verify(token, public_key, lenient)
         expires = _cached_until(claims, now)
         known = Verified(0 if expires is None else expires, claims)
         if expires is not None and len(token) <= MAX_CACHED_LENGTH:
@@ -216,7 +231,7 @@ def _verified(token: str, public_key: str, now: float, lenient: bool) -> Verifie
     return known
 
 
-def _verify(token: str, public_key: str, now: float, lenient: bool) -> JSONDict:
+def _verify(token: str, public_key: str, lenient: bool) -> JSONDict:
     header, *rest = token.split(".")
     if len(rest) != 2:
         raise ValueError("not a JWT")
@@ -228,8 +243,6 @@ def _verify(token: str, public_key: str, now: float, lenient: bool) -> JSONDict:
     claims = VerifyJWT.validate_and_extract_assertion(token, decipher_public_key(public_key))
     if not isinstance(claims, dict):
         raise ValueError("claims are not an object")
-    if not lenient:
-        _check_registered_claims(claims, now)
     return claims
 
 
@@ -258,25 +271,95 @@ def _number(value: Any) -> int:
         raise ValueError("not a number") from exc
 
 
+def _claimed_number(claims: JSONDict, name: str) -> int:
+    """:raises ClaimError: the claim isn't a number."""
+    try:
+        return _number(claims[name])
+    except ValueError:
+        raise ClaimError(f"{name} is not a number") from None
+
+
 def _check_registered_claims(claims: JSONDict, now: float) -> None:
-    """:raises ValueError: a claim is of the wrong type, not yet valid, or can't be checked."""
-    if "nbf" in claims and _number(claims["nbf"]) > now:
-        raise ValueError("nbf is in the future")
+    """:raises ClaimError: a claim is of the wrong type, not yet valid, or can't be checked."""
+    if "nbf" in claims and _claimed_number(claims, "nbf") > now + LEEWAY:
+        raise ClaimError(f"nbf is in the future, it is {int(now)} here")
     if "iat" in claims:
-        _number(claims["iat"])
+        _claimed_number(claims, "iat")
     if not isinstance(claims.get("jti", ""), str):
-        raise ValueError("jti is not a text")
+        raise ClaimError("jti is not a text")
     if "at_hash" in claims:
-        raise ValueError("at_hash without access token")
+        raise ClaimError("at_hash without an access token")
 
 
 def _cached_until(claims: JSONDict, now: float) -> float | None:
     """Return when to forget a token; None for one that isn't worth keeping."""
     try:
-        expires = _number(claims.get("exp"))
+        expires = _number(claims.get("exp")) + LEEWAY
     except ValueError:
         return None
-    return expires if now <= expires <= now + MAX_LIFE else None
+    return expires if now <= expires <= now + MAX_LIFE + 2 * LEEWAY else None
+
+
+# ----------------------------------------------------------------------------------- the audience
+
+ORIGIN = re.compile(
+    r"(https?)://([^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?/?", re.IGNORECASE
+)
+"""An origin (RFC 6454 6.2) as people write it: in any case, or with a slash behind it."""
+
+MAX_ORIGIN = 300
+"""Characters; a host name has 253 at most."""
+
+MAX_AUDIENCES = 16
+"""Items of a list that are read as origins; one spelt just as ours is found anywhere."""
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Origin(NamedTuple):
+    """Scheme and host in lower case; ``port`` is None where it isn't written."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+
+def parse_origin(text: Any) -> Origin | None:
+    """Return the origin a text is; None if it isn't one."""
+    if not isinstance(text, str) or len(text) > MAX_ORIGIN:
+        return None
+    match = ORIGIN.fullmatch(text)
+    if match is None:
+        return None
+    scheme, host, port = match.groups()
+    return Origin(scheme.lower(), host.lower(), None if port is None else int(port))
+
+
+_own_origin = lru_cache(maxsize=16)(parse_origin)
+
+
+def is_audience(audience: Any, endpoint_url: str) -> bool:
+    """Whether an ``aud`` claim is about this service (RFC 7519 4.1.3, RFC 8292 2).
+
+    It is the origin of the endpoint, or a list with that. Several libraries leave out the port
+    although it isn't the scheme's own: they mean us, too.
+
+    :param endpoint_url: the origin messages are sent to
+    """
+    if audience == endpoint_url:
+        return True
+    own = _own_origin(endpoint_url)
+    given = audience if isinstance(audience, list) else [audience]
+    return endpoint_url in given or any(
+        _same_origin(parse_origin(one), own) for one in given[:MAX_AUDIENCES]
+    )
+
+
+def _same_origin(one: Origin | None, own: Origin | None) -> bool:
+    if one is None or own is None or one[:2] != own[:2]:
+        return False
+    default = DEFAULT_PORTS[own.scheme]
+    return one.port is None or one.port == (default if own.port is None else own.port)
 
 
 # ------------------------------------------------------------------------------------- the verdict
@@ -299,12 +382,17 @@ def authenticate(
     if token is None:
         raise unauthorized(MALFORMED)
     if not (token and public_key):
-        raise unauthorized(NO_AUDIENCE)
+        raise refused(NO_AUDIENCE)
     try:
         known = _verified(token, public_key, now, lenient)
     except (InvalidSignature, ValueError) as exc:
         raise unauthorized(MALFORMED) from exc
     if known.audience != endpoint_url or now < known.checked:
+        if not lenient:
+            try:
+                _check_registered_claims(known.claims, now)
+            except ClaimError as exc:
+                raise refused(str(exc)) from exc
         check_claims(known.claims, endpoint_url, now)
         known.audience, known.checked = endpoint_url, now
     return known.claims
@@ -320,22 +408,27 @@ def check_claims(claims: JSONDict, endpoint_url: str, now: float) -> None:
     if not isinstance(claims, dict):
         raise unauthorized(MALFORMED)
     if "aud" not in claims:
-        raise unauthorized(NO_AUDIENCE)
-    if claims["aud"] != endpoint_url:
-        raise unauthorized("Invalid bearer token: Invalid Audience Specified")
+        raise refused(NO_AUDIENCE)
+    if not is_audience(claims["aud"], endpoint_url):
+        raise refused(f"Invalid Audience Specified: aud must be {endpoint_url}")
     if "exp" not in claims:
-        raise unauthorized("Invalid bearer token: No expiration")
+        raise refused("No expiration")
     try:
         expires = _number(claims["exp"])
     except ValueError:
-        raise unauthorized("Invalid bearer token: Invalid expiration") from None
-    if now > expires:
-        raise unauthorized("Invalid bearer token: Auth expired")
-    if expires - now > MAX_LIFE:
-        raise unauthorized("Invalid bearer token: Auth > 24 hours in the future")
+        raise refused("Invalid expiration: exp is not a number") from None
+    if now > expires + LEEWAY:
+        raise refused(f"Auth expired: exp is in the past, it is {int(now)} here")
+    if expires - now > MAX_LIFE + LEEWAY:
+        raise refused(f"Auth > 24 hours in the future: exp is too late, it is {int(now)} here")
+
+
+def refused(text: str) -> InvalidRequest:
+    """Return the 401 for a token that was read and isn't good enough."""
+    return unauthorized(f"Invalid bearer token: {text}")
 
 
 def unauthorized(text: str) -> InvalidRequest:
     """Return the 401 of http-endpoint.md 6.4 with this text."""
-    headers = {"www-authenticate": "webpush"}
+    headers = {"www-authenticate": CHALLENGE}
     return InvalidRequest(text, status_code=401, errno=109, headers=headers)

@@ -241,12 +241,12 @@ class ADMRouter(BridgeRouter):
     ) -> None:
         """Check token and profile.
 
-        :raises RouterException: 401, 410
+        :raises RouterException: 401, 400
         """
         if not router_data.get("token"):
             raise RouterException("connect info missing ADM Instance 'token'", status_code=401)
         if app_id not in self.profiles:
-            raise RouterException("Invalid ADM Profile", status_code=410, errno=105)
+            raise RouterException("Invalid ADM Profile", status_code=400, errno=105)
         router_data["creds"] = {"profile": app_id}
 
     # ---- notifications

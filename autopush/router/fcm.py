@@ -72,7 +72,7 @@ REASONS: dict[str, Reason] = {
     "InvalidRegistration": Reason(410, 105, "registration_id is invalid", gone=True),
     "NotRegistered": Reason(410, 103, "device has unregistered with FCM", gone=True),
     "InvalidPackageName": Reason(500, None, "Invalid Package Name specified", crit=True),
-    "MismatchSenderid": Reason(410, None, "Invalid SenderID used", crit=True),
+    "MismatchSenderid": Reason(500, 900, "Invalid SenderID used", crit=True),
     "MessageTooBig": Reason(413, 104, "Message length was too big: {nlen}"),
     "InvalidDataKey": Reason(
         500, None, "Payload contains an invalid or restricted key value", crit=True
@@ -86,7 +86,8 @@ REASONS: dict[str, Reason] = {
     ),
     "Unreported": Reason(500, None, "Error has no reported reason.", crit=True),
 }
-"""By the ``error`` of a result. Only a device that is gone is dropped (B3)."""
+"""By the ``error`` of a result. Only a device that is gone is dropped (B3). One that is another
+project's may be ours again once the credentials are put right: no 410, which ends subscriptions."""
 
 
 class FCMClient:
@@ -160,12 +161,12 @@ class FCMRouter(BridgeRouter):
     ) -> None:
         """Check token and application.
 
-        :raises RouterException: 401, 410
+        :raises RouterException: 401, 400
         """
         if not router_data.get("token"):
             raise RouterException("connect info missing FCM Instance 'token'", status_code=401)
         if app_id not in self.clients:
-            raise RouterException("Invalid SenderID", status_code=410, errno=105)
+            raise RouterException("Invalid SenderID", status_code=400, errno=105)
         router_data["app_id"] = app_id
 
     def amend_endpoint_response(self, response: JSONDict, router_data: JSONDict) -> None:

@@ -137,12 +137,12 @@ class FCMv1Router(FCMRouter):
     def _mismatched(self, text: str) -> RouterResponse:
         """The device registered with another project than the credentials are for.
 
-        Permanent for the sender. The record is kept: if it is the credentials that were mixed up,
-        it is good again once they are put right.
+        It is the device or the credentials that were mixed up. Once the latter are put right, the
+        subscription is good again: nobody is told that it has ended.
         """
         self.log.error("FCM Error: {text}", text=text)
-        self._count.error("sender_id_mismatch", error=410, errno=105)
-        return RouterResponse(status_code=410, response_body="Invalid SenderID", errno=105)
+        self._count.error("sender_id_mismatch", error=500, errno=900)
+        return RouterResponse(status_code=500, response_body="Invalid SenderID", errno=900)
 
 
 def _refusal(text: str, status: int, errno: int | None) -> RouterException:

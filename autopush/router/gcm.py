@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["MAX_TTL", "GCMRouter", "check_size"]
 
 
+GONE = frozenset({"InvalidRegistration"})
+"""Failures that are the device's; others are ours, and no 410, which ends subscriptions."""
+
+
 def check_size(notification: WebPushNotification, limit: int) -> None:
     """:raises RouterException: 413: the data is longer than ``limit`` base64 characters."""
     excess = notification.data_length - limit
@@ -89,12 +93,12 @@ class GCMRouter(BridgeRouter):
     ) -> None:
         """Check token and sender. Only the sender's id is kept, not its key (B26).
 
-        :raises RouterException: 401, 410
+        :raises RouterException: 401, 400
         """
         if not router_data.get("token"):
             raise RouterException("connect info missing GCM Instance 'token'", status_code=401)
         if app_id not in self.senderIDs:
-            raise RouterException("Invalid SenderID", status_code=410, errno=105)
+            raise RouterException("Invalid SenderID", status_code=400, errno=105)
         router_data["creds"] = {"senderID": app_id}
 
     def amend_endpoint_response(self, response: JSONDict, router_data: JSONDict) -> None:
@@ -180,8 +184,11 @@ class GCMRouter(BridgeRouter):
             )
         if reply.failed:
             self.log.debug("GCM failures: {reasons}", reasons=list(reply.failed.values()))
-            self._count.error("failure", error=410, errno=0)
-            return RouterResponse(status_code=410, response_body="GCM recipient not available.")
+            gone = set(reply.failed.values()) <= GONE
+            status = 410 if gone else 500
+            self._count.error("failure", error=status, errno=0)
+            text = "GCM recipient not available." if gone else "Server error"
+            return RouterResponse(status_code=status, response_body=text)
         if reply.retry_after is not None or reply.unavailable:
             self.log.warn("GCM retry requested: {seconds}", seconds=reply.retry_after)
             raise please_wait("GCM retry requested", self._count, reply.retry_after)

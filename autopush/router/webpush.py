@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from autopush.types import JSONDict
 
 TTL_URL = "https://webpush-wg.github.io/webpush-protocol/#rfc.section.6.2"
+MISSING_TTL = f"Missing TTL Header, see: {TTL_URL}"
 
 NODE_URL = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 """What nodes write into records as ``node_id``; nothing else is connected to."""
@@ -213,7 +214,7 @@ class WebPushRouter(IRouter):
             raise RouterException(
                 "Missing TTL Header",
                 status_code=400,
-                response_body=f"Missing TTL Header, see: {TTL_URL}",
+                response_body=MISSING_TTL,
                 log_exception=False,
                 errno=111,
             )

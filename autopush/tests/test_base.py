@@ -149,7 +149,7 @@ class AnswerTest(HandlerTestCase):
 
     def test_head_has_no_body(self):
         EchoHandler.action = staticmethod(lambda h: h.write("hi"))
-        self.wire.send(b"HEAD / HTTP/1.1\r\n\r\n")
+        self.wire.send(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
         data = self.wire.transport.value()
         self.assertIn(b"\r\nContent-Length: 2\r\n", data)
         self.assertTrue(data.endswith(b"\r\n\r\n"))
@@ -225,7 +225,7 @@ class RunningTest(HandlerTestCase):
             handler.write(await waiting)
 
         EchoHandler.action = staticmethod(action)
-        self.wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        self.wire.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         self.assertEqual(self.wire.transport.value(), b"")
         waiting.callback("later")
         self.assertEqual(self.wire.answers()[0].body, b"later")
@@ -294,7 +294,7 @@ class RunningTest(HandlerTestCase):
             raise ZeroDivisionError
 
         EchoHandler.action = staticmethod(action)
-        self.wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        self.wire.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         self.assertTrue(self.wire.transport.disconnected)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -350,7 +350,7 @@ class ClientGoneTest(HandlerTestCase):
         notified: list[Any] = []
         self.notified = notified
         EchoHandler.action = staticmethod(action)
-        self.wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        self.wire.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         return waiting, done
 
     def test_handler_runs_on_and_nothing_is_written(self):

@@ -483,6 +483,10 @@ def test_standalone_settings():
     assert conf.data_dir.endswith("/some/where")
     assert conf.db_dsn == f"sqlite://{conf.data_dir}/autopush.sqlite3"
     assert (conf.store_direct, conf.cors, conf.max_message_size) == (True, True, 99)
+    assert conf.require_ttl
+    assert not standalone("--no_require_ttl").require_ttl
+    assert not endpoint_config().require_ttl
+    assert endpoint_config("--require_ttl").require_ttl
     assert conf.max_direct_unacked == 1000
     assert (conf.statsd_host, conf.ami_id, conf.router_conf) == ("", None, {})
 

@@ -47,12 +47,26 @@ def test_labels_are_case_sensitive():
 
 
 @pytest.mark.parametrize(
-    "header", ["", "garbage", "a=1,", "a=1;", ";a=1", ",a=1", "a=1,b", "a;b=1"]
+    "header", ["", "garbage", ",", " ;, ", "a=1,b", "a;b=1", "a=1;b;", "a=1;;b"]
 )
 def test_parameter_without_equals_sign_is_malformed(header):
     with pytest.raises(CryptoKeyException, match="Invalid Crypto Key value"):
         CryptoKey(header)
     assert CryptoKey.parse_and_get_label(header, "a") is None
+
+
+@pytest.mark.parametrize("header", ["a=1,", "a=1;", ";a=1", ",a=1", "a=1,,", "a=1; ;,", " , a=1"])
+def test_nothing_between_separators_is_nothing(header):
+    """RFC 9110 5.6.1; what some libraries send"""
+    assert CryptoKey(header).to_string() == 'a="1"'
+
+
+@given(GROUPS, st.sampled_from([",", ", ,", ";,", ",;"]), st.sampled_from([";", ";;", "; ;"]))
+def test_empty_items_change_nothing(groups, between, inside):
+    items = [[f"{name}={value}" for name, value in group.items()] for group in groups]
+    plain = ",".join(map(";".join, items))
+    padded = between.join(map(inside.join, items)) + between
+    assert CryptoKey(padded).to_string() == CryptoKey(plain).to_string()
 
 
 def test_parse_and_get_label():

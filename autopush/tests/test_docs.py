@@ -193,6 +193,7 @@ def test_errnos_are_explained():
     section = text[text.index("By number") : text.index(".. _error-table:")]
     explained = set(re.findall(r"\b\d{1,3}\b", "".join(re.findall(r"^[\d, ]+ ", section, re.M))))
     used = {row[1] for row in table("error-table")} - {"null", "none", "0"}
+    used |= {row[3] for row in table("field-table")}
     assert explained == used
 
 
@@ -240,12 +241,15 @@ BRIDGES_ONLY = {
 
 def test_field_errors(server):
     endpoint = requests.post(server.endpoint_url + REGISTRATION, json={}).json()["endpoint"]
-    assert {tuple(row) for row in table("field-table")} == set(FIELDS) | BRIDGES_ONLY
+    errnos = {tuple(row[:3]): int(row[3]) for row in table("field-table")}
+    assert set(errnos) == set(FIELDS) | BRIDGES_ONLY
     for (place, field, text), request in FIELDS.items():
         url = server.endpoint_url + request["url"] if "url" in request else endpoint
         given = {name: part for name, part in request.items() if name != "url"}
         answer = requests.post(url, **given)
         assert (answer.status_code, answer.json()["errors"][place][field]) == (400, [text])
+        wrong = [(place, name, text) for name in answer.json()["errors"][place]]
+        assert answer.json()["errno"] == next(errnos[row] for row in errnos if row in wrong)
     tests = (TREE / "autopush/tests/web/test_registration.py").read_text()
     for _, _, text in BRIDGES_ONLY:
         assert text in tests

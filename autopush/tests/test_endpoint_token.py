@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autopush.crypto_key import CryptoKeyException
 from autopush.encoding import base64url_encode
 from autopush.endpoint_token import EndpointToken, make_endpoint, parse_endpoint
 from autopush.exceptions import InvalidTokenException, VapidAuthException
@@ -165,7 +166,7 @@ class TestHeaders:
     """The rows of the table in 5.2, by number."""
 
     def test_2_crypto_key_must_parse(self):
-        with pytest.raises(InvalidTokenException):
+        with pytest.raises(CryptoKeyException):
             parse(seal(V1), "v1", "garbage")
         assert parse(seal(V1), "v1", "").public_key is None
 

@@ -104,7 +104,7 @@ class RoutingTest(AppTestCase):
         for path in (
             *("/", "/status/", "/statusx", "/status/x", "/v1/err/", "/v1/err/a/b", "/m/", "/m"),
             *("/wpush", "/wpush/", "/wpush/v1/", "/wpush/v1/a/", "/wpush/x/y", "/wpush/v1/a/b"),
-            *(V1 + "/", f"{V1}s", "/v1/fcm//registration", f"{V1}/{UAID}/", "//wpush/v1/a"),
+            *(V1 + "/", f"{V1}s", "/v1/fcm//registration", f"{V1}/{UAID}//", "//wpush/v1/a"),
             *(f"{V1}/{UAID}/subscription/", f"{V1}/{UAID}/subscriptions", "/WPUSH/v1/a", "*"),
             *("/%77push/v1/a", "/v2/fcm/app/registration", "/favicon.ico", "/wpush%2Fv1%2Fa"),
         ):
@@ -130,7 +130,7 @@ class RoutingTest(AppTestCase):
 
     def test_any_host(self):
         self.patch(BaseHandler, "_execute", lambda handler, t, *a, **k: handler.finish("ok"))
-        answer = Wire(self.app).request("GET", "/status", x="y", host="evil.example")
+        (answer,) = Wire(self.app).send(b"GET /status HTTP/1.1\r\nHost: evil\r\n\r\n").answers()
         self.assertEqual(answer.body, b"ok")
 
 
@@ -140,7 +140,9 @@ class NotFoundTest(AppTestCase):
         for method in ("GET", "POST", "PUT", "DELETE"):
             answer = wire.request(method, "/nope")
             self.assertEqual((answer.status, answer.reason), (404, "Page not found"))
-            self.assertEqual(json.loads(answer.body), {"code": 404, "error": "Page not found"})
+            body = json.loads(answer.body)
+            self.assertEqual((body["code"], body["error"]), (404, "Page not found"))
+            self.assertLess({"errno", "message", "more_info"}, set(body))
             self.assertEqual(answer.headers["content-type"], "application/json")
             self.assertEqual(answer.headers["strict-transport-security"], "max-age=31536000")
             self.assertNotIn("access-control-allow-origin", answer.headers)
@@ -149,7 +151,8 @@ class NotFoundTest(AppTestCase):
         wire = Wire(self.endpoint())
         for method in ("HEAD", "OPTIONS", "PATCH", "BREW", "CONNECT"):
             answer = wire.request(method, "/nope")
-            self.assertEqual((answer.status, answer.body), (405, b""))
+            self.assertEqual(answer.status, 405)
+            self.assertEqual(json.loads(answer.body or b'{"code": 405}')["code"], 405)
             self.assertEqual(answer.headers["allow"], "GET, POST, DELETE, PUT")
 
     def test_unmatched_path_of_an_internal_application(self):
@@ -274,10 +277,21 @@ class RefusalTest(AppTestCase):
             },
         )
 
-    def test_others_are_empty(self):
-        wire = Wire(self.endpoint())
-        wire.send(b"{}")
-        self.assertEqual([(a.status, a.body) for a in wire.answers()], [(400, b"")])
+    def test_all_are_errors_of_the_api(self):
+        for data, status, text in (
+            (b"{}", 400, "malformed request line"),
+            (b"GET / HTTP/1.1\r\n\r\n", 400, "Host is missing"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "more than one Host"),
+            (b"GET /" + b"a" * 20_000, 414, "request target too long"),
+            (b"GET / HTTP/1.1\r\nA: " + b"a" * 40_000, 431, "head too long"),
+            (b"GET / HTTP/3.0\r\n\r\n", 505, "HTTP version not supported"),
+        ):
+            (answer,) = Wire(self.endpoint()).send(data).answers()
+            body = json.loads(answer.body)
+            self.assertEqual((answer.status, body["code"], body["errno"]), (status, status, 999))
+            self.assertEqual(body["message"], text)
+            self.assertEqual(body["error"], answer.reason)
+            self.assertEqual(answer.headers["content-type"], "application/json")
 
     def test_nothing_is_logged_as_an_error(self):
         events: list[Any] = []
@@ -311,9 +325,9 @@ class UpgradeTest(AppTestCase):
             "GET / HTTP/1.1\nHost: h\nUpgrade: websocket",
             "GET /status HTTP/1.1\nHost: h\nUpgrade: h2c, WebSocket",
             "GET /any HTTP/1.1\nHost: h\nUpgrade: h2c\nSec-WebSocket-Key: x",
-            "GET /any HTTP/1.1\nSec-WebSocket-Version: 13",
-            "POST /any HTTP/1.1\nSEC-WEBSOCKET-PROTOCOL: x",
-            "GET / HTTP/1.1\nSec-WebSocket-Key1: x",
+            "GET /any HTTP/1.1\nHost: h\nSec-WebSocket-Version: 13",
+            "POST /any HTTP/1.1\nHost: h\nSEC-WEBSOCKET-PROTOCOL: x",
+            "GET / HTTP/1.0\nSec-WebSocket-Key1: x",
         ):
             self.assertTrue(self.taken(app, head), head)
         for head in (
@@ -325,7 +339,7 @@ class UpgradeTest(AppTestCase):
             self.assertFalse(self.taken(app, head), head)
 
     def test_without_upgrade_factory_it_is_plain_http(self):
-        self.assertFalse(self.taken(self.endpoint(), "GET / HTTP/1.1\nUpgrade: websocket"))
+        self.assertFalse(self.taken(self.endpoint(), "GET / HTTP/1.0\nUpgrade: websocket"))
 
     def test_websocket_port(self):
         app = WebSocketHTTPFactory(self.conf, self.websocket, clock=Clock())

@@ -247,14 +247,14 @@ class RefusalTest(ConnectionTestCase):
         self.assertEqual(self.refused(b"GET / HTTP/3.0\r\n\r\n"), 505)
         self.assertEqual(self.refused(b"GET /" + b"a" * URI_LIMIT), 414)
         self.assertEqual(self.refused(b"GET / HTTP/1.1\r\nA: " + b"a" * HEAD_LIMIT), 431)
-        head = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
+        head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n"
         self.assertEqual(self.refused(head % (BODY_LIMIT + 1)), 413)
         self.assertEqual(self.app.requests, [])
 
     def test_log(self):
         self.refused(b"{}")
         self.refused(b"GET / HTTP/1.1\r\nA: " + b"a" * HEAD_LIMIT)
-        self.refused(b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n")
+        self.refused(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999\r\n\r\n")
         self.assertEqual(
             self.logged(),
             [
@@ -349,7 +349,7 @@ class TimeoutTest(ConnectionTestCase):
 
     def test_dripping_body(self):
         advance(self.app, 5)
-        self.wire.send(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n")
+        self.wire.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n")
         for _ in range(BODY_TIMEOUT + 1):
             self.assertTrue(self.wire.open)
             self.wire.send(b"x")
@@ -357,7 +357,7 @@ class TimeoutTest(ConnectionTestCase):
         self.assertEqual([a.status for a in self.wire.answers()], [408])
 
     def test_dripping_chunks(self):
-        self.wire.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.wire.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(BODY_TIMEOUT + 1):
             self.assertTrue(self.wire.open)
             self.wire.send(b"1\r\nx\r\n")
@@ -574,7 +574,7 @@ class SocketTest(TestCase):
     async def test_answer_reaches_a_client_which_sends_on(self):
         body = b"x" * 4_000_000
         for head, status in (
-            (b"POST / HTTP/1.1\r\nContent-Length: 4000000\r\n\r\n", b"413"),
+            (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4000000\r\n\r\n", b"413"),
             (b"GET / HTTP/1.1\r\nA: ", b"431"),
             (b"GET /", b"414"),
             (b"{", b"400"),
@@ -587,7 +587,7 @@ class SocketTest(TestCase):
         port = self.listen(
             reactor.listenSSL(0, self.app, self.tls_factory(), interface="127.0.0.1")
         )
-        data = b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+        data = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
 
         def client():
             context = ssl.create_default_context()

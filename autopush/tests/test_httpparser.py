@@ -82,25 +82,25 @@ class TestRequest:
         assert request.arguments == {"a": ["1"], "b": ["2"]}
 
     def test_header_names_are_case_insensitive_and_lower_case(self):
-        headers = one(b"GET / HTTP/1.1\r\nX-Foo: 1\r\ntTl: 5\r\n\r\n").headers
-        assert dict(headers) == {"x-foo": "1", "ttl": "5"}
+        headers = one(b"GET / HTTP/1.1\r\nHost: h\r\nX-Foo: 1\r\ntTl: 5\r\n\r\n").headers
+        assert dict(headers) == {"host": "h", "x-foo": "1", "ttl": "5"}
         assert headers["TTL"] == headers.get("Ttl") == "5"
         assert "X-FOO" in headers and "y" not in headers and 5 not in headers
-        assert list(headers.get_all()) == [("x-foo", "1"), ("ttl", "5")]
+        assert list(headers.get_all()) == [("host", "h"), ("x-foo", "1"), ("ttl", "5")]
 
     def test_repeated_headers_are_joined_with_a_comma_and_no_space(self):
-        headers = one(b"GET / HTTP/1.1\r\nTTL: 5\r\nttl: 6\r\n\r\n").headers
+        headers = one(b"GET / HTTP/1.1\r\nHost: h\r\nTTL: 5\r\nttl: 6\r\n\r\n").headers
         assert headers["ttl"] == "5,6"
         assert headers.get_list("ttl") == ["5", "6"]
         assert headers.get_list("topic") == []
 
     def test_header_values_are_latin1_and_stripped(self):
-        headers = one(b"GET / HTTP/1.1\r\nA: \t caf\xe9 b \t\r\nB:\r\n\r\n").headers
-        assert headers == {"a": "caf\xe9 b", "b": ""}
+        headers = one(b"GET / HTTP/1.1\r\nHost: h\r\nA: \t caf\xe9 b \t\r\nB:\r\n\r\n").headers
+        assert headers == {"host": "h", "a": "caf\xe9 b", "b": ""}
 
     def test_cookies(self):
-        assert one(b"GET / HTTP/1.1\r\nCookie: a=b\r\n\r\n").cookies["a"].value == "b"
-        assert not one(b"GET / HTTP/1.1\r\n\r\n").cookies
+        assert one(b"GET / HTTP/1.1\r\nHost: h\r\nCookie: a=b\r\n\r\n").cookies["a"].value == "b"
+        assert not one(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").cookies
 
     @pytest.mark.parametrize(
         ("uri", "path", "host"),
@@ -117,7 +117,7 @@ class TestRequest:
 
     @pytest.mark.parametrize("method", [b"BREW", b"PROPFIND", b"QUERY", b"get", b"M!", b"A" * 64])
     def test_unknown_methods_are_parsed(self, method):
-        request = one(method + b" /x?y HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi")
+        request = one(method + b" /x?y HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi")
         assert (request.method, request.uri, request.body) == (method.decode(), "/x?y", b"hi")
 
     def test_connect_is_an_unknown_method(self):
@@ -130,11 +130,15 @@ class TestRequest:
         assert "*pgrade" not in request.headers
 
     def test_empty_lines_before_the_request_line_are_ignored(self):
-        results = parse(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n\r", b"\nGET /b HTTP/1.1\r\n\r\n")
+        results = parse(
+            b"\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n\r", b"\nGET /b HTTP/1.1\r\nHost: h\r\n\r\n"
+        )
         assert [r.uri for r in results[:-1]] == ["/", "/b"]
 
     def test_pipelined(self):
-        results = parse(POST + b"Content-Length: 1\r\n\r\naGET /b HTTP/1.1\r\n\r\nGET /c")
+        results = parse(
+            POST + b"Content-Length: 1\r\n\r\naGET /b HTTP/1.1\r\nHost: h\r\n\r\nGET /c"
+        )
         assert [r.uri for r in results[:-1]] == ["/p", "/b"]
         assert results[-1] == "wait"
 
@@ -153,12 +157,44 @@ class TestKeepAlive:
     )
     def test_persistence(self, version, connection, expected):
         header = b"Connection: " + connection + b"\r\n" if connection else b""
-        assert one(b"GET / HTTP/" + version + b"\r\n" + header + b"\r\n").keep_alive is expected
+        request = one(b"GET / HTTP/" + version + b"\r\nHost: h\r\n" + header + b"\r\n")
+        assert request.keep_alive is expected
+
+
+class TestHost:
+    """RFC 9112 3.2: exactly one, so that all who handle a request mean the same by it"""
+
+    def test_missing(self):
+        assert parse(b"GET / HTTP/1.1\r\nA: b\r\n\r\n") == [400]
+        assert parse(b"GET http://h/ HTTP/1.1\r\n\r\n") == [400]
+
+    def test_http_1_0_knows_none(self):
+        assert one(b"GET / HTTP/1.0\r\n\r\n").host == "127.0.0.1"
+
+    @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+    @pytest.mark.parametrize(
+        "headers", [b"Host: a\r\nHost: b", b"Host: a\r\nX: y\r\nhOST: a", b"Host: a, b", b"Host: ,"]
+    )
+    def test_several(self, version, headers):
+        assert parse(b"GET / HTTP/" + version + b"\r\n" + headers + b"\r\n\r\n") == [400]
+
+    @pytest.mark.parametrize("host", [b"", b"h:80", b"[::1]:8080", b"xn--caf-dma.example"])
+    def test_any_one(self, host):
+        assert one(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n").uri == "/"
+
+    def test_is_looked_at_before_a_connection_is_handed_over(self):
+        data = b"GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"
+        assert parse(data, take_over=lambda request: True) == [400]
+
+    def test_in_trailers_it_is_nothing(self):
+        body = b"0\r\nHost: other\r\n\r\n"
+        request = one(POST + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+        assert request.host == "h"
 
 
 class TestLimits:
     def test_head_of_exactly_the_limit(self):
-        start = b"GET / HTTP/1.1\r\nB: " + b"b" * (HEAD_LIMIT // 2 - 10) + b"\r\nA: "
+        start = b"GET / HTTP/1.1\r\nHost: h\r\nB: " + b"b" * (HEAD_LIMIT // 2 - 10) + b"\r\nA: "
         good = start + b"a" * (HEAD_LIMIT - len(start) - 4) + b"\r\n\r\n"
         assert len(good) == HEAD_LIMIT
         assert status(good) == "end"
@@ -174,13 +210,18 @@ class TestLimits:
         assert parse(b"GET / HTTP/1.1\r\nA: ", b"a" * HEAD_LIMIT) == [431]
 
     def test_number_of_headers(self):
-        assert status(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * HEADERS_LIMIT + b"\r\n") == "end"
-        assert status(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * (HEADERS_LIMIT + 1) + b"\r\n") == 431
+        assert (
+            status(b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * (HEADERS_LIMIT - 1) + b"\r\n")
+            == "end"
+        )
+        assert (
+            status(b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * HEADERS_LIMIT + b"\r\n") == 431
+        )
 
     def test_uri(self):
         longest = b"/" + b"a" * (URI_LIMIT - 1)
-        assert status(b"GET " + longest + b" HTTP/1.1\r\n\r\n") == "end"
-        assert status(b"GET " + longest + b"a HTTP/1.1\r\n\r\n") == 414
+        assert status(b"GET " + longest + b" HTTP/1.1\r\nHost: h\r\n\r\n") == "end"
+        assert status(b"GET " + longest + b"a HTTP/1.1\r\nHost: h\r\n\r\n") == 414
         assert parse(b"GET ", longest, b"a") == [414]
 
     def test_content_length(self):
@@ -328,8 +369,8 @@ class TestStrictFraming:
 class TestTakeOver:
     def test_gets_everything_from_the_head_on(self):
         parser = RequestParser(take_over=lambda request: request.path == "/ws")
-        head = b"GET /ws HTTP/1.1\r\nUPGRADE: websocket\r\nConnection: upgrade\r\n\r\n"
-        parser.feed(b"GET / HTTP/1.1\r\n\r\n" + head + b"\x81\x80frame")
+        head = b"GET /ws HTTP/1.1\r\nHost: h\r\nUPGRADE: websocket\r\nConnection: upgrade\r\n\r\n"
+        parser.feed(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" + head + b"\x81\x80frame")
         first = parser.poll()
         assert first is not None and first.path == "/"
         assert not parser.taken
@@ -383,6 +424,7 @@ TARGETS = st.sampled_from(
     [b"/"] * 8 + [b"/a?b", b"*", b"http://x/y", b"/ x", b"/\xff", b"", b"x:1"]
 )
 VERSIONS = st.sampled_from([b"HTTP/1.1"] * 9 + [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.", b"http/1.1"])
+HOSTS = st.sampled_from([b"Host: h\r\n"] * 30 + [b"", b"Host: h\r\nHost: h\r\n", b"Host: h,i\r\n"])
 NAMES = st.sampled_from(
     [
         *(b"Content-Length", b"Transfer-Encoding", b"content-length ", b"Connection", b"X"),
@@ -420,7 +462,7 @@ FRAMED = st.sampled_from(
 @st.composite
 def requests(draw):
     """A request, about as often sound as not."""
-    lines = [b" ".join([draw(TOKENS), draw(TARGETS), draw(VERSIONS)]), draw(EOLS), b"Host: h\r\n"]
+    lines = [b" ".join([draw(TOKENS), draw(TARGETS), draw(VERSIONS)]), draw(EOLS), draw(HOSTS)]
     headers, body = draw(FRAMED)
     if draw(st.booleans()):
         headers = headers + draw(st.lists(st.tuples(NAMES, VALUES), max_size=2))

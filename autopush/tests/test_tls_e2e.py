@@ -250,7 +250,8 @@ def test_a_known_client_passes(cluster):
 @pytest.mark.parametrize("identity", ["stranger", None])
 def test_others_are_refused(cluster, identity):
     answer = cluster.get("/m/x", identity and cluster.stranger, method="DELETE")
-    assert (answer.status_code, answer.content) == (401, b"")
+    assert (answer.status_code, answer.json()["errno"]) == (401, 109)
+    assert answer.json()["message"] == "A TLS client certificate is missing or not known"
     assert answer.headers["www-authenticate"] == CHALLENGE
     assert not any(name.startswith("access-control") for name in answer.headers)
     assert "strict-transport-security" not in answer.headers

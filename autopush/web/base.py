@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,8 +34,10 @@ status_codes = {
     400: "Bad Request",
     401: "Unauthorized",
     404: "Not Found",
+    405: "Method Not Allowed",
     413: "Payload Too Large",
     418: "I'm a teapot",
+    429: "Too Many Requests",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
@@ -43,7 +45,22 @@ status_codes = {
 
 AUTH_SCHEMES = ("bearer", "webpush", "vapid")
 PREF_SCHEME = "webpush"
+PREFLIGHT_LIFE = 86400
+"""Seconds a browser may remember the answer to a preflight; Firefox takes no more."""
+
 DEFAULT_ERR_URL = "http://autopush.readthedocs.io/en/latest/http.html#error-codes"
+
+UNANSWERED = {
+    401: (109, "A TLS client certificate is missing or not known"),
+    405: (999, "The route has no such method"),
+    500: (999, "An unexpected server error occurred."),
+}
+"""errno and message where no method of a handler answers."""
+
+FIELD_ERRNOS = {"ttl": 112, "topic": 113, "encryption": 111, "encryption-key": 101}
+"""errno of a header that is missing or malformed, the first that is wrong counts."""
+
+BODY_ERRNO = 108
 
 DROPPED_BY_BRIDGE = frozenset({"apns", "fcm", "adm"})
 """Router types whose 404 or 410 means that the device is gone (http-endpoint.md 5.8, Q3)."""
@@ -132,14 +149,59 @@ class ThreadedValidate:
 threaded_validate = ThreadedValidate.validate
 
 
-class NotFoundHandler(BaseHandler):
+def standard_error(
+    status_code: int,
+    errno: int | None,
+    message: str | None,
+    error: str | None = None,
+    url: str = DEFAULT_ERR_URL,
+) -> JSONDict:
+    """Return the body of an error (section 3.1); ``message`` is left out when empty."""
+    body = {
+        "code": status_code,
+        "errno": errno,
+        "error": error or status_codes.get(status_code, ""),
+        "more_info": url,
+    }
+    if message:
+        body["message"] = message
+    return body
+
+
+def _field_texts(place: str, errors: Any) -> Iterator[str]:
+    """Yield what is wrong with each field, after its name."""
+    if isinstance(errors, dict):
+        for name, found in errors.items():
+            yield from _field_texts(f"{place}.{name}" if place else str(name), found)
+    else:
+        yield f"{place}: {' '.join(map(str, errors))}"
+
+
+class JSONErrorHandler(BaseHandler):
+    """Answers in JSON also where no method answers: 405, TLS client certificates, mistakes."""
+
+    def _finish_error(self, code: int) -> None:
+        errno, message = UNANSWERED.get(code, (999, REASONS.get(code)))
+        self._headers["Content-Type"] = "application/json"
+        self.finish(json.dumps(standard_error(code, errno, message)).encode())
+
+
+class NotFoundHandler(JSONErrorHandler):
     """The answer for every other path."""
 
     HEADERS = {
         "Content-Type": "application/json",
         "Strict-Transport-Security": "max-age=31536000",
     }
-    BODY = json.dumps({"code": 404, "error": "Page not found"}).encode()
+    BODY = json.dumps(
+        {
+            "code": 404,
+            "errno": 102,
+            "error": "Page not found",
+            "more_info": DEFAULT_ERR_URL,
+            "message": "There is no such route",
+        }
+    ).encode()
 
     def get(self, *_args: Any, **_kwargs: Any) -> None:
         self.set_status(404, "Page not found")
@@ -171,12 +233,16 @@ def _fixed_headers(
     return headers
 
 
-class BaseWebHandler(BaseHandler):
-    """Base of the handlers of the endpoint's API."""
+class BaseWebHandler(JSONErrorHandler):
+    """Base of the handlers of the endpoint's API.
+
+    :cvar challenge: ``WWW-Authenticate`` of every 401
+    """
 
     cors_methods: ClassVar[str] = ""
     cors_request_headers: ClassVar[tuple[str, ...]] = ()
     cors_response_headers: ClassVar[tuple[str, ...]] = ()
+    challenge: ClassVar[str] = PREF_SCHEME
 
     _base_tags: dict[str, str]
     _handling_message = False
@@ -204,6 +270,8 @@ class BaseWebHandler(BaseHandler):
 
     def options(self, *_args: Any, **_kwargs: Any) -> None:
         """Answer a CORS preflight; nothing is validated."""
+        if self.conf.cors:
+            self._headers["Access-Control-Max-Age"] = str(PREFLIGHT_LIFE)
 
     def head(self, *_args: Any, **_kwargs: Any) -> None:
         """Answer with headers only; nothing is validated."""
@@ -236,15 +304,7 @@ class BaseWebHandler(BaseHandler):
         :param router_type: for the metric of a message that was refused
         :param vapid: truthy if the message had a valid VAPID token; for the same metric
         """
-        body = {
-            "code": status_code,
-            "errno": errno,
-            "error": error or status_codes.get(status_code, ""),
-            "more_info": url,
-        }
-        if message:
-            body["message"] = message
-        self._headers["Content-Type"] = "application/json"
+        body = standard_error(status_code, errno, message, error, url)
         self._write_error_json(body, error, headers)
         self._count_error(status_code, router_type, vapid)
         self._track_timing(status_code=status_code)
@@ -253,7 +313,10 @@ class BaseWebHandler(BaseHandler):
         self, body: JSONDict, reason: str | None = None, headers: dict[str, Any] | None = None
     ) -> None:
         status_code = body["code"]
+        self._headers["Content-Type"] = "application/json"
         self.set_status(status_code, reason or REASONS.get(status_code, "Unknown"))
+        if status_code == 401:
+            self._headers["www-authenticate"] = self.challenge
         for name, value in (headers or {}).items():
             self.set_header(name, value)
         if status_code == 410:
@@ -268,11 +331,15 @@ class BaseWebHandler(BaseHandler):
             )
 
     def _write_validation_err(self, errors: JSONDict) -> None:
-        """Answer with field errors (section 3.2): no errno, and the content type as ever (Q8).
+        """Answer with field errors (section 3.2): the standard error with ``errors`` beside (Q8).
 
         :param errors: texts by field by container: ``headers`` or ``body``
         """
-        self._write_error_json({"code": 400, "errors": errors})
+        wrong = errors.get("headers", ())
+        errno = next((FIELD_ERRNOS[name] for name in FIELD_ERRNOS if name in wrong), BODY_ERRNO)
+        text = "; ".join(_field_texts("", errors))
+        body = standard_error(400, errno, f"Request did not validate {text}")
+        self._write_error_json({**body, "errors": errors})
         self._track_timing(status_code=400)
 
     def _success(self, body: JSONDict) -> None:

@@ -33,4 +33,4 @@ class LogCheckHandler(BaseWebHandler):
                 )
             self._write_response(418, 999, message="FAILURE:Success", error="Test Failure")
         else:
-            self._write_response(404, 0)
+            self._write_response(404, 0, message="Unknown kind of error")

@@ -36,7 +36,7 @@ class MessageHandler(BaseWebHandler):
     """Handler of the message resources."""
 
     cors_methods = "DELETE"
-    cors_response_headers = ("location",)
+    cors_response_headers = ("location", "retry-after")
 
     @threaded_validate(MessageSchema)
     async def delete(self, notification: WebPushNotification) -> None:

@@ -196,7 +196,7 @@ class SubRegistrationHandler(BaseRegistrationHandler):
         """Add a channel."""
         endpoint = self.conf.make_endpoint(uaid.hex, chid.hex, app_server_key)
         await self.db.add_channel(await self._month(uaid, user), uaid.hex, str(chid))
-        self._success({"channelID": chid.hex, "endpoint": endpoint})
+        self._success({"uaid": uaid.hex, "channelID": chid.hex, "endpoint": endpoint})
         self._log_registered(uaid, endpoint)
 
 

@@ -101,11 +101,14 @@ TOKEN_SCHEMAS: dict[str, SubInfoSchema] = {
 SUB_INFO_SCHEMA = SubInfoSchema()
 
 
-def parse_body(body: bytes) -> Any:
+def parse_body(body: bytes, may_be_empty: bool = False) -> Any:
     """Return the JSON in a body, whatever its type.
 
+    :param may_be_empty: whether no body is a body without members
     :raises InvalidRequest: errno 108
     """
+    if may_be_empty and not body.strip():
+        return {}
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as exc:
@@ -195,6 +198,16 @@ async def authorized_user(request: JSONDict, app: Any) -> JSONDict:
     return {"uaid": uaid, "user": user}
 
 
+def parse_router_body(body: bytes, router_type: str) -> Any:
+    """Return the JSON in the body of a registration; None for a type that doesn't exist.
+
+    :raises InvalidRequest: errno 108
+    """
+    if router_type not in TOKEN_SCHEMAS:
+        return None
+    return parse_body(body, may_be_empty=router_type == "webpush")
+
+
 def load_router_data(content: Any, path: JSONDict, app: Any) -> JSONDict:
     """Check the members of a registration's body, and let the router complete them.
 
@@ -222,7 +235,7 @@ class NewRegistrationSchema(RequestSchema):
         """Return ``router_type`` and ``router_data``."""
         path = request["path_kwargs"]
         router_type = path["type"]
-        content = parse_body(request["body"]) if router_type in TOKEN_SCHEMAS else None
+        content = parse_router_body(request["body"], router_type)
         check_router_type(router_type, app)
         return {
             "router_type": router_type,
@@ -237,7 +250,7 @@ class TokenUpdateSchema(RequestSchema):
         """Return ``uaid``, ``user``, ``router_type`` and ``router_data``."""
         path = request["path_kwargs"]
         router_type = path["type"]
-        content = parse_body(request["body"]) if router_type in TOKEN_SCHEMAS else None
+        content = parse_router_body(request["body"], router_type)
         return {
             **await authorized_user(request, app),
             "router_type": router_type,
@@ -259,7 +272,7 @@ class NewChidSchema(RequestSchema):
     async def process(self, request: JSONDict, app: Any) -> JSONDict:
         """Return ``uaid``, ``user``, ``chid`` (UUID; a new one if none is given) and
         ``app_server_key``."""
-        content = parse_body(request["body"])
+        content = parse_body(request["body"], may_be_empty=True)
         known = await authorized_user(request, app)
         data = load_body(SUB_INFO_SCHEMA, content)
         return {**known, "chid": chosen_chid(data), "app_server_key": data.get("key")}

@@ -197,13 +197,14 @@ def load_crypto_headers(headers: dict[str, str]) -> dict[str, str]:
     """Check the headers that describe a message's encryption (section 5.6).
 
     :param headers: the request's headers by lower-case name
-    :returns: those of :data:`MESSAGE_HEADERS` that were sent
+    :returns: those of :data:`MESSAGE_HEADERS` that were sent; the name of the coding, which may be
+        written in any case (RFC 9110 8.4.1), in lower case, as user agents know it
     :raises InvalidRequest: errno 110
     :raises marshmallow.ValidationError: a required header is missing
     """
     encoding, *others = [headers.get(name) for name in MESSAGE_HEADERS]
     load = _load_cached if worth_caching(*others) else _load
-    return dict(load(encoding, *others))
+    return dict(load(encoding and encoding.lower(), *others))
 
 
 def _load(*values: str | None) -> dict[str, str]:

@@ -12,6 +12,7 @@ from cryptography.fernet import InvalidToken
 from marshmallow import ValidationError
 
 from autopush import endpoint_token, vapid
+from autopush.crypto_key import CryptoKeyException
 from autopush.exceptions import (
     InvalidRequest,
     InvalidTokenException,
@@ -21,7 +22,7 @@ from autopush.exceptions import (
 from autopush.logging import enabled
 from autopush.notification import WebPushNotification
 from autopush.router.interface import RouterResponse
-from autopush.router.webpush import WebPushRouter
+from autopush.router.webpush import MISSING_TTL, WebPushRouter
 from autopush.utils import base64url_encode, ms_time
 from autopush.web.base import (
     BaseWebHandler,
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 VALID_ROUTER_TYPES = frozenset({"simplepush", "webpush", "gcm", "fcm", "apns", "adm"})
 
+MISSING_SENDER = "Missing SenderID"
+"""``critical_failure`` of a record without what its bridge needs."""
+
 MAX_LOGGED_CLAIMS = 10
 """VAPID claims have names of the sender's choice; more than a handful are not logged."""
 
@@ -66,7 +70,7 @@ class WebPushRequestSchema(RequestSchema):
         token = open_token(app, headers, **request["path_kwargs"])
         user = await find_user(app, token.uaid, token.channel.text)
         request["router_type"] = user["router_type"]
-        message_headers = check_headers_and_size(headers, body, conf.max_data)
+        message_headers = check_headers_and_size(headers, body, conf.max_data, conf.require_ttl)
         subscription = {
             "uaid": token.user,
             "chid": token.channel,
@@ -88,7 +92,7 @@ class WebPushRequestSchema(RequestSchema):
 def open_token(app: Any, headers: Headers, token: str, api_ver: str | None = None) -> EndpointToken:
     """Open the token in the URL and check the headers that go with it (section 5.2).
 
-    :raises InvalidRequest: 404, errno 102; 401, errno 109
+    :raises InvalidRequest: 404, errno 102; 400, errno 110; 401, errno 109
     """
     metrics = app.metrics
 
@@ -107,19 +111,25 @@ def open_token(app: Any, headers: Headers, token: str, api_ver: str | None = Non
         )
     except (InvalidToken, InvalidTokenException) as exc:
         raise InvalidRequest("invalid token", status_code=404, errno=102) from exc
+    except CryptoKeyException as exc:
+        raise InvalidRequest("Invalid Crypto-Key header", errno=110) from exc
     except VapidAuthException as exc:
         raise InvalidRequest(
             f"missing authorization header: {exc}", status_code=401, errno=109
         ) from exc
 
 
-def check_headers_and_size(headers: Headers, body: bytes, max_data: int) -> JSONDict:
+def check_headers_and_size(
+    headers: Headers, body: bytes, max_data: int, require_ttl: bool = False
+) -> JSONDict:
     """Check what the message itself is like (sections 5.4 to 5.6).
 
     Field errors are kept until the size is known to be right.
 
+    :param require_ttl: whether ``TTL`` must be there (RFC 8030 5.2); else only a message that has
+        to be stored needs it
     :returns: ``ttl``, ``topic`` and the headers that tell how the body is encrypted
-    :raises InvalidRequest: errno 104, 110, 113, 114
+    :raises InvalidRequest: errno 104, 110, 111, 113, 114
     :raises marshmallow.ValidationError: field errors, under ``headers``
     """
     errors: JSONDict = {}
@@ -128,6 +138,8 @@ def check_headers_and_size(headers: Headers, body: bytes, max_data: int) -> JSON
         result["ttl"], result["topic"] = load_basic_headers(
             headers.get("ttl"), headers.get("topic")
         )
+        if require_ttl and result["ttl"] is None:
+            raise InvalidRequest(MISSING_TTL, errno=111)
     except ValidationError as exc:
         errors.update(exc.normalized_messages())
     if body:
@@ -194,7 +206,7 @@ async def find_user(app: Any, uaid: str, chid: str) -> User:
 
 
 async def check_bridge_user(app: Any, uaid: str, user: User) -> None:
-    """Mark a record no bridge can use, once (Q36).
+    """Mark a record no bridge can use, once (Q36); until the device registers again.
 
     :raises InvalidRequest: 410, errno 105
     """
@@ -203,8 +215,10 @@ async def check_bridge_user(app: Any, uaid: str, user: User) -> None:
         usable = "senderID" in (data.get("creds") or {})
     else:
         usable = user["router_type"] != "fcm" or "app_id" in data
+    if usable and user.get("critical_failure") == MISSING_SENDER:
+        return  # registered again since
     if not usable and not user.get("critical_failure"):
-        user["critical_failure"] = "Missing SenderID"
+        user["critical_failure"] = MISSING_SENDER
         user.setdefault("connected_at", ms_time())
         names = ("router_type", "connected_at", "critical_failure")
         await app.db.register_user({"uaid": uaid, **{name: user[name] for name in names}})
@@ -250,6 +264,7 @@ class WebPushHandler(BaseWebHandler):
     """Handler of the push resources."""
 
     cors_methods = "POST"
+    # RFC 8030, 8188, 8291 and 8292, and their drafts.
     cors_request_headers = (
         "content-encoding",
         "encryption",
@@ -259,8 +274,11 @@ class WebPushHandler(BaseWebHandler):
         "content-type",
         "authorization",
         "topic",
+        "urgency",
+        "prefer",
     )
-    cors_response_headers = ("location", "www-authenticate")
+    cors_response_headers = ("location", "www-authenticate", "link", "ttl", "retry-after")
+    challenge = vapid.CHALLENGE
 
     _handling_message = True
     _message: tuple[User, WebPushNotification, JSONDict | None] | None = None

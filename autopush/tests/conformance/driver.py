@@ -23,7 +23,7 @@ from cryptography.fernet import Fernet
 from py_vapid.jwt import sign as sign_jwt
 from websockets.exceptions import ConnectionClosed
 
-from autopush.tests.conformance.deviations import DEVIATIONS, header_as_fixed
+from autopush.tests.conformance.deviations import DEVIATIONS, error_as_recorded, header_as_fixed
 from autopush.tests.conformance.labels import Labels, Mismatch, dashed
 from autopush.tests.e2e.clients import (
     JSON,
@@ -343,7 +343,8 @@ class Run:
             else:
                 self.labels.match(value, actual, f"{where} {name}")
         if "json" in expect:
-            self.labels.match(expect["json"], json.loads(answer["text"]), f"{where} body")
+            body = error_as_recorded(expect["json"], json.loads(answer["text"]))
+            self.labels.match(expect["json"], body, f"{where} body")
         if "text" in expect:
             self.labels.match(expect["text"], answer["text"], f"{where} body")
 

@@ -22,6 +22,9 @@ from autopush.tests.e2e.harness import Server
 CASES: list[dict[str, Any]] = json.loads(Path(__file__).with_name("cases.json").read_bytes())[
     "cases"
 ]
+AS_RECORDED = ["--no_require_ttl"]
+"""Options with which the standalone service takes what the daemons take."""
+
 ALONE = {"restart", "serial"}
 """Cases with these needs get a service of their own."""
 
@@ -39,7 +42,8 @@ def _parameter(case: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("conformance"), separate=True, router=True) as server:
+    home = tmp_path_factory.mktemp("conformance")
+    with Server(home, *AS_RECORDED, separate=True, router=True) as server:
         yield server
 
 
@@ -61,13 +65,13 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Envi
     if needs & bridges.NEEDS:
         mock: Background = request.getfixturevalue("mock")
         legacy = "fcm0" in needs
-        options = bridges.options(mock, legacy)
+        options = [*AS_RECORDED, *bridges.options(mock, legacy)]
         with Server(tmp_path, *options, separate=True, router=True) as server:
             yield BridgeEnvironment(server, mock, legacy)
     elif needs & dynamodb.NEEDS:
         yield DynamoEnvironment(request.getfixturevalue("cluster"))
     elif ALONE & needs:
-        with Server(tmp_path, separate=True, router=True) as server:
+        with Server(tmp_path, *AS_RECORDED, separate=True, router=True) as server:
             yield Environment(server)
     else:
         yield Environment(request.getfixturevalue("shared"))

@@ -370,6 +370,7 @@ async def test_headers_that_are_not_utf8(server: Server) -> None:
         subscription = await agent.register()
         path = subscription.endpoint.removeprefix(server.endpoint_url).encode()
         good = {
+            b"Host": b"x",
             b"TTL": b"60",
             b"Content-Encoding": b"aesgcm",
             b"Encryption": b"salt=S3Y5cEV0Y0pWcGZFRFFrSA",

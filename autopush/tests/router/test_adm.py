@@ -46,7 +46,7 @@ class TestRegister(ADMTestCase):
     def test_refused(self):
         text = "connect info missing ADM Instance 'token'"
         self.assertEqual(self.refused({}), (text, 401, None))
-        self.assertEqual(self.refused({"token": TOKEN}, "x"), ("Invalid ADM Profile", 410, 105))
+        self.assertEqual(self.refused({"token": TOKEN}, "x"), ("Invalid ADM Profile", 400, 105))
 
 
 class TestStart(ADMTestCase):

@@ -48,7 +48,7 @@ class TestRegister(FCMTestCase):
     def test_refused(self):
         text = "connect info missing FCM Instance 'token'"
         self.assertEqual(self.refused({}), (text, 401, None))
-        self.assertEqual(self.refused({"token": TOKEN}, "x"), ("Invalid SenderID", 410, 105))
+        self.assertEqual(self.refused({"token": TOKEN}, "x"), ("Invalid SenderID", 400, 105))
 
 
 class TestStart(FCMTestCase):
@@ -167,7 +167,7 @@ class TestAnswers(FCMTestCase):
             ("InvalidRegistration", 410, 105, "registration_id is invalid", True),
             ("NotRegistered", 410, 103, "device has unregistered with FCM", True),
             ("InvalidPackageName", 500, None, LATER, False),
-            ("MismatchSenderid", 410, None, LATER, False),
+            ("MismatchSenderid", 500, 900, LATER, False),
             ("MessageTooBig", 413, 104, "Message length was too big: 7", False),
             ("InvalidDataKey", 500, None, LATER, False),
             ("InvalidTtl", 400, 111, "Invalid TimeToLive 60", False),

@@ -63,7 +63,7 @@ class TestRegister(FCMv1TestCase):
         self.assertEqual(self.refused({}), (text, 401, None))
 
     def test_unknown_app(self):
-        self.assertEqual(self.refused({"token": TOKEN}, "x"), ("Invalid SenderID", 410, 105))
+        self.assertEqual(self.refused({"token": TOKEN}, "x"), ("Invalid SenderID", 400, 105))
 
 
 class TestStart(FCMv1TestCase):
@@ -262,9 +262,9 @@ class TestAnswers(FCMv1TestCase):
         self.assert_answer(answer, 500, None, "Server error: X: m No Details")
 
     async def test_sender_id_mismatch(self):
-        """Permanent for the sender; the record is kept"""
+        """Whoever mixed it up: the record is kept, and no sender told that it has ended"""
         answer = await self.answered({"error": "SENDER_ID_MISMATCH"})
-        self.assert_answer(answer, 410, 105, "Invalid SenderID")
+        self.assert_answer(answer, 500, 900, "Invalid SenderID")
         self.assert_kept(answer, "fcm")
 
     async def test_quota_exceeded(self):

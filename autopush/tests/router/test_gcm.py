@@ -50,7 +50,7 @@ class TestRegister(GCMTestCase):
         self.assertEqual(self.refused({}), (text, 401, None))
 
     def test_unknown_sender(self):
-        self.assertEqual(self.refused({"token": TOKEN}, "9"), ("Invalid SenderID", 410, 105))
+        self.assertEqual(self.refused({"token": TOKEN}, "9"), ("Invalid SenderID", 400, 105))
 
 
 class TestStart(GCMTestCase):
@@ -190,12 +190,15 @@ class TestAnswers(GCMTestCase):
         self.assertEqual(self.logged("GCM retry requested: "), ["warn"] * 4)
 
     async def test_other_errors(self):
+        """410 is said of a device that is gone, and not of our mistakes"""
         for error in ("InvalidRegistration", "MismatchSenderId", "MessageTooBig", "Odd", ""):
+            gone = error == "InvalidRegistration"
+            status, text = (410, "GCM recipient not available.") if gone else (500, "Server error")
             self.metrics.calls.clear()
             answer = await self.answered({"error": error})
-            self.assert_answer(answer, 410, None, "GCM recipient not available.")
+            self.assert_answer(answer, status, None, text)
             self.assert_kept(answer, "gcm")
-            self.assert_tags("failure", 410)
+            self.assert_tags("failure", status)
 
     async def test_success_with_retry_after(self):
         self.assert_retry(await self.answered({"headers": {"Retry-After": "5"}}), 5)

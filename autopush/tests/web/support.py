@@ -166,9 +166,12 @@ def refused(answer):
 
 
 def field_errors(answer):
-    """The field errors of a refused request (section 3.2)."""
+    """The field errors of a refused request (section 3.2), which is a standard error as well."""
+    status, errno, message = refused(answer)
     body = json.loads(answer.body)
-    assert (answer.status, body["code"], set(body)) == (400, 400, {"code", "errors"})
+    assert (status, body["error"]) == (400, "Bad Request")
+    assert errno in (101, 108, 111, 112)
+    assert all(field in message for place in body["errors"].values() for field in place)
     return body["errors"]
 
 

@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs
 from autopush.exceptions import InvalidRequest, RouterException, StoreBusy, StoreError
 from autopush.httpconnection import RETRY_AFTER
 from autopush.router.interface import RouterResponse
-from autopush.tests.web.support import ERROR_URL, Endpoint, error, refused
+from autopush.tests.web.support import ERROR_URL, Endpoint, error, field_errors, refused
 from autopush.web.base import (
     BaseWebHandler,
     RequestSchema,
@@ -125,14 +125,29 @@ class TestStandardError:
 
 
 class TestFieldErrors:
-    """Section 3.2, Q8"""
+    """Section 3.2, Q8: the standard error, with the members of old beside it"""
 
-    def test_answer_has_no_errno_and_the_content_type_of_old(self, endpoint):
-        errors = {"headers": {"ttl": ["Not a valid integer."]}}
+    @pytest.mark.parametrize(
+        ("errors", "errno", "text"),
+        [
+            ({"headers": {"ttl": ["No."]}}, 112, "headers.ttl: No."),
+            ({"headers": {"topic": ["No."]}}, 113, "headers.topic: No."),
+            ({"headers": {"encryption": ["No."]}}, 111, "headers.encryption: No."),
+            ({"headers": {"encryption-key": ["No."]}}, 101, "headers.encryption-key: No."),
+            ({"body": {"token": ["No.", "Nor."]}}, 108, "body.token: No. Nor."),
+            ({"body": {"a": {"b": ["No."]}}}, 108, "body.a.b: No."),
+            ({"name": ["No."]}, 108, "name: No."),
+            (
+                {"headers": {"encryption": ["A."], "ttl": ["B."]}},
+                112,
+                "headers.encryption: A.; headers.ttl: B.",
+            ),
+        ],
+    )
+    def test_answer(self, endpoint, errors, errno, text):
         answer = handle(endpoint, lambda self: self._write_validation_err(errors))
-        assert answer.status == 400
-        assert json.loads(answer.body) == {"code": 400, "errors": errors}
-        assert answer.headers["content-type"] == "text/html; charset=UTF-8"
+        assert refused(answer) == (400, errno, text)
+        assert json.loads(answer.body)["errors"] == errors
 
 
 class TestFixedHeaders:
@@ -174,8 +189,44 @@ class TestFixedHeaders:
 
     def test_not_on_405(self, endpoint):
         answer = handle(endpoint, lambda self: None, method="DELETE")
-        assert (answer.status, self.fixed(answer), answer.body) == (405, {}, b"")
+        assert self.fixed(answer) == {}
+        assert error(answer) == (405, 999, "The route has no such method")
         assert set(answer.headers["allow"].split(", ")) >= {"GET", "HEAD", "OPTIONS"}
+
+
+class TestChallenge:
+    """RFC 9110 15.5.2: a 401 says how to authenticate."""
+
+    def test_every_401(self, endpoint):
+        answer = handle(endpoint, lambda self: self._write_response(401, 109))
+        assert answer.headers["www-authenticate"] == "webpush"
+
+    def test_of_a_handler(self, endpoint):
+        class Other(Handler):
+            challenge = "vapid"
+
+        answer = handle(endpoint, lambda self: self._write_response(401, 109), cls=Other)
+        assert answer.headers["www-authenticate"] == "vapid"
+
+    def test_not_on_others(self, endpoint):
+        answer = handle(endpoint, lambda self: self._write_response(403, 109))
+        assert "www-authenticate" not in answer.headers
+
+
+class TestPreflight:
+    """What only a browser that asks before it sends needs to know."""
+
+    def test_may_be_remembered_for_a_day(self, endpoint):
+        answer = endpoint.request("OPTIONS", endpoint.endpoint())
+        assert answer.headers["access-control-max-age"] == "86400"
+
+    def test_not_on_answers(self, endpoint):
+        assert "access-control-max-age" not in endpoint.push().headers
+
+    def test_not_without_cors(self):
+        endpoint = Endpoint(cors=False)
+        answer = endpoint.request("OPTIONS", endpoint.endpoint())
+        assert "access-control-max-age" not in answer.headers
 
 
 class TestNotFound:
@@ -185,14 +236,17 @@ class TestNotFound:
     def test_answer(self, endpoint, method):
         answer = endpoint.request(method, "/v1/webpush//registration")
         assert (answer.status, answer.reason) == (404, "Page not found")
-        assert json.loads(answer.body) == {"code": 404, "error": "Page not found"}
-        assert answer.headers["content-type"] == "application/json"
+        assert error(answer) == (404, 102, "There is no such route")
+        assert json.loads(answer.body)["error"] == "Page not found"
         assert answer.headers["strict-transport-security"] == "max-age=31536000"
         assert "access-control-allow-origin" not in answer.headers
 
     @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PATCH"])
     def test_other_methods(self, endpoint, method):
-        assert endpoint.request(method, "/nowhere").status == 405
+        answer = endpoint.request(method, "/nowhere")
+        assert answer.status == 405
+        if method != "HEAD":
+            assert error(answer) == (405, 999, "The route has no such method")
 
     def test_path_that_is_not_utf8(self, endpoint):
         """Q12"""
@@ -207,7 +261,7 @@ class TestValidation:
 
     def test_field_errors(self, endpoint):
         answer = handle(endpoint, None, "POST")
-        assert json.loads(answer.body)["errors"] == {"name": ["Missing data for required field."]}
+        assert field_errors(answer) == {"name": ["Missing data for required field."]}
 
     def test_schema_instance_or_class(self):
         assert isinstance(ThreadedValidate(NameSchema).schema, NameSchema)

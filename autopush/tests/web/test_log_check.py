@@ -65,5 +65,11 @@ class LogCheckTest(SynchronousTestCase):
         self.assertEqual((answer.status, answer.reason), (404, "Not Found"))
         self.assertEqual(
             json.loads(answer.body),
-            {"code": 404, "errno": 0, "error": "Not Found", "more_info": MORE_INFO},
+            {
+                "code": 404,
+                "errno": 0,
+                "error": "Not Found",
+                "more_info": MORE_INFO,
+                "message": "Unknown kind of error",
+            },
         )

@@ -39,7 +39,7 @@ def test_headers(endpoint):
     headers = endpoint.request("DELETE", send(endpoint)).headers
     assert headers["access-control-allow-methods"] == "DELETE"
     assert headers["access-control-allow-headers"] == ""
-    assert headers["access-control-expose-headers"] == "location"
+    assert headers["access-control-expose-headers"] == "location,retry-after"
     assert "content-length" not in headers
 
 

@@ -206,9 +206,18 @@ class TestBody:
             add_bridge(endpoint, router_type)
         return endpoint.request("POST", f"/v1/{router_type}/a/registration", body)
 
-    @pytest.mark.parametrize("body", [b"", b"{", b"{'a': 1}", b'{"a": "\xff"}', b"[" * 5000])
+    @pytest.mark.parametrize("body", [b"{", b"\0", b"{'a': 1}", b'{"a": "\xff"}', b"[" * 5000])
     def test_not_json(self, endpoint, body):
         assert refused(self.post(endpoint, body)) == (400, 108, "Invalid Request body")
+
+    @pytest.mark.parametrize("body", [b"", b" \r\n"])
+    def test_empty_where_no_member_is_needed(self, endpoint, body):
+        assert set(ok(self.post(endpoint, body))) >= {"uaid", "endpoint", "channelID"}
+
+    @pytest.mark.parametrize("router_type", TOKENS)
+    def test_empty_where_a_token_is_needed(self, endpoint, router_type):
+        answer = self.post(endpoint, b"", router_type)
+        assert refused(answer) == (400, 108, "Invalid Request body")
 
     @pytest.mark.parametrize("body", [b"null", b"[]", b'"x"', b"1"])
     def test_not_an_object(self, endpoint, body):
@@ -387,6 +396,11 @@ class TestUser:
         assert sorted(body["channelIDs"]) == [CHID, OTHER]
         assert answer.headers["etag"]
 
+    def test_slash_behind_the_path(self, known):
+        """As the manual of 1.58.3 had the list's."""
+        assert ok(self.request(known, "GET", path=f"{USER}/")) == ok(self.request(known, "GET"))
+        assert self.request(known, "GET", path=f"{USER}//").status == 404
+
     def test_no_channels(self, known):
         known.store.channels.clear()
         assert ok(self.request(known, "GET"))["channelIDs"] == []
@@ -458,9 +472,14 @@ class TestSubscription:
 
     def test_new_channel(self, known):
         body = ok(self.request(known, "POST", SUBSCRIPTION, {}))
-        assert set(body) == {"channelID", "endpoint"}
+        assert set(body) == {"uaid", "channelID", "endpoint"}
+        assert body["uaid"] == UAID
         assert str(UUID(body["channelID"])) in known.store.channels[known.month, UAID].chids
         assert known.push(path=body["endpoint"].removeprefix(ORIGIN)).status == 201
+
+    def test_empty_body(self, known):
+        body = ok(self.request(known, "POST", SUBSCRIPTION, b""))
+        assert str(UUID(body["channelID"])) in known.store.channels[known.month, UAID].chids
 
     def test_chosen_channel_and_key(self, known):
         body = ok(self.request(known, "POST", SUBSCRIPTION, {"channelID": OTHER, "key": KEY}))
@@ -548,7 +567,7 @@ class TestMetricsAndEvents:
 
     def test_tags_of_odd_clients(self, endpoint):
         """O13"""
-        head = f"POST {NEW} HTTP/1.1\r\nHost: a|b,c\r\nUser-Agent: a,b:c|d\r\n"
+        head = f"POST {NEW} HTTP/1.1\r\nHost: a|b_c\r\nUser-Agent: a,b:c|d\r\n"
         endpoint.wire.send(f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
         tags = ["ua_os_family:Other", "ua_browser_family:Other", "host:unknown"]
         assert endpoint.metrics.of("ua.command.register") == [(1, tags)]

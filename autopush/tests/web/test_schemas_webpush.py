@@ -62,6 +62,31 @@ class TestTTL:
         assert error(answer) == (400, 111, f"Missing TTL Header, see: {url}")
 
 
+class TestRequireTTL:
+    """RFC 8030 5.2, ``--require_ttl``"""
+
+    @pytest.fixture(params=["connected", "away"])
+    def strict(self, request):
+        endpoint = Endpoint(require_ttl=True)
+        endpoint.add_user(connected=request.param == "connected")
+        return endpoint
+
+    @pytest.mark.parametrize("headers", [{}, {"topic": "a"}])
+    def test_absent(self, strict, headers):
+        url = "https://webpush-wg.github.io/webpush-protocol/#rfc.section.6.2"
+        answer = strict.push(ttl=None, **headers)
+        assert refused(answer) == (400, 111, f"Missing TTL Header, see: {url}")
+        assert strict.node.delivered == strict.messages() == []
+
+    @pytest.mark.parametrize("ttl", ["0", "60"])
+    def test_present(self, strict, ttl):
+        assert strict.push(ttl=ttl).status == 201
+
+    def test_subscription_that_has_ended(self, strict):
+        """Comes first: who is to forget it need not learn about TTL before."""
+        assert refused(strict.push(path=strict.endpoint(uaid="b1" * 16), ttl=None))[0] == 410
+
+
 class TestTopic:
     """Section 5.4"""
 
@@ -113,9 +138,17 @@ class TestContentEncoding:
         assert (status, errno) == (400, 110)
         return text
 
-    @pytest.mark.parametrize("encoding", [None, "", "gzip", "AESGCM", "aes128gcm,aesgcm"])
+    @pytest.mark.parametrize("encoding", [None, "", "gzip", "aes128gcm,aesgcm"])
     def test_unknown(self, endpoint, encoding):
         assert self.refused_text(endpoint, content_encoding=encoding) == "Unknown Content-Encoding"
+
+    @pytest.mark.parametrize("encoding", ["AES128GCM", "Aes128Gcm", "aes128GCM"])
+    def test_in_any_case(self, endpoint, encoding):
+        """RFC 9110 8.4.1; user agents are told the name as they know it."""
+        assert endpoint.push(b"body", content_encoding=encoding).status == 201
+        assert endpoint.node.delivered[0][1].headers["encoding"] == "aes128gcm"
+        text = self.refused_text(endpoint, content_encoding=encoding, encryption=SALT)
+        assert text == "Do not include 'salt' in aes128gcm Encryption header"
 
     def test_nothing_is_checked_without_a_body(self, endpoint):
         answer = endpoint.push(content_encoding="gzip", encryption="x", encryption_key="y")

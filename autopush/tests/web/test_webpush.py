@@ -141,6 +141,19 @@ class TestUserRecord:
         assert refused(endpoint.push()) == expected
         assert endpoint.store.called("register_user") == 1
 
+    @pytest.mark.parametrize(
+        ("router_type", "data"), [("gcm", {"creds": {"senderID": "1"}}), ("fcm", {"app_id": "a"})]
+    )
+    def test_marked_record_that_was_registered_again(self, endpoint, router_type, data):
+        """It is as good as new; another mark is not ours to remove."""
+        add_bridge_user(endpoint, router_type, router_data=data)
+        user = endpoint.store.users[UAID]
+        user["critical_failure"] = "Missing SenderID"
+        endpoint.push()
+        assert endpoint.metrics.of("notification.message.error") == []
+        user["critical_failure"] = "Broken"
+        assert refused(endpoint.push()) == (410, 105, "Critical Failure: Broken")
+
     def test_marking_needs_no_connected_at(self, endpoint):
         add_bridge_user(endpoint, "fcm", connected_at=None)
         del endpoint.store.users[UAID]["connected_at"]
@@ -428,17 +441,20 @@ class TestEvents:
 def test_other_methods(endpoint):
     """Section 2, with Allow: Q28"""
     answer = endpoint.request("PUT", endpoint.endpoint())
-    assert (answer.status, answer.body) == (405, b"")
+    assert error(answer) == (405, 999, "The route has no such method")
     assert set(answer.headers["allow"].split(", ")) == {"POST", "HEAD", "OPTIONS"}
 
 
-def test_cors_headers_name_topic(endpoint):
-    """Section 3.3 and Q29: the recorded answers lack it."""
+def test_cors_headers(endpoint):
+    """Section 3.3, with what RFC 8030, 8291 and 8292 have in addition (Q29)."""
     answer = endpoint.push()
     assert answer.headers["access-control-allow-headers"] == (
-        "content-encoding,encryption,crypto-key,ttl,encryption-key,content-type,authorization,topic"
+        "content-encoding,encryption,crypto-key,ttl,encryption-key,content-type,authorization,topic,"
+        "urgency,prefer"
     )
-    assert answer.headers["access-control-expose-headers"] == "location,www-authenticate"
+    assert answer.headers["access-control-expose-headers"] == (
+        "location,www-authenticate,link,ttl,retry-after"
+    )
     assert answer.headers["access-control-allow-methods"] == "POST"
 
 
