@@ -9,7 +9,7 @@ from uuid import UUID
 from twisted.logger import Logger
 
 from autopush.constants import MAX_EXPIRY
-from autopush.db.dynamodb_client import Call, ConditionFailed, checks_unsure
+from autopush.db.dynamodb_client import UNSURE, Call, ConditionFailed, checks_unsure
 from autopush.db.dynamodb_items import (
     CHANNEL_ROW,
     Item,
@@ -25,7 +25,9 @@ from autopush.db.rows import (
     TIMESTAMPED,
     TOPICS_AND_LOW_LEGACY_END,
     TOPICS_END,
+    channel_ids,
     key_timestamp,
+    spellings,
 )
 from autopush.exceptions import StoreError
 from autopush.notification import WebPushNotification
@@ -38,6 +40,9 @@ has to be compared with the read pointer, too."""
 
 RESTAMPS = 10
 """How often a message takes a later timestamp because another one overtook it."""
+
+KEPT = "kept"
+"""Attribute of a bridge user's channel row: the channels that are in the router record as well."""
 
 TOUCH_GRANULARITY = 86_400
 """Seconds by which a channel row's expiry may lag behind: saves a write at most hellos."""
@@ -103,14 +108,35 @@ class Messages:
         """Add to the channel set."""
         self._update_channels(month, uaid, " ADD chids :chids", chids={"SS": sorted(chids)})
 
+    def keep_channels(self, month: str, uaid: str, chids: set[str]) -> None:
+        """Add to the channel set of a bridge user, and note that we did."""
+        forms = {"SS": sorted(chids)}
+        self._update_channels(month, uaid, f" ADD chids :chids, {KEPT} :chids", chids=forms)
+
+    def drop_kept_channel(self, month: str, uaid: str, chid: str) -> None:
+        """Undo that."""
+        forms = {"SS": list(spellings(chid))}
+        self._update_channels(month, uaid, f" DELETE chids :chids, {KEPT} :chids", chids=forms)
+
     @checks_unsure
     def remove_channel(self, month: str, uaid: str, chid: str, unsure: bool = False) -> bool:
         """Remove from the channel set; whether it was a member.
 
         :param unsure: an earlier attempt may have removed it
         """
-        answer = self._update_channels(month, uaid, " DELETE chids :chids", chids={"SS": [chid]})
-        return unsure or chid in channel_set(answer.get("Attributes", {}))
+        forms = set(spellings(chid))
+        before = self._remove_spellings(month, uaid, forms)
+        others = {text for text in before - forms if channel_ids([text]) == {chid}}
+        if others:
+            self._remove_spellings(month, uaid, others)
+        return unsure or bool(others or before & forms)
+
+    def _remove_spellings(self, month: str, uaid: str, forms: set[str]) -> set[str]:
+        """Returns the set before; all of it if the answer to an earlier attempt was lost."""
+        chids = {"SS": sorted(forms)}
+        answer = self._update_channels(month, uaid, " DELETE chids :chids", chids=chids)
+        before = set(answer.get("Attributes", {}).get("chids", {}).get("SS", ()))
+        return before | forms if UNSURE in answer else before
 
     def touch(self, month: str, uaid: str) -> None:
         """Refresh the row's expiry if the row exists."""
@@ -446,8 +472,8 @@ class MessagePut:
 
 
 def channel_set(row: Item) -> set[str]:
-    """The channels in a channel row."""
-    return set(row.get("chids", {}).get("SS", ()))
+    """The channels in a channel row, in whatever spellings they were stored."""
+    return channel_ids(row.get("chids", {}).get("SS", ()))
 
 
 def _number(value: int) -> dict[str, str]:
