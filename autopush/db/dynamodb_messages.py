@@ -27,6 +27,7 @@ from autopush.db.rows import (
     TOPICS_END,
     channel_ids,
     key_timestamp,
+    other_spellings,
     spellings,
 )
 from autopush.exceptions import StoreError
@@ -68,7 +69,13 @@ class Messages:
     # ---- channel row
 
     def _update_channels(
-        self, month: str, uaid: str, update: str, condition: str | None = None, **values: Any
+        self,
+        month: str,
+        uaid: str,
+        update: str,
+        condition: str | None = None,
+        returns: str = "UPDATED_OLD",
+        **values: Any,
     ) -> dict[str, Any]:
         """Update the channel row and its expiry; the answer has the old values.
 
@@ -84,7 +91,7 @@ class Messages:
             Key=row_key(self.key(uaid), CHANNEL_ROW),
             UpdateExpression=f"SET expiry = :expiry{update}",
             ExpressionAttributeValues={":expiry": _number(self.now() + MAX_EXPIRY), **named},
-            ReturnValues="UPDATED_OLD",
+            ReturnValues=returns,
             **({} if condition is None else {"ConditionExpression": condition}),
         )
 
@@ -126,7 +133,7 @@ class Messages:
         """
         forms = set(spellings(chid))
         before = self._remove_spellings(month, uaid, forms)
-        others = {text for text in before - forms if channel_ids([text]) == {chid}}
+        others = other_spellings(chid, before)
         if others:
             self._remove_spellings(month, uaid, others)
         return unsure or bool(others or before & forms)
@@ -134,7 +141,10 @@ class Messages:
     def _remove_spellings(self, month: str, uaid: str, forms: set[str]) -> set[str]:
         """Returns the set before; all of it if the answer to an earlier attempt was lost."""
         chids = {"SS": sorted(forms)}
-        answer = self._update_channels(month, uaid, " DELETE chids :chids", chids=chids)
+        # All: not every server tells of a set from which nothing was deleted.
+        answer = self._update_channels(
+            month, uaid, " DELETE chids :chids", returns="ALL_OLD", chids=chids
+        )
         before = set(answer.get("Attributes", {}).get("chids", {}).get("SS", ()))
         return before | forms if UNSURE in answer else before
 

@@ -34,7 +34,7 @@ from autopush.db.interface import (
     User,
 )
 from autopush.db.lastconnect import last_connects_of_month
-from autopush.db.rows import channel_ids, spellings
+from autopush.db.rows import channel_ids, other_spellings, spellings
 from autopush.exceptions import AutopushException
 
 log = Logger()
@@ -377,7 +377,11 @@ class Users:
     def remove_bridge_channel(self, uaid: str, chid: str) -> bool:
         """Remove from the channels in the record; whether it was one."""
         forms = set(spellings(chid))
-        return not forms.isdisjoint(self._change_bridge_channels("DELETE", uaid, forms))
+        before = set(self._change_bridge_channels("DELETE", uaid, forms))
+        others = other_spellings(chid, before)
+        if others:
+            self._change_bridge_channels("DELETE", uaid, others)
+        return bool(others or before & forms)
 
     def _change_bridge_channels(self, verb: str, uaid: str, chids: set[str]) -> list[str]:
         """Returns the set before."""
@@ -388,7 +392,7 @@ class Users:
                 UpdateExpression=f"{verb} {BRIDGE_CHANNELS} :chids",
                 ConditionExpression="attribute_exists(router_type)",
                 ExpressionAttributeValues=_values(chids=chids),
-                ReturnValues="UPDATED_OLD",
+                ReturnValues="ALL_OLD",
             )
         except ConditionFailed:
             return []

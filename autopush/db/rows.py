@@ -112,6 +112,12 @@ def spellings(chid: str) -> tuple[str, str, str, str]:
     return chid, digits, chid.upper(), digits.upper()
 
 
+def other_spellings(chid: str, stored: set[str]) -> set[str]:
+    """The unusual ways in which a channel is among these: mixed case, braces."""
+    rest = stored.difference(spellings(chid))
+    return {text for text in rest if _channel_id(text) == chid}
+
+
 def hash_uaid(key: str, uaid: str) -> str:
     """The UAID as stored: HMAC-SHA256 with ``key``, the UAID itself if that is empty (5)."""
     if not key:

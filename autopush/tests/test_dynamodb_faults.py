@@ -515,6 +515,39 @@ class TestOtherTables(FaultCase):
         await store.setup()
         self.assertFalse(self.proxy.waiting)
 
+    async def test_start_survives_each_lost_answer(self):
+        """What an attempt finds that comes after a lost answer is that attempt's own doing."""
+        for operation, most in (("PutItem", 2), ("UpdateItem", 3), ("DeleteItem", 3)):
+            for skip in range(most):
+                for fault in ("lost_answer", "late_timeout"):
+                    store = DynamoStore(
+                        impatient_client(self.proxy.url),
+                        reactor,
+                        DDBTableConfig(self.router),
+                        DDBTableConfig(self.prefix),
+                    )
+                    self.proxy.fail(operation, fault, times=1, skip=skip)
+                    await store.setup()
+                    happened = not self.proxy.waiting
+                    self.proxy.heal()
+                    await store.close()
+                if not happened:
+                    break
+            else:
+                self.fail(f"{operation}: there are more")
+
+    async def test_start_on_a_store_that_keeps_nothing(self):
+        for method in ("put_item", "delete_item", "update_item"):
+            store = new_store(self.router, self.prefix)
+            call = store._tables_call
+
+            def forgetful(operation: str, /, method: str = method, **parameters: Any) -> Any:
+                return {} if operation == method else call(operation, **parameters)  # noqa: B023
+
+            store._tables_call = forgetful
+            with self.assertRaisesRegex(StoreUnusable, "doesn't keep"):
+                await store.setup()
+
     async def test_close_waits_for_writes_and_ends_further_attempts(self):
         uaid = await self.new_user()
         self.proxy.fail("PutItem", "throttled", times=1)
