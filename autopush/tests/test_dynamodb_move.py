@@ -56,19 +56,20 @@ class MoveCase(RotationCase):
 
     async def month_in_record(self) -> str:
         user = await self.other.get_user(UAID)
-        self.assertIsNotNone(user)
+        assert user is not None
         return str(user["current_month"])
 
     def before_the_record(self, action: Callable[[], Any]) -> None:
         """Do something between the copy of the channels and the change of the record."""
-        set_month = self.store.users.set_month
+        users: Any = self.store.users
+        set_month = users.set_month
 
-        def act_then_set(*args: Any) -> bool:
-            self.store.users.set_month = set_month
+        def act_then_set(*args: Any) -> Any:
+            users.set_month = set_month
             action()
             return set_month(*args)
 
-        self.store.users.set_month = act_then_set
+        users.set_month = act_then_set
 
 
 class TestConnection(MoveCase):
@@ -315,7 +316,8 @@ class TestAccounting(SynchronousTestCase):
     )
 
     def make(self) -> tuple[Any, Pool, Clock]:
-        clock, pool = Clock(), Pool()
+        clock: Any = Clock()
+        pool = Pool()
         clock.callFromThread = lambda function, *args, **kw: function(*args, **kw)
         store = new_store(reactor=clock, threadpool=pool)
         store.users.call = store.messages.call = lambda *_, **__: {}
