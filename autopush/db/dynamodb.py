@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 
 from autopush.db import tables
 from autopush.db.deadlines import Deadlines, Due, TooLate
+from autopush.db.dynamodb_channels import ChannelSets
 from autopush.db.dynamodb_client import (
     DEADLINE,
     TRY_AGAIN,
@@ -37,19 +38,19 @@ from autopush.db.dynamodb_client import (
     TableMissing,
     Unavailable,
     caller,
-    checks_unsure,
     delays,
     patient,
 )
 from autopush.db.dynamodb_end import ChannelEnd
 from autopush.db.dynamodb_messages import Messages
-from autopush.db.dynamodb_move import LateCarry, MonthMove
+from autopush.db.dynamodb_move import FinishMove, LateCarry, MonthMove, delete_message
 from autopush.db.dynamodb_users import SubscriptionRead, Users
 from autopush.db.inorder import InOrder
 from autopush.db.interface import (
     Arrival,
     Batch,
     Channels,
+    Connection,
     Months,
     Registration,
     Store,
@@ -116,6 +117,9 @@ class DynamoStore(Store):
         self.users = Users(self._call, router_table.tablename, key, lambda: int(now()))
         self.messages = Messages(self._call, key, now)
         self.months: Months = RotatingMonths(message_table.tablename, now)
+        self.channel_sets = ChannelSets(
+            self.users, self.messages, self._accepted_tables, lambda: self.months.current
+        )
         self._rotation = rotation
         self._rotating: Deferred[bool] | None = None
         self._sure: frozenset[str] = frozenset()
@@ -252,6 +256,10 @@ class DynamoStore(Store):
                 await self._in_thread(self._ensure_messages, name)
                 self._sure |= {name}
 
+    def _accepted_tables(self) -> list[str]:
+        """Those that exist, oldest first."""
+        return sorted(name for name in self._sure if self.months.accepts(name))
+
     def _missed(self, failure: Failure) -> Failure:
         """Look after all tables again at the next :meth:`rotate` when one has disappeared."""
         if failure.check(TableMissing) and not self._in_doubt:
@@ -387,19 +395,24 @@ class DynamoStore(Store):
     def add_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[None]:
         """Add to the channel set, refreshing the row's expiry."""
         if month is None:
-            return self._channel_write(uaid, self._add_bridge_channel, uaid, chid)
+            return self._channel_write(uaid, self.channel_sets.add_bridge, uaid, chid)
+        if not self.months.settled(month):
+            return self._channel_write(uaid, self.channel_sets.add, month, uaid, chid)
         return self._channel_write(uaid, self.messages.add_channels, month, uaid, {chid})
 
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
+        sets = self.channel_sets
         if month is None:
-            return self._channel_write(uaid, self._remove_bridge_channel, uaid, chid, set())
+            return self._channel_write(uaid, sets.remove_bridge, uaid, chid, set[str]())
+        if not self.months.settled(month):
+            return self._channel_write(uaid, sets.remove, month, uaid, chid, set[str]())
         return self._channel_write(uaid, ChannelEnd(self.messages, month, uaid, chid))
 
     def list_channels(self, month: str | None, uaid: str) -> Deferred[Channels]:
         """The channel row."""
         if month is None:
-            return self._channel_write(uaid, self._list_bridge_channels, uaid)
+            return self._channel_write(uaid, self.channel_sets.list_bridge, uaid)
         return self._read(self.messages.channels, month, uaid)
 
     def touch_channels(self, month: str, uaid: str) -> Deferred[None]:
@@ -418,38 +431,6 @@ class DynamoStore(Store):
         touch = self._touches.pop((month, uaid), None)
         if touch is not None:
             self._channel_write(uaid, self.messages.touch, month, uaid).chainDeferred(touch)
-
-    # ---- channels of bridge users (quirk S4)
-    #
-    # Kept in the router record, which knows no month and doesn't expire. Nodes of 1.58.3 keep them
-    # in the channel row of the month in which they were started: such rows are read, too, and
-    # written along, as long as there may be such nodes.
-
-    def _bridge_months(self) -> list[str]:
-        return sorted(name for name in self._sure if self.months.accepts(name))
-
-    def _add_bridge_channel(self, uaid: str, chid: str) -> None:
-        self.messages.add_channels(self.months.current, uaid, {chid})
-        self.users.add_bridge_channels(uaid, {chid})
-
-    @checks_unsure
-    def _remove_bridge_channel(
-        self, uaid: str, chid: str, found: set[bool], unsure: bool = False
-    ) -> bool:
-        """``found``: empty; what an attempt that gets stuck half-way leaves to the next one."""
-        for month in self._bridge_months():
-            if chid in self.messages.channels(month, uaid).chids:
-                self.messages.take_channel(month, uaid, chid)
-                found.add(True)
-        return self.users.remove_bridge_channel(uaid, chid) or bool(found) or unsure
-
-    def _list_bridge_channels(self, uaid: str) -> Channels:
-        known = self.users.bridge_channels(uaid)
-        rows = [self.messages.channels(month, uaid) for month in self._bridge_months()]
-        everywhere = (known or set()).union(*(row.chids for row in rows))
-        if known is not None and everywhere - known:
-            self.users.add_bridge_channels(uaid, everywhere - known)
-        return Channels(bool(known) or any(row.exists for row in rows), everywhere)
 
     # ---- messages
 
@@ -473,7 +454,9 @@ class DynamoStore(Store):
         """Delete the row, only if its update id is the notification's when that has one."""
         uaid = notification.uaid.hex
         keys = ((uaid, notification.sort_key), (uaid, notification.update_id))
-        return self._write(keys, self.messages.delete, month, notification)
+        if self.months.settled(month):
+            return self._write(keys, self.messages.delete, month, notification)
+        return self._write(keys, delete_message, self.users, self.messages, month, notification)
 
     def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
@@ -493,10 +476,12 @@ class DynamoStore(Store):
         """Remember that everything up to ``timestamp`` was read. Never moves backwards."""
         return self._channel_write(uaid, self.messages.set_pointer, month, uaid, timestamp)
 
-    def move_month(self, uaid: str, old: str, new: str) -> Deferred[None]:
+    def move_month(
+        self, uaid: str, old: str, new: str, connection: Connection | None = None
+    ) -> Deferred[frozenset[str] | None]:
         """Carry a drained user over."""
         last_connect = generate_last_connect(self._now())
-        move = MonthMove(self.users, self.messages, uaid, old, new, last_connect)
+        move = MonthMove(self.users, self.messages, uaid, old, new, last_connect, connection)
 
         def failed(failure: Failure) -> Failure:
             # Nobody reads the old month any more: the caller must come back.
@@ -506,9 +491,16 @@ class DynamoStore(Store):
 
         return self._channel_write(uaid, move).addErrback(failed)
 
-    def carry_late(self, uaid: str, old: str, new: str) -> Deferred[bool]:
+    def finish_move(self, uaid: str, old: str, new: str) -> Deferred[bool]:
+        """Do what is left of a move in whose midst a node has died; whether there was something."""
+        move = FinishMove(self.users, self.messages, uaid, old, new)
+        return self._channel_write(uaid, move).addCallback(lambda _: move.carried)
+
+    def carry_late(
+        self, uaid: str, old: str, new: str, known: frozenset[str] | None = None
+    ) -> Deferred[bool]:
         """Carry over what came to the old month after the move; whether there was something."""
-        carry = LateCarry(self.users, self.messages, uaid, old, new)
+        carry = LateCarry(self.users, self.messages, uaid, old, new, known)
         return self._channel_write(uaid, carry).addCallback(lambda _: carry.carried)
 
 

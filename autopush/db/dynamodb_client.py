@@ -85,10 +85,13 @@ class ConditionFailed(DynamoError):
     """The item was not as the request demands.
 
     :ivar item: what it was, if the request asked for that, there is one, and the server can tell
+    :ivar unsure: whether an earlier attempt at the same request may have been carried out, so that
+        this may be our own doing
     """
 
     code = "ConditionalCheckFailedException"
     item: dict[str, Any] | None = None
+    unsure: bool = False
 
 
 class TableMissing(DynamoError):
@@ -131,6 +134,10 @@ class Call(Protocol):
 
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+UNSURE = "Unsure"
+"""Member of an answer of :func:`patient`: an earlier attempt may have been carried out, so what
+was there before the request may be our own doing."""
 
 
 def checks_unsure(function: F) -> F:
@@ -256,14 +263,28 @@ def delays() -> Iterator[float]:
 
 
 def patient(call: Call, sleep: Callable[[float], Any] = time.sleep) -> Call:
-    """Further attempts within one thread, for start-up, tools and tables."""
+    """Further attempts within one thread, for start-up, tools and tables.
+
+    What another attempt finds is marked where an earlier one may have been carried out: see
+    :data:`UNSURE` and :class:`ConditionFailed`.
+    """
+
+    def once(unsure: bool, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        try:
+            answer = call(operation, **parameters)
+        except ConditionFailed as failed:
+            failed.unsure = unsure
+            raise
+        return {**answer, UNSURE: True} if unsure else answer
 
     def again(operation: str, /, **parameters: Any) -> dict[str, Any]:
+        unsure = False
         for delay in delays():
             try:
-                return call(operation, **parameters)
-            except TRY_AGAIN:
+                return once(unsure, operation, parameters)
+            except TRY_AGAIN as error:
+                unsure = unsure or error.maybe_done
                 sleep(delay)
-        return call(operation, **parameters)
+        return once(unsure, operation, parameters)
 
     return again

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autopush.db.dynamodb_items import Item, number_of
-from autopush.db.dynamodb_messages import Messages, channel_set
+from autopush.db.dynamodb_messages import Messages
 from autopush.db.rows import AFTER_TIMESTAMPED, TIMESTAMPED, TOPIC
 
 
@@ -30,9 +30,8 @@ class ChannelEnd:
         :param unsure: an earlier attempt may have removed it
         """
         if self._row is None:
-            row = self._table.take_channel(self._month, self._uaid, self._chid)
-            self._was_member = unsure or self._chid in channel_set(row)
-            self._row = row
+            self._row, was = self._table.take_channel(self._month, self._uaid, self._chid)
+            self._was_member = unsure or was
         pointer = number_of(self._row, "current_timestamp")
         above = f"{TIMESTAMPED}{pointer}:z" if pointer else TIMESTAMPED
         topic = f"{TOPIC}{self._chid}:"

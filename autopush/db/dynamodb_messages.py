@@ -9,7 +9,7 @@ from uuid import UUID
 from twisted.logger import Logger
 
 from autopush.constants import MAX_EXPIRY
-from autopush.db.dynamodb_client import Call, ConditionFailed, checks_unsure
+from autopush.db.dynamodb_client import UNSURE, Call, ConditionFailed, checks_unsure
 from autopush.db.dynamodb_items import (
     CHANNEL_ROW,
     Item,
@@ -25,7 +25,10 @@ from autopush.db.rows import (
     TIMESTAMPED,
     TOPICS_AND_LOW_LEGACY_END,
     TOPICS_END,
+    channel_ids,
     key_timestamp,
+    other_spellings,
+    spellings,
     without_topic,
 )
 from autopush.exceptions import StoreError
@@ -39,6 +42,9 @@ has to be compared with the read pointer, too."""
 
 RESTAMPS = 10
 """How often a message takes a later timestamp because another one overtook it."""
+
+KEPT = "kept"
+"""Attribute of a bridge user's channel row: the channels that are in the router record as well."""
 
 TOUCH_GRANULARITY = 86_400
 """Seconds by which a channel row's expiry may lag behind: saves a write at most hellos."""
@@ -69,7 +75,7 @@ class Messages:
         uaid: str,
         update: str,
         condition: str | None = None,
-        answer: str = "UPDATED_OLD",
+        returns: str = "UPDATED_OLD",
         **values: Any,
     ) -> dict[str, Any]:
         """Update the channel row and its expiry; the answer has the old values.
@@ -86,7 +92,7 @@ class Messages:
             Key=row_key(self.key(uaid), CHANNEL_ROW),
             UpdateExpression=f"SET expiry = :expiry{update}",
             ExpressionAttributeValues={":expiry": _number(self.now() + MAX_EXPIRY), **named},
-            ReturnValues=answer,
+            ReturnValues=returns,
             **({} if condition is None else {"ConditionExpression": condition}),
         )
 
@@ -110,14 +116,38 @@ class Messages:
         """Add to the channel set."""
         self._update_channels(month, uaid, " ADD chids :chids", chids={"SS": sorted(chids)})
 
-    def take_channel(self, month: str, uaid: str, chid: str) -> Item:
-        """Remove from the channel set; the row as it was."""
-        values = {"SS": [chid]}
+    def keep_channels(self, month: str, uaid: str, chids: set[str]) -> None:
+        """Add to the channel set of a bridge user, and note that we did."""
+        forms = {"SS": sorted(chids)}
+        self._update_channels(month, uaid, f" ADD chids :chids, {KEPT} :chids", chids=forms)
+
+    def drop_kept_channel(self, month: str, uaid: str, chid: str) -> None:
+        """Undo that."""
+        forms = {"SS": list(spellings(chid))}
+        self._update_channels(month, uaid, f" DELETE chids :chids, {KEPT} :chids", chids=forms)
+
+    def take_channel(self, month: str, uaid: str, chid: str) -> tuple[Item, bool]:
+        """Remove from the channel set; the row as it was, and whether it was a member.
+
+        As a member counts also one that an earlier attempt, whose answer was lost, has removed.
+        """
+        forms = set(spellings(chid))
+        row, before = self._remove_spellings(month, uaid, forms)
+        others = other_spellings(chid, before)
+        if others:
+            self._remove_spellings(month, uaid, others)
+        return row, bool(others or before & forms)
+
+    def _remove_spellings(self, month: str, uaid: str, forms: set[str]) -> tuple[Item, set[str]]:
+        """The row and its set before; all of it if the answer to an earlier attempt was lost."""
+        chids = {"SS": sorted(forms)}
+        # All: not every server tells of a set from which nothing was deleted.
         answer = self._update_channels(
-            month, uaid, " DELETE chids :chids", answer="ALL_OLD", chids=values
+            month, uaid, " DELETE chids :chids", returns="ALL_OLD", chids=chids
         )
-        item: Item = answer.get("Attributes", {})
-        return item
+        row: Item = answer.get("Attributes", {})
+        before = set(row.get("chids", {}).get("SS", ()))
+        return row, before | forms if UNSURE in answer else before
 
     def touch(self, month: str, uaid: str) -> None:
         """Refresh the row's expiry if the row exists."""
@@ -499,8 +529,8 @@ class MessagePut:
 
 
 def channel_set(row: Item) -> set[str]:
-    """The channels in a channel row."""
-    return set(row.get("chids", {}).get("SS", ()))
+    """The channels in a channel row, in whatever spellings they were stored."""
+    return channel_ids(row.get("chids", {}).get("SS", ()))
 
 
 def _number(value: int) -> dict[str, str]:

@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from autopush.constants import RECORD_VERSION
 from autopush.db.dynamodb_client import (
+    UNSURE,
     Call,
     ConditionFailed,
     DynamoError,
@@ -24,8 +25,16 @@ from autopush.db.dynamodb_items import (
     set_expression,
     set_values,
 )
-from autopush.db.interface import Arrival, Registration, Subscription, User
+from autopush.db.interface import (
+    MOVING_FROM,
+    Arrival,
+    Connection,
+    Registration,
+    Subscription,
+    User,
+)
 from autopush.db.lastconnect import last_connects_of_month
+from autopush.db.rows import channel_ids, other_spellings, spellings
 from autopush.exceptions import AutopushException
 
 log = Logger()
@@ -44,6 +53,11 @@ PLAIN = (
     " AND last_connect BETWEEN :first AND :last AND connected_at < :connected_at"
 )
 """Condition of :meth:`Store.return_user`; implies the one above."""
+
+OF_CONNECTION = (
+    "connected_at = :connected_at AND (attribute_not_exists(node_id) OR node_id = :node_id)"
+)
+"""The record is about this connection, though its node may have been found gone."""
 
 BARE = "attribute_not_exists(router_type) AND attribute_not_exists(connected_at)"
 
@@ -75,10 +89,16 @@ class SubscriptionRead:
             return Subscription(None, False)
         user = read_record(item, self._uaid)
         self.month = user.get("current_month")
-        row = self._found[self._guess]
-        if self.month is not None and self.month != self._guess:
+        if self.month is None:
+            is_member = self._has_channel(self._found[self._guess]) or self._has_channel(item)
+        elif self.month == self._guess and self._has_channel(self._found[self._guess]):
+            is_member = True
+        else:
+            # Also where the guess was right: the row may have been read before the record, and the
+            # user may have moved here in between. That costs only those who are refused.
             row = users.channel_row(self.month, self._uaid) if accepts(self.month) else None
-        return Subscription(user, self._has_channel(row) or self._is_bridge_channel(item))
+            is_member = self._has_channel(row)
+        return Subscription(user, is_member)
 
     def _batch(self) -> None:
         """Read both in one request; again what DynamoDB leaves out under load."""
@@ -120,11 +140,9 @@ class SubscriptionRead:
                 answer = self._users.call("get_item", TableName=table, Key=key, ConsistentRead=True)
                 self._found[table] = answer.get("Item")
 
-    def _has_channel(self, row: Item | None) -> bool:
-        return row is not None and self._chid in row.get("chids", {}).get("SS", ())
-
-    def _is_bridge_channel(self, item: Item) -> bool:
-        return self.month is None and self._chid in item.get(BRIDGE_CHANNELS, {}).get("SS", ())
+    def _has_channel(self, item: Item | None) -> bool:
+        stored = item.get(BRIDGE_CHANNELS, {}).get("SS", ()) if item else ()
+        return self._chid in stored or self._chid in channel_ids(stored)
 
 
 class Users:
@@ -211,7 +229,8 @@ class Users:
                 ConditionExpression=MAY_REGISTER,
                 ReturnValues="ALL_OLD",
             )
-        except ConditionFailed:
+        except ConditionFailed as failed:
+            unsure = unsure or failed.unsure
             return self._own_registration(user) if unsure else Registration(False, {})
         old = answer.get("Attributes") or {}
         return Registration(True, read_record(old, user["uaid"]) if len(old) > 1 else {})
@@ -283,7 +302,7 @@ class Users:
     def drop(self, uaid: str, unsure: bool = False) -> bool:
         """Delete the record; whether it existed."""
         answer = self.call("delete_item", **self._address(uaid), ReturnValues="ALL_OLD")
-        return bool(answer.get("Attributes")) or unsure
+        return bool(answer.get("Attributes")) or unsure or UNSURE in answer
 
     @checks_unsure
     def clear_node(self, uaid: str, node_id: str, connected_at: int, unsure: bool = False) -> bool:
@@ -296,19 +315,49 @@ class Users:
                 ConditionExpression="node_id = :node_id AND connected_at = :connected_at",
                 ExpressionAttributeValues=_values(node_id=node_id, connected_at=connected_at),
             )
-        except ConditionFailed:
-            return unsure
+        except ConditionFailed as failed:
+            return unsure or failed.unsure
         return True
 
-    def set_month(self, uaid: str, month: str, last_connect: int) -> bool:
-        """Note the month in the record, if there is one (quirk S15); whether there is."""
+    def set_month(
+        self,
+        uaid: str,
+        month: str,
+        last_connect: int,
+        connection: Connection | None = None,
+        leaving: str | None = None,
+    ) -> bool:
+        """Note the month in the record, if there is one (quirk S15); whether it was done.
+
+        :param connection: the one the record must be about; None: any
+        :param leaving: the month in which something may be left, see :meth:`month_reached`
+        """
+        condition = "attribute_exists(router_type)"
+        update = "SET current_month = :month, last_connect = :last"
+        values: dict[str, str | int] = {"month": month, "last": last_connect}
+        if connection is not None:
+            condition += f" AND {OF_CONNECTION}"
+            values.update(connection._asdict())
+        if leaving is not None:
+            update += f", {MOVING_FROM} = :leaving"
+            values["leaving"] = leaving
+        return self._update_if(uaid, update, condition, values)
+
+    def month_reached(self, uaid: str, old: str) -> bool:
+        """Note that nothing is left in the month which the user has left; whether it was news."""
+        of_move = f"{MOVING_FROM} = :old"
+        return self._update_if(uaid, f"REMOVE {MOVING_FROM}", of_move, {"old": old})
+
+    def _update_if(
+        self, uaid: str, update: str, condition: str, values: dict[str, str | int]
+    ) -> bool:
         try:
             self.call(
                 "update_item",
                 **self._address(uaid),
-                UpdateExpression="SET current_month = :month, last_connect = :last",
-                ConditionExpression="attribute_exists(router_type)",
-                ExpressionAttributeValues=_values(month=month, last=last_connect),
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ExpressionAttributeValues=_values(**values),
             )
         except ConditionFailed:
             return False
@@ -319,7 +368,7 @@ class Users:
     def bridge_channels(self, uaid: str) -> set[str] | None:
         """The channels in the record; None if there is no record."""
         item = self.item(uaid)
-        return None if not item else set(item.get(BRIDGE_CHANNELS, {}).get("SS", ()))
+        return None if not item else channel_ids(item.get(BRIDGE_CHANNELS, {}).get("SS", ()))
 
     def add_bridge_channels(self, uaid: str, chids: set[str]) -> None:
         """Add to the channels in the record, if there is one."""
@@ -327,7 +376,12 @@ class Users:
 
     def remove_bridge_channel(self, uaid: str, chid: str) -> bool:
         """Remove from the channels in the record; whether it was one."""
-        return chid in self._change_bridge_channels("DELETE", uaid, {chid})
+        forms = set(spellings(chid))
+        before = set(self._change_bridge_channels("DELETE", uaid, forms))
+        others = other_spellings(chid, before)
+        if others:
+            self._change_bridge_channels("DELETE", uaid, others)
+        return bool(others or before & forms)
 
     def _change_bridge_channels(self, verb: str, uaid: str, chids: set[str]) -> list[str]:
         """Returns the set before."""
@@ -338,7 +392,7 @@ class Users:
                 UpdateExpression=f"{verb} {BRIDGE_CHANNELS} :chids",
                 ConditionExpression="attribute_exists(router_type)",
                 ExpressionAttributeValues=_values(chids=chids),
-                ReturnValues="UPDATED_OLD",
+                ReturnValues="ALL_OLD",
             )
         except ConditionFailed:
             return []

@@ -55,6 +55,18 @@ class Arrival(NamedTuple):
     """The record before that, or as it is; None if there is none."""
 
 
+class Connection(NamedTuple):
+    """What tells a connection from all others of its user."""
+
+    node_id: str
+    connected_at: int
+
+
+MOVING_FROM = "moving_from"
+"""Attribute of a record: the month from which a node is moving the user at this moment, or was when
+it died. Nodes of 1.58.3 keep what they don't know."""
+
+
 class Subscription(NamedTuple):
     """A user and whether one of its channels is registered."""
 
@@ -93,6 +105,10 @@ class Months(ABC):
     @abstractmethod
     def accepts(self, month: object) -> bool:
         """Whether a record whose ``current_month`` is this may be used here."""
+
+    def settled(self, month: str) -> bool:
+        """Whether no node is moving users of this month to another one at this time."""
+        return month == self.current
 
 
 class Store(ABC):
@@ -263,14 +279,34 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def move_month(self, uaid: str, old: str, new: str) -> Deferred[None]:
-        """Carry a drained user over: channels (merged), late messages, then the record's
-        ``current_month`` and ``last_connect``, which are only written to an existing record."""
+    def move_month(
+        self, uaid: str, old: str, new: str, connection: Connection | None = None
+    ) -> Deferred[frozenset[str] | None]:
+        """Carry a drained user over: channels (merged), the record's ``current_month`` and
+        ``last_connect``, late messages and channels.
 
-    def carry_late(self, uaid: str, old: str, new: str) -> Deferred[bool]:
-        """Carry over messages that came to the old month after the user had moved (quirk S17).
+        :param connection: whose user; the record is only written as long as it is about this one.
+            None: whoever has the user
+        :returns: the channels that came along; None if the record was not written: there is none
+            (any more), or another connection has the user
+        """
 
-        Channels and record stay as they are. Whether there was one.
+    def finish_move(self, uaid: str, old: str, new: str) -> Deferred[bool]:
+        """Do what is left of a move in whose midst a node has died, see :data:`MOVING_FROM`.
+
+        Whether there was something.
+        """
+        return succeed(False)
+
+    def carry_late(
+        self, uaid: str, old: str, new: str, known: frozenset[str] | None = None
+    ) -> Deferred[bool]:
+        """Carry over what came to the old month after the user had moved (quirk S17).
+
+        The record stays as it is. Whether there was something.
+
+        :param known: the channels that came along with the move; others of the old month are
+            carried over now. None: only messages are
         """
         return succeed(False)
 

@@ -88,6 +88,13 @@ class RotatingMonths(Months):
             self._accepted = (today, names)
         return month in names or month == self._current
 
+    def settled(self, month: str) -> bool:
+        """Whether it is the current one, and not about to change or just changed somewhere."""
+        if month != self._current:
+            return False
+        now = self._now()
+        return today(now - DAY).month == today(now + DAY).month
+
     def adopt(self, month: str) -> bool:
         """Use this table from now on; whether that is a change."""
         changed, self._current = month != self._current, month

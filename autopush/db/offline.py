@@ -20,7 +20,7 @@ from autopush.db.dynamodb_items import read_record
 from autopush.db.dynamodb_messages import Messages
 from autopush.db.dynamodb_users import Users
 from autopush.db.interface import Channels, StoreUnusable, User
-from autopush.db.rows import hash_uaid, load_json
+from autopush.db.rows import channel_ids, hash_uaid, load_json
 from autopush.db.sqlite_records import GET_USER, LIST_CHANNELS
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class OfflineSqlite(Offline):
     def list_channels(self, month: str, uaid: str) -> Channels:
         key = self.key(uaid)
         rows = self._rows(LIST_CHANNELS, key, _now())
-        return Channels(bool(rows), {chid for (chid,) in rows if chid is not None})
+        return Channels(bool(rows), channel_ids(chid for (chid,) in rows if chid is not None))
 
     def stale_users(self, before: int) -> Iterator[Stale]:
         wanted = ", ".join(f"'{name}'" for name in BROWSER_TYPES)
@@ -162,9 +162,19 @@ class OfflineDynamo(Offline):
                 ConditionExpression="last_connect = :last",
                 ExpressionAttributeValues={":last": {"N": str(user.last_connect)}},
             )
-        except ConditionFailed:
-            return False
+        except ConditionFailed as failed:
+            # Perhaps because an attempt whose answer was lost has deleted it.
+            return failed.unsure and not self._exists(user)
         return True
+
+    def _exists(self, user: Stale) -> bool:
+        answer = self._call(
+            "get_item",
+            TableName=self._users.table,
+            Key={"uaid": {"S": user.key}},
+            ConsistentRead=True,
+        )
+        return bool(answer.get("Item"))
 
 
 def _now() -> int:

@@ -16,15 +16,33 @@ NODE = "mynode:2020"
 def preflight(users: Users, messages: Messages, month: str, uaid: str) -> None:
     """Write, read and delete a message and a user.
 
+    What a write says of itself counts for nothing: its answer may have got lost, and another
+    attempt then finds what the first one has done. So each is judged by what can be read after it.
+
     :param uaid: of a user that nobody else tests with at the same time
     :raises StoreUnusable: something of it was not done
     :raises StoreError: something of it failed
     """
+    if not (_keeps_a_message(messages, month, uaid) and _keeps_a_user(users, messages, uaid)):
+        raise StoreUnusable("DynamoDB doesn't keep what is written")
+
+
+def _keeps_a_message(messages: Messages, month: str, uaid: str) -> bool:
     notification = WebPushNotification(
         uaid=UUID(uaid), channel_id=uuid4(), ttl=60, update_id=uuid4().hex
     )
+
+    def is_there() -> bool:
+        found = messages.since(month, uaid, None).messages
+        return any(message.update_id == notification.update_id for message in found)
+
     messages.store(month, notification)()
-    kept = messages.delete(month, notification)
+    kept = is_there()
+    messages.delete(month, notification)
+    return kept and not is_there()
+
+
+def _keeps_a_user(users: Users, messages: Messages, uaid: str) -> bool:
     users.register(
         {
             "uaid": uaid,
@@ -34,8 +52,12 @@ def preflight(users: Users, messages: Messages, month: str, uaid: str) -> None:
             "router_type": "webpush",
         }
     )
-    user = users.get(uaid) or {}
-    cleared = users.clear_node(uaid, NODE, 0)
-    dropped = users.drop(uaid)
-    if not (kept and cleared and dropped and user.get("node_id") == NODE):
-        raise StoreUnusable("DynamoDB doesn't keep what is written")
+    registered = users.get(uaid) or {}
+    users.clear_node(uaid, NODE, 0)
+    cleared = users.get(uaid) or {}
+    users.drop(uaid)
+    return (
+        registered.get("node_id") == NODE
+        and cleared == {name: registered[name] for name in registered if name != "node_id"}
+        and users.get(uaid) is None
+    )

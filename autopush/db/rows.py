@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import uuid
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import attrs
@@ -13,6 +14,7 @@ import orjson
 
 from autopush.constants import MAX_EXPIRY
 from autopush.notification import WebPushNotification
+from autopush.utils import normalize_id
 
 TOPIC = "01:"
 """Sort keys of topic messages start so."""
@@ -93,6 +95,33 @@ def key_timestamp(sort_key: str) -> int | None:
         return None
     digits = sort_key[3 : sort_key.find(":", 3)]
     return int(digits) if digits.isascii() and digits.isdigit() else None
+
+
+def channel_ids(stored: Iterable[str]) -> set[str]:
+    """Channel ids as we write them; other programs may have stored them in other spellings.
+
+    What is no UUID stays as it is: to list it is the only way to see it.
+    """
+    return {_channel_id(text) for text in stored}
+
+
+def _channel_id(text: str) -> str:
+    try:
+        return normalize_id(text)
+    except ValueError:
+        return text
+
+
+def spellings(chid: str) -> tuple[str, str, str, str]:
+    """The ways in which a channel id is usually written; the first one is ours."""
+    digits = chid.replace("-", "")
+    return chid, digits, chid.upper(), digits.upper()
+
+
+def other_spellings(chid: str, stored: set[str]) -> set[str]:
+    """The unusual ways in which a channel is among these: mixed case, braces."""
+    rest = stored.difference(spellings(chid))
+    return {text for text in rest if _channel_id(text) == chid}
 
 
 def hash_uaid(key: str, uaid: str) -> str:

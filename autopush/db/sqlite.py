@@ -31,6 +31,7 @@ from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.interface import (
     Batch,
     Channels,
+    Connection,
     Months,
     Registration,
     Store,
@@ -44,6 +45,7 @@ from autopush.db.rows import (
     TOPICS_AND_LOW_LEGACY_END,
     TOPICS_END,
     MessageRow,
+    channel_ids,
     hash_uaid,
     key_timestamp,
     load_json,
@@ -339,7 +341,10 @@ class SqliteStore(Store):
                 row = self._row(sqlite_records.GET_SUBSCRIPTION, (key, chid))
                 if row is None:
                     return succeed(Subscription(None, False))
-                text, expiry = row[0], row[1] or 0
+                text = row[0]
+                if row[1] is None:
+                    row = self._row(sqlite_records.GET_OTHER_SPELLING, (key, chid))
+                expiry = row[-1] if row else 0
                 cache.remember(key, text, chid, expiry)
             user = self._user(uaid, key, text)
         except StoreError as error:
@@ -405,7 +410,8 @@ class SqliteStore(Store):
             ).fetchall()
         except Exception as error:
             return fail(self._read_error(error))
-        return succeed(Channels(bool(rows), {row[0] for row in rows} - {None}))
+        chids = channel_ids(row[0] for row in rows if row[0] is not None)
+        return succeed(Channels(bool(rows), chids))
 
     def ended_channels(self, month: str, uaid: str, chids: set[str]) -> Deferred[set[str]]:
         """Those of these channels that are not registered: a look-up for each, as there are few."""
@@ -534,11 +540,16 @@ class SqliteStore(Store):
         key, times = self._key(uaid), self._times()
         return self._writer.call(lambda c: sqlite_records.set_pointer(c, key, timestamp, *times))
 
-    def move_month(self, uaid: str, old: str, new: str) -> Deferred[None]:
+    def move_month(
+        self, uaid: str, old: str, new: str, connection: Connection | None = None
+    ) -> Deferred[frozenset[str] | None]:
         """Note the month in the record; there is only one table, so nothing moves."""
         key = self._key(uaid)
         values = {"current_month": new, "last_connect": generate_last_connect(self._now())}
-        return self._writer.call(lambda c: sqlite_records.update(c, key, values))
+        noted: Deferred[bool] = self._writer.call(
+            lambda c: sqlite_records.update(c, key, values, connection)
+        )
+        return noted.addCallback(lambda done: frozenset[str]() if done else None)
 
     # ---- expiry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from autopush.db.interface import Registration, User
+from autopush.db.interface import Connection, Registration, User
 from autopush.db.rows import dump_json, load_json
 from autopush.db.sqlite_messages import delete_channel
 from autopush.exceptions import StoreError
@@ -22,6 +22,15 @@ GET_SUBSCRIPTION = (
     "SELECT record, (SELECT r.expiry FROM channels c JOIN channel_rows r ON r.uaid = c.uaid"
     " WHERE c.uaid = ?1 AND c.chid = ?2) FROM users WHERE uaid = ?1"
 )
+
+_SAME = "lower(replace(chid, '-', '')) = replace(?2, '-', '')"
+"""However the channel id is spelt, by whatever program stored it."""
+
+GET_OTHER_SPELLING = (
+    "SELECT r.expiry FROM channels c JOIN channel_rows r ON r.uaid = c.uaid"
+    f" WHERE c.uaid = ?1 AND {_SAME} LIMIT 1"
+)
+"""For a channel that is not there as we write it."""
 
 LIST_CHANNELS = (
     "SELECT c.chid FROM channel_rows r LEFT JOIN channels c ON c.uaid = r.uaid"
@@ -96,11 +105,26 @@ def clear_node(connection: sqlite3.Connection, uaid: str, node_id: str, connecte
     return True
 
 
-def update(connection: sqlite3.Connection, uaid: str, values: dict[str, Any]) -> None:
-    """Set attributes of a record that exists."""
+def update(
+    connection: sqlite3.Connection, uaid: str, values: dict[str, Any], of: Connection | None
+) -> bool:
+    """Set attributes of a record that exists; whether it was done.
+
+    :param of: the connection the record must be about; None: any
+    """
     record = _read(connection, uaid)
-    if record:
-        _update(connection, uaid, {**record, **values})
+    if not record or not (of is None or is_about(record, of)):
+        return False
+    _update(connection, uaid, {**record, **values})
+    return True
+
+
+def is_about(record: User, connection: Connection) -> bool:
+    """Whether no other connection has the user, though its node may have been found gone."""
+    return (
+        record.get("connected_at") == connection.connected_at
+        and record.get("node_id", connection.node_id) == connection.node_id
+    )
 
 
 # ---- channels
@@ -149,15 +173,11 @@ def _has_too_many(connection: sqlite3.Connection, uaid: str) -> bool:
 def remove_channel(
     connection: sqlite3.Connection, uaid: str, chid: str, now: int, expiry: int
 ) -> bool:
-    """Remove a member, and what is stored for it; whether it was one."""
+    """Remove a member, however it is spelt, and what is stored for it; whether it was one."""
     _open_row(connection, uaid, now, expiry)
     delete_channel(connection, uaid, chid)
-    return (
-        connection.execute(
-            "DELETE FROM channels WHERE uaid = ? AND chid = ?", (uaid, chid)
-        ).rowcount
-        > 0
-    )
+    done = connection.execute(f"DELETE FROM channels WHERE uaid = ?1 AND {_SAME}", (uaid, chid))
+    return done.rowcount > 0
 
 
 def touch_channels(connection: sqlite3.Connection, uaid: str, now: int, expiry: int) -> None:

@@ -7,7 +7,7 @@ operations waiting for another attempt is limited. They go on when the client ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -40,6 +40,7 @@ class Background:
         self._waiters: list[Deferred[None]] = []
         self._calls: dict[Deferred[None], Call] = {}
         self._stopping = False
+        self._hurrying = False
 
     def persist(self, operation: Callable[..., Deferred[Any]], *args: Any) -> Deferred[Any]:
         """Run a store operation, again where it fails.
@@ -66,9 +67,11 @@ class Background:
         work.addBoth(ended)
 
     def pause(self, delay: float) -> Deferred[None]:
-        """Fires after ``delay`` seconds, or at once when the node stops."""
+        """Fires after ``delay`` seconds, or before that when the node stops."""
         if self._stopping:
             return succeed(None)
+        if self._hurrying:
+            delay = min(delay, DELAYS[0])
         over: Deferred[None] = Deferred()
 
         def wake() -> None:
@@ -86,9 +89,23 @@ class Background:
         self._waiters.append(waiter)
         return waiter
 
+    def hurry(self) -> None:
+        """The node stops: try again now what waits, and go on after the shortest pause until
+        :meth:`stop`."""
+        self._hurrying = True
+        self._wake_all()
+
+    def _delays(self) -> Iterator[float]:
+        yield from DELAYS
+        while self._hurrying:
+            yield DELAYS[0]
+
     def stop(self) -> None:
         """Try nothing again from now on; what waits is given up."""
         self._stopping = True
+        self._wake_all()
+
+    def _wake_all(self) -> None:
         calls, self._calls = self._calls, {}
         for over, call in calls.items():
             call.cancel()
@@ -107,7 +124,7 @@ class Background:
         self, failure: Failure, operation: Callable[..., Deferred[Any]], args: tuple[Any, ...]
     ) -> Any:
         try:
-            for delay in DELAYS:
+            for delay in self._delays():
                 if not failure.check(StoreBusy):
                     log.failure("Unexpected error", failure=failure)
                 if self._stopping or len(self._calls) >= MAX_WAITING:

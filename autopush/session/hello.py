@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from autopush.db.interface import User
+from autopush.db.interface import MOVING_FROM, User
 from autopush.exceptions import StoreError
 from autopush.session import broadcasts, drain, peers, records
 from autopush.session.errors import Malformed, hello_error
@@ -204,12 +204,23 @@ def _finish(session: Session, entry: Entry, wanted: Any) -> None:
     if entry.known:
         # The channels must live as long as the user agent comes here (storage.md S2).
         node.background.persist(node.store.touch_channels, session.month, session.uaid)
+        _note_move(session, entry.previous)
         if other is None or not other.row_operations:
             drain.start(session)
         else:
             # What the user agent acknowledged there must not be read here.
             other.row_operations_done().addCallback(lambda _: drain.check(session))
     session.replay()
+
+
+def _note_move(session: Session, previous: User) -> None:
+    """Have done what another node may have left half done, or may do to this connection."""
+    assert session.uaid is not None
+    left = previous.get(MOVING_FROM)
+    if left and left != session.month:
+        session.node.upkeep.resume(session.uaid, left, session.month)
+    if session.rotate:
+        session.node.upkeep.moving(session.uaid, session.month, None)
 
 
 def _leave_other_node(session: Session, previous: User) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
+from autopush.db.interface import Connection
 from autopush.exceptions import StoreBusy
 from autopush.session import drain
 from autopush.session.events import log
@@ -41,8 +42,15 @@ async def _move(session: Session) -> None:
         await session.row_operations_done()
         new = store.months.current
         if session.state is State.MOVING_MONTH and new != session.month:
-            session.node.upkeep.moving(session.uaid, session.month, new)
-            await store.move_month(session.uaid, session.month, new)
+            move = session.node.upkeep.moving(session.uaid, session.month, new)
+            connection = Connection(session.node.router_url, session.connected_at)
+            known = move.known = await store.move_month(
+                session.uaid, session.month, new, connection
+            )
+            if known is None:
+                # Nothing is sent here any more: another node has the user, or nobody knows it.
+                session.close()
+                return
     except StoreBusy:
         if session.state is State.MOVING_MONTH:
             session.state = State.LIVE

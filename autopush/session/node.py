@@ -145,7 +145,11 @@ class Node:
     def shutdown(self) -> Deferred[None]:
         """End every session that is left: close it and save what was not acknowledged.
 
-        :returns: fires when everything is saved, also of sessions that ended before.
+        The store must stay open for as long as this takes. To cancel it is to give up what the
+        store has refused until then.
+
+        :returns: fires when everything is saved, also of sessions that ended before, and nothing
+            waits in the background for another attempt
         """
         self.stopping = True
         return Deferred.fromCoroutine(self._shut_down())
@@ -155,13 +159,17 @@ class Node:
         return self.background.idle()
 
     async def _shut_down(self) -> None:
-        for session in list(self.clients.values()):
-            session.close()
-            session.closed()
-        while self.saving:
-            await next(iter(self.saving)).closed()
-        self.upkeep.finish()
-        self.background.stop()
+        self.background.hurry()
+        try:
+            for session in list(self.clients.values()):
+                session.close()
+                session.closed()
+            while self.saving:
+                await next(iter(self.saving)).closed()
+            self.upkeep.finish()
+            await self.background.idle()
+        finally:
+            self.background.stop()
 
     def __repr__(self) -> str:
         return f"<Node {self.router_url} with {len(self.clients)} clients>"

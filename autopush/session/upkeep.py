@@ -5,14 +5,17 @@
   stays for weeks has none, so it gets its turn here once a day.
 * A node of 1.58.3 that takes its time stores into the month which the user has left meanwhile, and
   leaves it at that (quirk S17). So some time after a move the old month is looked at once more.
+* Such a node also moves a user that has gone on to another connection, which stays in the old
+  month. So some time after a connection began there, that month is looked at, too.
 
 No timers and no memory per connection (design.md 5): a list of UAIDs a day, and a short queue.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
@@ -37,18 +40,23 @@ LOOK_BACK = 60.0
 """Seconds after a move until the old month is looked at again: a sender of 1.58.3 waits seconds for
 a node and half a minute for the throttled write that follows; ours store a second time instead."""
 
-MAX_MOVES = 100_000
-"""Users in the queue for that look, about 20 MB; beyond it the oldest is let go."""
+MAX_MOVES = 50_000
+"""Users in the queue for that look, about 50 MB with ten channels each; beyond it the oldest is let
+go. They are those of one minute."""
 
 
-class Move(NamedTuple):
+@dataclass(slots=True)
+class Move:
     """A user's way from one message table to another."""
 
     at: float
     """Seconds of the node's clock."""
     uaid: str
     old: str
-    new: str
+    new: str | None
+    """None: whichever another node moves the user to."""
+    known: frozenset[str] | None = None
+    """The channels that came along, as far as that is known: later ones are carried over, too."""
 
 
 class Upkeep:
@@ -64,23 +72,37 @@ class Upkeep:
         self._rest: list[str] = []
         self._share = 0
         self._steps_left = 0
-        self._moves: deque[Move] = deque(maxlen=MAX_MOVES)
+        self._moves: OrderedDict[tuple[str, str], Move] = OrderedDict()
 
     def step(self) -> None:
         """To be called every ``STEP`` seconds."""
         self._visit_some()
         before = self._node.clock.seconds() - LOOK_BACK
-        while self._moves and self._moves[0].at <= before:
-            self._look_back(self._moves.popleft())
+        while self._moves and next(iter(self._moves.values())).at <= before:
+            self._look_back(self._moves.popitem(last=False)[1])
 
-    def moving(self, uaid: str, old: str, new: str) -> None:
-        """Note that a user is about to move to another month."""
-        self._moves.append(Move(self._node.clock.seconds(), uaid, old, new))
+    def moving(self, uaid: str, old: str, new: str | None) -> Move:
+        """Note that a user is about to move to another month.
+
+        :param new: None: it will, but may be moved by another node before
+        """
+        move = Move(self._node.clock.seconds(), uaid, old, new)
+        self._moves[uaid, old] = move
+        self._moves.move_to_end((uaid, old))
+        if len(self._moves) > MAX_MOVES:
+            self._moves.popitem(last=False)
+        return move
+
+    def resume(self, uaid: str, old: str, new: str) -> None:
+        """A user is here whom a node was moving, perhaps the one that died in the midst of it."""
+        self._node.background.watch(Deferred.fromCoroutine(self._resume(uaid, old, new)))
 
     def finish(self) -> None:
         """The node stops: take the looks that are due later now."""
-        while self._moves:
-            self._look_back(self._moves.popleft())
+        moves = list(self._moves.values())
+        self._moves.clear()
+        for move in moves:
+            self._look_back(move)
 
     # ---- connections that stay
 
@@ -111,15 +133,28 @@ class Upkeep:
     async def _carry(self, move: Move) -> None:
         node = self._node
         persist, store = node.background.persist, node.store
+        session = node.clients.get(move.uaid)
+        if session is not None and session.month == move.old:
+            # The messages of that month are still its business.
+            if move.new is None:
+                self.moving(move.uaid, move.old, None)
+            return
         record = await persist(store.get_user, move.uaid)
-        if not isinstance(record, dict) or record.get("current_month") != move.new:
+        month = record.get("current_month") if isinstance(record, dict) else None
+        if month is None or month != (move.new or month) or month == move.old:
             return  # it came to nothing
-        if await persist(store.carry_late, move.uaid, move.old, move.new) is not True:
+        if await persist(store.carry_late, move.uaid, move.old, month, move.known) is not True:
             return
         if move.uaid in node.clients:
             node.check(move.uaid)
         elif record.get("node_id") not in (None, node.router_url):
             await peers.notify(node, record["node_id"], move.uaid)
+
+    async def _resume(self, uaid: str, old: str, new: str) -> None:
+        node = self._node
+        await node.background.persist(node.store.finish_move, uaid, old, new)
+        # Whoever has carried it: what this connection has read before may not have been all.
+        node.check(uaid)
 
 
 async def _follow(session: Session) -> None:

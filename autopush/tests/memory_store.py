@@ -17,7 +17,17 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from autopush.constants import MAX_EXPIRY
-from autopush.db.interface import Batch, Channels, Months, Registration, Store, Subscription, User
+from autopush.db.interface import (
+    MOVING_FROM,
+    Batch,
+    Channels,
+    Connection,
+    Months,
+    Registration,
+    Store,
+    Subscription,
+    User,
+)
 from autopush.db.lastconnect import generate_last_connect
 from autopush.db.rows import (
     AFTER_TIMESTAMPED,
@@ -30,6 +40,7 @@ from autopush.db.rows import (
     without_topic,
     write_message,
 )
+from autopush.db.sqlite_records import is_about
 from autopush.exceptions import AutopushException
 from autopush.notification import WebPushNotification
 
@@ -355,9 +366,13 @@ class MemoryStore(Store):
         row.pointer = max(row.pointer or 0, timestamp)
 
     @operation
-    def move_month(self, uaid: str, old: str, new: str) -> None:
-        if uaid not in self.users:
-            return
+    def move_month(
+        self, uaid: str, old: str, new: str, connection: Connection | None = None
+    ) -> frozenset[str] | None:
+        record = self.users.get(uaid)
+        if record is None or not (connection is None or is_about(record, connection)):
+            return None
+        known = self._channels(old, uaid)
         if old != new:
             source = self._channels(old, uaid)
             if source is not None:
@@ -365,6 +380,7 @@ class MemoryStore(Store):
             self._carry(uaid, old, new)
         self.users[uaid]["current_month"] = new
         self.users[uaid]["last_connect"] = generate_last_connect(self.now())
+        return frozenset(known.chids if known else ())
 
     def _carry(self, uaid: str, old: str, new: str) -> bool:
         source = self._channels(old, uaid)
@@ -377,5 +393,19 @@ class MemoryStore(Store):
         return bool(late)
 
     @operation
-    def carry_late(self, uaid: str, old: str, new: str) -> bool:
+    def finish_move(self, uaid: str, old: str, new: str) -> bool:
+        left = self._channels(old, uaid)
+        if left is not None:
+            self._fresh_channels(new, uaid).chids |= left.chids
+        self.users[uaid].pop(MOVING_FROM, None)
         return self._carry(uaid, old, new)
+
+    @operation
+    def carry_late(
+        self, uaid: str, old: str, new: str, known: frozenset[str] | None = None
+    ) -> bool:
+        left = self._channels(old, uaid)
+        late = left.chids - known if left is not None and known is not None else set()
+        if late:
+            self._fresh_channels(new, uaid).chids |= late
+        return self._carry(uaid, old, new) or bool(late)

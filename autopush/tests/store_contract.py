@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from autopush.constants import MAX_EXPIRY
+from autopush.db.interface import Connection
 from autopush.db.lastconnect import generate_last_connect
 from autopush.exceptions import AutopushException
 from autopush.notification import WebPushNotification
@@ -839,6 +840,19 @@ class StoreContract:
         self.assertEqual(user["current_month"], "message_2099_01")
         self.assertRegex(str(user["last_connect"]), r"^202611\d{2}00(0\d|10)$")
         self.assertEqual((user["extra"], user["node_id"]), (1, NODE))
+
+    async def test_move_month_of_a_connection(self):
+        await self.register()
+        record = await self.store.get_user(UAID)
+        for node_id, connected_at in (("http://other", record["connected_at"]), (NODE, 1)):
+            other = Connection(node_id, connected_at)
+            new = "message_2099_01"
+            self.assertIsNone(await self.store.move_month(UAID, self.month, new, other))
+        self.assertEqual(await self.store.get_user(UAID), record)
+        own = Connection(NODE, record["connected_at"])
+        await self.store.clear_node(UAID, *own)  # found gone by a sender
+        self.assertIsNotNone(await self.store.move_month(UAID, self.month, new, own))
+        self.assertEqual((await self.store.get_user(UAID))["current_month"], new)
 
     async def test_move_month_of_unknown_user_creates_nothing(self):
         await self.store.move_month(UAID, self.month, "message_2099_01")

@@ -32,13 +32,18 @@ from autopush.db.dynamodb_client import (
     DELAYS,
     Throttled,
     Unavailable,
+    caller,
     client_options,
     delays,
     make_client,
+    patient,
 )
 from autopush.db.dynamodb_items import CHANNEL_ROW, row_key, write_message, write_value
+from autopush.db.dynamodb_messages import Messages
+from autopush.db.dynamodb_users import Users
 from autopush.db.interface import StoreUnusable
 from autopush.db.lastconnect import generate_last_connect
+from autopush.db.offline import OfflineDynamo, Stale
 from autopush.exceptions import RouterException, StoreBusy, StoreError
 from autopush.tests.dynamodb_support import (
     dynamodb_url,
@@ -516,6 +521,71 @@ class TestOtherTables(FaultCase):
             self.proxy.fail("*", fault, times=2, skip=2)
         await store.setup()
         self.assertFalse(self.proxy.waiting)
+
+    async def test_start_survives_each_lost_answer(self):
+        """What an attempt finds that comes after a lost answer is that attempt's own doing."""
+        for operation, most in (("PutItem", 2), ("UpdateItem", 3), ("DeleteItem", 3)):
+            for skip in range(most):
+                for fault in ("lost_answer", "late_timeout"):
+                    store = DynamoStore(
+                        impatient_client(self.proxy.url),
+                        reactor,
+                        DDBTableConfig(self.router),
+                        DDBTableConfig(self.prefix),
+                    )
+                    self.proxy.fail(operation, fault, times=1, skip=skip)
+                    await store.setup()
+                    happened = not self.proxy.waiting
+                    self.proxy.heal()
+                    await store.close()
+                if not happened:
+                    break
+            else:
+                self.fail(f"{operation}: there are more")
+
+    async def test_tools_know_their_own_doing(self):
+        """Verdicts of the blocking objects, after an answer that was lost."""
+        call = patient(caller(impatient_client(self.proxy.url)), lambda _: None)
+        users = Users(call, self.router, str, lambda: 0)
+        messages = Messages(call, str, lambda: 0.0)
+        offline = OfflineDynamo(impatient_client(self.proxy.url), self.router)
+        offline._call = call
+        newer = {"router_type": "webpush", "connected_at": 2000, "node_id": "http://new"}
+        verdicts: dict[str, Callable[[str], Any]] = {
+            "register": lambda uaid: users.register({"uaid": uaid, **newer}).written,
+            "clear_node": lambda uaid: users.clear_node(uaid, NODE, 1000),
+            "drop": users.drop,
+            "drop_users": lambda uaid: offline.drop(Stale(uaid, 202600000000)),
+            "remove_channel": lambda uaid: messages.remove_channel(self.month, uaid, CHID),
+        }
+        for name, verdict in verdicts.items():
+            uaid = await self.new_user()
+            self.sure.users.set_month(uaid, self.month, 202600000000)
+            self.proxy.fail("*", "lost_answer", times=1)
+            self.assertTrue(await deferToThread(verdict, uaid), name)
+            self.assertFalse(self.proxy.waiting)
+            again = await deferToThread(verdict, uaid)
+            self.assertFalse(again, name)
+
+    async def test_user_who_came_back_is_not_dropped_by_a_lost_answer(self):
+        uaid = await self.new_user()
+        offline = OfflineDynamo(impatient_client(self.proxy.url), self.router)
+        offline._call = patient(caller(impatient_client(self.proxy.url)), lambda _: None)
+        self.proxy.fail("DeleteItem", "lost_answer", times=1)
+        self.assertFalse(await deferToThread(offline.drop, Stale(uaid, 200001010000)))
+        self.assertIsNotNone(await self.sure.get_user(uaid))
+
+    async def test_start_on_a_store_that_keeps_nothing(self):
+        for method in ("put_item", "delete_item", "update_item"):
+            store = new_store(self.router, self.prefix)
+            call = store._tables_call
+
+            def forgetful(operation: str, /, method: str = method, **parameters: Any) -> Any:
+                return {} if operation == method else call(operation, **parameters)  # noqa: B023
+
+            store._tables_call = forgetful
+            with self.assertRaisesRegex(StoreUnusable, "doesn't keep"):
+                await store.setup()
 
     async def test_close_waits_for_writes_and_ends_further_attempts(self):
         uaid = await self.new_user()

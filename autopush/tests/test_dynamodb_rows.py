@@ -45,6 +45,17 @@ def n(number: int | str) -> dict[str, Any]:
     return {"N": str(number)}
 
 
+LETTERS = "abcdefab-cdef-4abc-8def-abcdefabcdef"
+"""A channel that can be spelt in more than two ways."""
+
+OTHER_SPELLINGS = (
+    LETTERS.replace("-", ""),
+    LETTERS.upper(),
+    LETTERS.replace("-", "").upper(),
+    LETTERS[:20] + LETTERS[20:].upper(),
+)
+
+
 class RowsCase(DynamoCase):
     async def setUp(self) -> None:
         self.time = START
@@ -136,6 +147,33 @@ class TestReadingOldRows(RowsCase):
         channels = await self.store.list_channels(self.month, UAID)
         self.assertEqual(tuple(channels), (True, {CHID, CHID2}))
         self.assertEqual((await self.store.fetch_topics(self.month, UAID)).timestamp, TS)
+
+    async def test_channels_in_other_spellings(self):
+        for text in OTHER_SPELLINGS:
+            self.row(" ", chids={"SS": [text, CHID2]}, expiry=n(NOW + 100))
+            record = {"uaid": s(UAID), "router_type": s("webpush"), "connected_at": n(0)}
+            put_item(self.router, {**record, "current_month": s(self.month)})
+            self.assertTrue((await self.store.get_subscription(UAID, LETTERS)).subscribed, text)
+            channels = await self.store.list_channels(self.month, UAID)
+            self.assertEqual(tuple(channels), (True, {LETTERS, CHID2}))
+            self.assertTrue(await self.store.remove_channel(self.month, UAID, LETTERS))
+            self.assertFalse((await self.store.get_subscription(UAID, LETTERS)).subscribed)
+            self.assertTrue((await self.store.get_subscription(UAID, CHID2)).subscribed)
+            self.assertFalse(await self.store.remove_channel(self.month, UAID, LETTERS))
+
+    async def test_channels_of_a_bridge_user_in_other_spellings(self):
+        for text in OTHER_SPELLINGS:
+            record = {"uaid": s(UAID), "router_type": s("fcm"), "connected_at": n(0)}
+            put_item(self.router, {**record, "chids": {"SS": [text, CHID2]}})
+            self.assertTrue((await self.store.get_subscription(UAID, LETTERS)).subscribed, text)
+            self.assertEqual((await self.store.list_channels(None, UAID)).chids, {LETTERS, CHID2})
+            self.assertTrue(await self.store.remove_channel(None, UAID, LETTERS))
+            self.assertEqual((await self.store.list_channels(None, UAID)).chids, {CHID2})
+
+    async def test_channel_that_is_no_uuid_is_listed_as_it_is(self):
+        self.row(" ", chids={"SS": ["channel", CHID2]}, expiry=n(NOW + 100))
+        channels = await self.store.list_channels(self.month, UAID)
+        self.assertEqual(channels.chids, {"channel", CHID2})
 
     async def test_channel_row_whose_set_became_empty(self):
         self.row(" ", expiry=n(NOW + 100))

@@ -510,6 +510,58 @@ class TestBridgeUsers(RotationCase):
         await store.remove_channel(None, UAID, CHID)
         self.assertNotIn("chids", get_item(self.month("2026_11"), UAID, " "))
 
+    async def test_channel_that_an_old_node_removed_is_gone(self):
+        store = await self.start("2026-11-15 12:00")
+        await self._bridge_user(store)
+        await store.add_channel(None, UAID, CHID)
+        await store.add_channel(None, UAID, CHID2)
+        store.messages.remove_channel(self.month("2026_11"), UAID, CHID)  # as 1.58.3 does
+        self.assertEqual(await self.channels(store), {CHID2})
+        self.assertEqual(get_item(self.router, UAID)["chids"], {"SS": [CHID2]})
+        self.assertFalse(await store.remove_channel(None, UAID, CHID))
+
+    async def test_channel_that_an_old_node_removed_months_later_is_gone(self):
+        store = await self.start("2026-11-30 12:00")
+        await self._bridge_user(store)
+        await store.add_channel(None, UAID, CHID)
+        self.times[0] = at("2026-12-15 12:00")
+        await store.rotate()
+        await store.add_channel(None, UAID, CHID2)
+        # It was started in November, so that is where it keeps them.
+        store.messages.remove_channel(self.month("2026_11"), UAID, CHID)
+        self.assertEqual(await self.channels(store), {CHID2})
+
+    async def test_row_that_an_old_node_began_tells_nothing_of_other_channels(self):
+        store = await self.start("2026-11-30 12:00")
+        await self._bridge_user(store)
+        await store.add_channel(None, UAID, CHID)
+        self.times[0] = at("2027-01-15 12:00")
+        await store.rotate()
+        store.messages.add_channels(self.month("2027_01"), UAID, {CHID2})  # as 1.58.3 does
+        self.assertEqual(await self.channels(store), {CHID, CHID2})
+
+    async def test_channel_that_is_registered_again(self):
+        store = await self.start("2026-11-30 12:00")
+        await self._bridge_user(store)
+        await store.add_channel(None, UAID, CHID)
+        self.times[0] = at("2026-12-15 12:00")
+        await store.rotate()
+        store.messages.remove_channel(self.month("2026_11"), UAID, CHID)
+        await store.add_channel(None, UAID, CHID)
+        self.assertEqual(await self.channels(store), {CHID})
+        self.assertTrue(await store.remove_channel(None, UAID, CHID))
+        self.assertEqual(await self.channels(store), set())
+
+    async def test_old_node_finds_removed_what_it_must_not_bring_back(self):
+        store = await self.start("2026-11-15 12:00")
+        await self._bridge_user(store)
+        await store.add_channel(None, UAID, CHID)
+        store.messages.remove_channel(self.month("2026_11"), UAID, CHID)
+        self.assertFalse(await store.remove_channel(None, UAID, CHID))
+        self.assertEqual(await self.channels(store), set())
+        row = get_item(self.month("2026_11"), UAID, " ")
+        self.assertEqual(set(row), {"uaid", "chidmessageid", "expiry"})
+
     async def test_dropped_user_leaves_no_channels(self):
         store = await self.start("2026-11-15 12:00")
         await self._bridge_user(store)

@@ -425,6 +425,24 @@ class TestGroupCommit(SqliteCase):
         self.assertEqual(await store.health(), {"router": None, "storage": None})
         self.assertEqual(len(self.flushLoggedErrors()), 3)
 
+    async def test_channels_in_other_spellings(self):
+        """As other programs may have written them."""
+        chid = "abcdefab-cdef-4abc-8def-abcdefabcdef"
+        store = await self.open_store()
+        await store.register_user({"uaid": UAID, "router_type": "webpush", "connected_at": 1})
+        for text in (chid.replace("-", ""), chid.upper(), chid[:20] + chid[20:].upper()):
+            await store.add_channel("m", UAID, CHID)
+            await store._writer.call(
+                lambda c, text=text: c.execute("INSERT INTO channels VALUES (?, ?)", (UAID, text))
+            )
+            for _ in range(2):  # read, and remembered
+                self.assertTrue((await store.get_subscription(UAID, chid)).subscribed, text)
+            self.assertEqual((await store.list_channels("m", UAID)).chids, {chid, CHID})
+            self.assertTrue(await store.remove_channel("m", UAID, chid))
+            self.assertFalse((await store.get_subscription(UAID, chid)).subscribed)
+            self.assertFalse(await store.remove_channel("m", UAID, chid))
+        self.assertEqual((await store.list_channels("m", UAID)).chids, {CHID})
+
     async def test_operation_that_fails_half_way_leaves_no_trace(self):
         store = await self.open_store()
 

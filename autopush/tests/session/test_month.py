@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from autopush.db.interface import MOVING_FROM
 from autopush.exceptions import StoreBusy, StoreError
 from autopush.session.month import is_later
 from autopush.session.states import State
@@ -191,6 +192,42 @@ def test_15_rows_not_acknowledged_move_along(rig):
     assert notifications(session) == numbers(direct)  # once
     session.received(ack(direct))
     assert rig.rows() == []
+
+
+def test_the_move_names_its_connection(rig):
+    session = rig.hello(UAID)
+    (args,) = [args for name, args in rig.store.calls if name == "move_month"]
+    assert args == (UAID, OLD, MONTH, (rig.node.router_url, session.connected_at))
+
+
+def test_another_connection_has_the_user_by_then(rig):
+    rig.store.add_channel(OLD, UAID, CHID)
+    rig.store.hold("fetch_since")
+    session = rig.hello(UAID)
+    rig.store.users[UAID].update(node_id="http://other.example", connected_at=1 << 50)
+    rig.store.release("fetch_since")
+    assert session.wire.closes == [None]
+    assert month(rig) == OLD
+    assert (MONTH, UAID) not in rig.store.channels
+
+
+def test_a_move_that_a_node_left_half_done_is_finished(rig):
+    late = message(5)
+    rig.put(late, month=OLD)
+    rig.store.add_channel(OLD, UAID, CHID)
+    rig.user(current_month=MONTH, **{MOVING_FROM: OLD})
+    session = rig.hello(UAID)
+    assert MOVING_FROM not in rig.store.users[UAID]
+    assert rig.store.channels[MONTH, UAID].chids == {CHID}
+    assert rig.rows(month=OLD) == []
+    rig.clock.advance(1)
+    assert notifications(session) == numbers(late)
+
+
+def test_a_move_of_which_nothing_is_left_costs_nothing(rig):
+    rig.user(current_month=MONTH)
+    rig.hello(UAID)
+    assert rig.store.called("finish_move") == 0
 
 
 def test_a_user_of_a_later_month_stays_there(rig):

@@ -6,6 +6,7 @@ import gc
 import sys
 
 import pytest
+from twisted.internet.defer import CancelledError
 
 from autopush.exceptions import StoreBusy, StoreError
 from autopush.session import Delivery
@@ -79,10 +80,26 @@ def test_shutdown_waits_for_sessions_that_ended_before(rig):
     assert done.called
 
 
-def test_shutdown_ends_retries(rig):
-    rig.store.fail("drop_user", StoreBusy())
+def test_shutdown_waits_for_retries_and_hurries_them(rig):
+    rig.store.fail("drop_user", *[StoreBusy()] * 12)
     dropped = rig.node.background.persist(rig.store.drop_user, UAID)
-    outcome(rig.node.shutdown())
+    rig.clock.pump(DELAYS[:5])
+    assert rig.store.called("drop_user") == 6
+    done = rig.node.shutdown()  # eight seconds before the next attempt
+    assert rig.store.called("drop_user") == 7 and not done.called
+    rig.clock.pump([DELAYS[0]] * 6)
+    assert outcome(dropped) is False
+    assert outcome(done) is None
+
+
+def test_shutdown_that_is_cut_short_ends_retries(rig):
+    rig.store.fail("drop_user", *[StoreBusy()] * 99)
+    dropped = rig.node.background.persist(rig.store.drop_user, UAID)
+    done = rig.node.shutdown()
+    rig.clock.pump([DELAYS[0]] * 12)
+    assert rig.store.called("drop_user") == 14
+    done.addErrback(lambda failure: failure.trap(CancelledError))
+    done.cancel()  # as the service does after its time
     assert outcome(dropped) is GIVEN_UP
     assert rig.clock.getDelayedCalls() == []
     assert outcome(rig.node.idle()) is None

@@ -15,6 +15,7 @@ from autopush.tests.session.support import (
     MONTH,
     START,
     UAID,
+    Events,
     Peers,
     Rig,
     ack,
@@ -253,3 +254,67 @@ class TestLookBack:
         rig.node.shutdown()
         assert rig.rows(month=OLD) == []
         assert len(rig.rows(month=NEW)) == 1
+
+    def test_channel_that_an_old_node_registered_late(self, rig, moved):
+        rig.store.add_channel(OLD, UAID, CHID2)
+        pass_time(rig, LOOK_BACK)
+        assert rig.store.channels[NEW, UAID].chids == {CHID, CHID2}
+
+    def test_node_that_stops_waits_for_the_look(self, rig, moved):
+        rig.put(message(5, ttl=3600), month=OLD)
+        rig.store.hold("carry_late")
+        done = rig.node.shutdown()
+        assert not done.called
+        rig.store.release("carry_late")
+        assert done.called and rig.rows(month=OLD) == []
+
+    def test_node_that_stops_tries_it_again(self, rig, moved):
+        rig.put(message(5, ttl=3600), month=OLD)
+        rig.store.fail("carry_late", StoreBusy(), StoreError())
+        with Events() as events:
+            done = rig.node.shutdown()
+            rig.clock.pump([1.0] * 3)
+        assert done.called and rig.rows(month=OLD) == []
+        assert not [e for e in events.of("Unexpected error") if e.get("extra") == "Given up"]
+
+
+class TestMovedByAnother:
+    """A node of 1.58.3 moved the user after its next connection had begun in the old month."""
+
+    @pytest.fixture
+    def session(self, rig):
+        new_month(rig)
+        rig.user(current_month=OLD)
+        self.waiting = message(1, ttl=3600)
+        rig.put(self.waiting, month=OLD)
+        session = rig.hello(UAID)
+        assert session.month == OLD
+        rig.store.users[UAID]["current_month"] = NEW
+        return session
+
+    def test_what_it_did_not_acknowledge_is_carried_over(self, rig, session):
+        session.closed()
+        pass_time(rig, LOOK_BACK + STEP)
+        again = rig.hello(UAID)
+        assert versions(again.wire.sent[1:]) == numbers(self.waiting)
+
+    def test_its_rows_are_left_alone_as_long_as_it_stays(self, rig, session):
+        pass_time(rig, 10 * LOOK_BACK)
+        assert rig.store.called("carry_late") == 0
+        session.closed()
+        pass_time(rig, 2 * LOOK_BACK)
+        assert rig.store.called("carry_late") == 1
+        assert rig.rows(month=OLD) == []
+
+    def test_it_moves_itself_when_it_has_read_all(self, rig, session):
+        session.received(ack(self.waiting))
+        assert session.month == NEW
+        pass_time(rig, 10 * LOOK_BACK)
+        assert rig.store.called("carry_late") == 1
+
+    def test_nobody_moved_it(self, rig, session):
+        rig.store.users[UAID]["current_month"] = OLD
+        session.closed()
+        pass_time(rig, 10 * LOOK_BACK)
+        assert rig.store.called("carry_late") == 0
+        assert len(rig.rows(month=OLD)) == 1
