@@ -91,8 +91,10 @@ class WebPushNotification:
     none. ``data`` is the encrypted payload as unpadded base64url, ``headers`` say how it is
     encrypted. ``timestamp`` (Unix seconds) is when it was accepted. ``sortkey_timestamp``
     (microseconds) orders messages without ``topic``; it is set when first needed. ``source`` is
-    ``Direct`` or ``Stored``. ``message_id`` is the version given to the user agent, ``update_id``
-    the one in storage. ``legacy`` marks the kind of before 2017, which is still read.
+    ``Direct`` or ``Stored``. ``live``: accepted while its user agent was connected, so it is no
+    backlog of one that stays away (``msg_limit``). ``message_id`` is the version given to the user
+    agent, ``update_id`` the one in storage. ``legacy`` marks the kind of before 2017, which is
+    still read.
     """
 
     uaid: UUID
@@ -107,6 +109,7 @@ class WebPushNotification:
     message_id: str | None = None
     update_id: str | None = None
     legacy: bool = False
+    live: bool = False
 
     # ------------------------------------------------------------------------------ message id
 
@@ -237,7 +240,7 @@ class WebPushNotification:
         """Return the message in a storage row (storage.md 3.2).
 
         :param item: ``chidmessageid``, ``timestamp`` and, but for legacy rows, ``updateid``;
-            optional ``ttl``, ``data``, ``headers``. Numbers may be of any numeric type.
+            optional ``ttl``, ``data``, ``headers``, ``live``. Numbers may be of any numeric type.
         :raises ValueError: the row is no message
         """
         try:
@@ -257,6 +260,7 @@ class WebPushNotification:
                 sortkey_timestamp=key["sortkey_timestamp"],
                 source="Stored",
                 legacy=legacy,
+                live=bool(item.get("live")),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as exc:
             raise ValueError("not a message row") from exc

@@ -7,6 +7,7 @@ check at most is remembered (quirks Q17, Q18).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -174,8 +175,8 @@ def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
             # past all of it (websocket.md 10).
             continue
         stored[key] = notification
-        session.sent_count += 1
-        if session.sent_count > node.conf.msg_limit:
+        session.sent_count += _is_backlog(session, notification)
+        if session.sent_count > (node.conf.msg_limit or math.inf):
             log.debug("Too many messages", **identity(session))
             drop_user(session)
             return
@@ -183,6 +184,11 @@ def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
         if node.metered:
             sent(session, notification, "Stored")
         session.wire.send(frame)
+
+
+def _is_backlog(session: Session, notification: WebPushNotification) -> bool:
+    """Whether it has piled up while its user agent was away: this is what ``msg_limit`` counts."""
+    return not notification.live and notification.timestamp * 1000 < session.connected_at
 
 
 def _pass_pointer(session: Session) -> None:
