@@ -396,7 +396,7 @@ class SqliteStore(Store):
         sql = sqlite_messages.SIZES if rows <= SAMPLE else sqlite_messages.SAMPLED_SIZES
         try:
             sizes = self._reader.execute(sql, (*values, SAMPLE))  # type: ignore[union-attr]
-            return usage(rows, its, {bool(own): (n, size) for own, n, size in sizes})
+            return usage(rows, its, sizes)
         except Exception as error:
             raise self._read_error(error) from error
 

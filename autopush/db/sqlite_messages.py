@@ -50,12 +50,12 @@ USAGE = f"SELECT count(*), ifnull(sum(instr(sortkey, ?2) > 0), 0) FROM messages 
 """Messages that wait for a user, and those of one channel among them."""
 
 _SAMPLE = (
-    f"SELECT instr(sortkey, ?2) > 0, count(*), sum({_SIZE}) FROM messages WHERE id IN"
-    f" (SELECT id FROM messages WHERE {_WAITING} {{order}} LIMIT ?4) GROUP BY 1"
+    f"SELECT instr(sortkey, ?2) > 0, {_SIZE} FROM messages WHERE id IN"
+    f" (SELECT id FROM messages WHERE {_WAITING} {{order}} LIMIT ?4)"
 )
 SIZES = _SAMPLE.format(order="")
 SAMPLED_SIZES = _SAMPLE.format(order="ORDER BY random()")
-"""Messages of the channel (1) and others (0) with their bytes, as many as asked for."""
+"""Whether they are of the channel, and bytes, of as many messages as asked for."""
 
 STORED_SIZE = f"SELECT {_SIZE} FROM messages WHERE uaid = ? AND sortkey = ?"
 

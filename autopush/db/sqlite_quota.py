@@ -13,7 +13,7 @@ stores messages of the user may have granted as much at the same time.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from autopush.exceptions import UserFull
@@ -53,21 +53,23 @@ class Usage(NamedTuple):
     channel_size: int
 
 
-def usage(rows: int, channel_rows: int, sample: dict[bool, tuple[int, int]]) -> Usage:
+def usage(rows: int, channel_rows: int, sample: Iterable[tuple[int, int]]) -> Usage:
     """What waits for a user, its bytes estimated from some of its messages.
 
-    :param sample: number and bytes of those looked at, of the channel (True) and of others
+    :param sample: whether it is one of the channel, and bytes, of each message looked at
     """
-    looked, size = (sum(values) for values in zip((0, 0), *sample.values(), strict=True))
+    looked, sizes = [0, 0], [0, 0]
+    for own, size in sample:
+        looked[own] += 1
+        sizes[own] += size
 
-    def estimate(own: bool, count: int) -> int:
-        part_looked, part_size = sample.get(own, (looked, size))
-        return -(-count * part_size // part_looked) if part_looked else 0
+    def estimate(own: int, count: int) -> int:
+        if not looked[own]:
+            own = 1 - own  # none of these was among those looked at
+        return -(-count * sizes[own] // looked[own]) if looked[own] else 0
 
-    channel_size = estimate(True, channel_rows)
-    return Usage(
-        rows, channel_size + estimate(False, rows - channel_rows), channel_rows, channel_size
-    )
+    channel_size = estimate(1, channel_rows)
+    return Usage(rows, channel_size + estimate(0, rows - channel_rows), channel_rows, channel_size)
 
 
 class Left:

@@ -158,9 +158,7 @@ async def _fill(server: Server, slow: RawAgent, subscription: Subscription) -> l
 async def test_browser_that_does_not_read(make_server: Callable[..., Server]) -> None:
     """Back-pressure: its messages wait in storage instead of our memory, and come when it reads;
     others are not held up (websocket.md 12, quirks Q1 and Q2)."""
-    server = make_server(
-        "--msg_limit", "1000", "--max_direct_unacked", "10000", router=True
-    ).start()
+    server = make_server("--max_direct_unacked", "10000", router=True).start()
     slow = await RawAgent.open(server)
     subscription = await slow.register()
     other = await UserAgent.open(server.ws_url)
@@ -189,7 +187,7 @@ async def test_abandoned_browser_does_not_delay_the_others(
     make_server: Callable[..., Server],
 ) -> None:
     """What it has not read is kept for its next connection."""
-    server = make_server("--msg_limit", "1000", router=True).start()
+    server = make_server(router=True).start()
     slow = await RawAgent.open(server)
     subscription = await slow.register()
     texts = await _fill(server, slow, subscription)
