@@ -37,9 +37,9 @@ PAUSE_PER_ROW = 0.0001
 """Seconds for each message a count has seen, during which a user found full is not counted again: a
 hundred times what counting takes: a second for 10,000 messages."""
 
-SAMPLE = 200
+SAMPLE = 50
 """Messages whose bytes a count looks at: those of a user who has more are estimated from so many,
-picked at random, which is right to a few percent. Where bytes are is far from where keys are."""
+picked at random, which is right to a tenth or so. Unlike keys they are spread all over the file."""
 
 UNLIMITED = 1 << 62
 

@@ -146,9 +146,12 @@ class WebPushRouter(IRouter):
         node = self.node
         if node is not None and node_id == node.router_url:
             try:
-                return await node.deliver(uaid, notification) is Delivery.DELIVERED
+                delivery = await node.deliver(uaid, notification)
             except StoreError as exc:
                 raise not_saved(exc) from exc
+            if delivery is Delivery.NOT_CONNECTED:
+                user.pop("node_id")
+            return delivery is Delivery.DELIVERED
         body = orjson.dumps(notification.serialize())
         try:
             status = await self._request(f"/push/{uaid}", user, node_id, body)
