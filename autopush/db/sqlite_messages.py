@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from autopush.db.rows import AFTER_TIMESTAMPED, TIMESTAMPED
 from autopush.db.sqlite_ops import Delete, Put
-from autopush.db.sqlite_quota import ROW_BYTES
+from autopush.db.sqlite_quota import ROW_OVERHEAD
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ FETCH = (
     " WHERE uaid = ? AND sortkey > ? AND sortkey < ? AND expiry > ? ORDER BY sortkey LIMIT ?"
 )
 
-_SIZE = f"{ROW_BYTES} + ifnull(length(data), 0) + ifnull(length(headers), 0)"
+_SIZE = f"{ROW_OVERHEAD} + ifnull(length(data), 0) + ifnull(length(headers), 0)"
 
 _WAITING = f"uaid = ?1 AND (sortkey < '{TIMESTAMPED}' OR sortkey > ?3)"
 """Those that were read, up to :func:`last_read`, don't wait. Found in the index alone."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from autopush.exceptions import UserFull
 from autopush.notification import WebPushNotification
 
-ROW_BYTES = 600
+ROW_OVERHEAD = 600
 """Bytes of a stored message besides body and headers, its index entries included."""
 
 MAX_TRACKED = 10_000
@@ -133,7 +133,7 @@ def _free(limit: int, used: int) -> int:
 
 def size_of(notification: WebPushNotification) -> int:
     """Bytes a message takes."""
-    size = ROW_BYTES + len(notification.data or "")
+    size = ROW_OVERHEAD + len(notification.data or "")
     headers = notification.headers
     if headers is not None:
         # As JSON.

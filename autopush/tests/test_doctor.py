@@ -389,7 +389,7 @@ def test_sqlite(examine, database, tmp_path):
     before = contents(tmp_path)
     level, text = one(examine("autopush"), "store")
     assert level is Level.OK
-    assert text == f"{database}, schema 1, 1 user, 0 messages"
+    assert text == f"{database}, schema 2, 1 user, 0 messages"
     assert contents(tmp_path) == before
 
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from autopush.db import sqlite as sqlite_module
 from autopush.db import sqlite_quota
 from autopush.db.sqlite import SqliteStore
-from autopush.db.sqlite_quota import ROW_BYTES, StoredQuota, Usage, size_of
+from autopush.db.sqlite_quota import ROW_OVERHEAD, StoredQuota, Usage, size_of
 from autopush.exceptions import StoreError
 from autopush.tests.store_contract import CHID, CHID2, TS, UAID, message, topic
 from autopush.tests.test_store_sqlite import SqliteCase
@@ -250,7 +250,7 @@ class TestQuota(SynchronousTestCase):
         world = World(0, limit)
         for size in sizes:
             used = sum(stored for _, stored in world.rows)
-            fits = used + ROW_BYTES + size <= limit
+            fits = used + ROW_OVERHEAD + size <= limit
             first = len(world.rows) == 0
             self.assertTrue(world.post(size=size) == fits or (first and world.counts == 0))
 

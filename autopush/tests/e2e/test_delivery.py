@@ -252,7 +252,7 @@ async def test_a_sender_that_fills_its_share(make_server: Callable[..., Server])
     assert answer.json()["message"] == text
     assert await post_bytes(server, modest, bodies[:3]) == [201] * 3
     async with await UserAgent.open(server.ws_url, agent.uaid) as agent:
-        frames = []
+        frames: list[JSON] = []
         while len(frames) < 13:
             frames.append(await agent.receive("notification"))
             await agent.ack_and_wait(frames[-1])
