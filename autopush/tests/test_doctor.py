@@ -417,10 +417,10 @@ def test_sqlite_that_is_not_as_it_should_be(examine, database, spoil, level, tex
 def test_sqlite_with_an_older_schema(examine, database, monkeypatch, tmp_path):
     schema = tmp_path / "schema"
     shutil.copytree(sqlite_schema.SCHEMA_DIRECTORY, schema)
-    (schema / "002.sql").write_text("")
+    (schema / "003.sql").write_text("")
     monkeypatch.setattr(store, "SCHEMA_DIRECTORY", schema)
     results = about(examine("autopush"), "store")
-    assert results[0] == (Level.WARN, f"{database} will be migrated from schema 1 to 2")
+    assert results[0] == (Level.WARN, f"{database} will be migrated from schema 2 to 3")
 
 
 def test_sqlite_that_can_not_be_made(examine, tmp_path):
