@@ -178,6 +178,20 @@ class TestFile(SqliteCase):
         self.assertEqual(self.sql("PRAGMA user_version"), [(4,)])
         self.assertEqual(self.sql("SELECT urgency, ttl FROM messages"), [("high; very", 3600)])
 
+    async def test_a_file_of_the_first_version_is_brought_up_to_date(self):
+        first = Path(self.directory) / "first"
+        first.mkdir()
+        shutil.copy(sqlite_schema.SCHEMA_DIRECTORY / "001.sql", first)
+        sqlite_schema.prepare(self.path, first)
+        self.sql(
+            "INSERT INTO messages (uaid, sortkey, updateid, ttl, timestamp, expiry)"
+            " VALUES (?, ?, 'v', 60, ?, ?)",
+            *(UAID, f"02:{TS}:{CHID}", int(START), int(START) + 60),
+        )
+        store = await self.open_store()
+        (found,) = (await store.fetch_since("m", UAID, None)).messages
+        self.assertEqual((found.version, found.live), ("v", False))
+
     async def test_failed_migration_changes_nothing(self):
         store = await self.open_store()
         await store.close()
