@@ -160,6 +160,12 @@ class AutopushConfig:
     """Address the listeners bind, or ``unix:<path>``."""
     max_message_size: int = 1024 * 1024
     """Longest WebSocket message taken from a user agent."""
+    max_stored: int = 10_000
+    """Messages that may wait for one user agent in the SQLite store; 0: any number."""
+    max_stored_bytes: int = 64 * 1024 * 1024
+    """Bytes of those; 0: any number."""
+    max_stored_share: int = 25
+    """Percent of both that one subscription may have."""
     max_direct_unacked: int = 1000
     """Direct messages one connection may have un-acknowledged."""
     prometheus_port: int | None = None
@@ -285,8 +291,8 @@ SAME_NAME = (  # noqa: SIM905
     " statsd_host statsd_port datadog_api_key datadog_app_key datadog_flush_interval max_data env"
     " hello_timeout msg_limit auto_ping_interval auto_ping_timeout max_connections"
     " close_handshake_timeout use_cryptography sts_max_age aws_ddb_endpoint key_hash db_dsn"
-    " store_direct public_url data_dir host max_message_size max_direct_unacked prometheus_port"
-    " prometheus_host require_ttl"
+    " store_direct public_url data_dir host max_message_size max_direct_unacked max_stored"
+    " max_stored_bytes max_stored_share prometheus_port prometheus_host require_ttl"
 ).split()
 """Options that keep their name as an attribute."""
 

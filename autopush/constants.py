@@ -6,11 +6,12 @@ THREAD_POOL_SIZE = 50
 DEFAULT_ROUTER_TIMEOUT = 3
 """Seconds a bridge may take to answer."""
 
-MAX_EXPIRY = 2_592_000
-"""Seconds (30 days) after which a stored row may be removed (storage.md 10)."""
+MAX_TTL = 2_592_000
+"""Seconds (30 days): larger TTL headers are reduced to this, and answered so (RFC 8030 5.2)."""
 
-MAX_TTL = 5_184_000
-"""Seconds (60 days): larger TTL headers are reduced to this (http-endpoint.md 5.4)."""
+MAX_EXPIRY = MAX_TTL
+"""Seconds (30 days) after which a stored row may be removed (storage.md 10): no message is promised
+to be kept for longer."""
 
 RECORD_VERSION = 1
 """``record_version`` of new router records; an older user gets a new UAID (storage.md 2)."""

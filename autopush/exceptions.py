@@ -104,3 +104,7 @@ class StoreError(Exception):
 
 class StoreBusy(StoreError):
     """The store refuses for the moment (throttled, locked): trying again later makes sense."""
+
+
+class UserFull(StoreBusy):
+    """No more messages may wait for a user or a channel of it; the text names the limit."""

@@ -37,6 +37,21 @@ CLEANED_HEADERS = ("encryption", "crypto-key", "encryption-key")
 VALID_TOPIC = re.compile(r"[0-9A-Za-z_=-]{1,32}")
 """What endpoints let through; anything else might make a sort key nobody can read."""
 
+SELF_CONTAINED = "aes128gcm"
+"""The encoding whose salt and key are part of the body (RFC 8188 2.1): no header tells more."""
+
+NEEDED = {
+    "encryption": ("salt", frozenset({"keyid", "salt", "rs"})),
+    "crypto-key": ("dh", frozenset({"keyid", "dh"})),
+    "encryption-key": ("dh", frozenset({"keyid", "dh"})),
+}
+"""What decryption needs of each header: the parameter that makes a group worth keeping, and those
+kept of it. A sender's own key (``p256ecdsa``), for one, is nothing to the user agent."""
+
+MAX_HEADERS = 1024
+"""Bytes kept of the headers about a message's encryption; two P-256 keys and a salt have 200. They
+are stored beside the body, so without a limit they would be the way to fill a disk."""
+
 MAX_SECONDS = 2**53
 """Seconds; larger numbers from another node are ignored: no store could keep them."""
 
@@ -76,8 +91,10 @@ class WebPushNotification:
     none. ``data`` is the encrypted payload as unpadded base64url, ``headers`` say how it is
     encrypted. ``timestamp`` (Unix seconds) is when it was accepted. ``sortkey_timestamp``
     (microseconds) orders messages without ``topic``; it is set when first needed. ``source`` is
-    ``Direct`` or ``Stored``. ``message_id`` is the version given to the user agent, ``update_id``
-    the one in storage. ``legacy`` marks the kind of before 2017, which is still read.
+    ``Direct`` or ``Stored``. ``live``: accepted while its user agent was connected, so it is no
+    backlog of one that stays away (``msg_limit``). ``message_id`` is the version given to the user
+    agent, ``update_id`` the one in storage. ``legacy`` marks the kind of before 2017, which is
+    still read.
     """
 
     uaid: UUID
@@ -92,6 +109,7 @@ class WebPushNotification:
     message_id: str | None = None
     update_id: str | None = None
     legacy: bool = False
+    live: bool = False
 
     # ------------------------------------------------------------------------------ message id
 
@@ -222,7 +240,7 @@ class WebPushNotification:
         """Return the message in a storage row (storage.md 3.2).
 
         :param item: ``chidmessageid``, ``timestamp`` and, but for legacy rows, ``updateid``;
-            optional ``ttl``, ``data``, ``headers``. Numbers may be of any numeric type.
+            optional ``ttl``, ``data``, ``headers``, ``live``. Numbers may be of any numeric type.
         :raises ValueError: the row is no message
         """
         try:
@@ -242,6 +260,7 @@ class WebPushNotification:
                 sortkey_timestamp=key["sortkey_timestamp"],
                 source="Stored",
                 legacy=legacy,
+                live=bool(item.get("live")),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as exc:
             raise ValueError("not a message row") from exc
@@ -264,13 +283,18 @@ class WebPushNotification:
     def cleanup_headers(self) -> None:
         """Reduce the request's headers to what the user agent needs (http-endpoint.md 5.7).
 
-        Afterwards they are ``encoding`` and, where sent, ``encryption``, ``encryption_key``,
-        ``crypto_key``. Quotes and base64 padding are removed, but not in ``encryption_key``
+        Afterwards they are ``encoding`` and, where sent and :data:`NEEDED` for decryption,
+        ``encryption``, ``encryption_key``, ``crypto_key``: nothing else of a message encrypted as
+        RFC 8291 has it. Quotes and base64 padding are removed, but not in ``encryption_key``
         (quirk Q11).
 
-        :raises InvalidRequest: 400, errno 110: characters outside ASCII (quirk Q12)
+        :raises InvalidRequest: 400, errno 110: characters outside ASCII (quirk Q12), or more than
+            :data:`MAX_HEADERS`
         """
         sent = self.headers or {}
+        if sent["content-encoding"] == SELF_CONTAINED:
+            self.headers = {"encoding": SELF_CONTAINED}
+            return
         values = [sent.get(name) for name in CLEANED_HEADERS]
         clean = _clean_cached if worth_caching(*values) else _clean
         self.headers = dict(clean(sent["content-encoding"], *values))
@@ -401,10 +425,31 @@ def _clean(
         if value:
             if not value.isascii():
                 raise InvalidRequest(f"Invalid characters in {name} header", errno=110)
-            headers[name.replace("-", "_")] = STRIP_PADDING.sub("", value.replace('"', ""))
-    if encryption_key:
-        headers["encryption_key"] = encryption_key
+            kept = _needed(name, STRIP_PADDING.sub("", value.replace('"', "")))
+            if kept:
+                headers[name.replace("-", "_")] = kept
+    kept = _needed("encryption-key", encryption_key or "")
+    if kept:
+        headers["encryption_key"] = kept
+    if sum(map(len, headers.values())) - len(encoding) > MAX_HEADERS:
+        raise InvalidRequest(
+            "Encryption, Crypto-Key and Encryption-Key must not be longer than"
+            f" {MAX_HEADERS} bytes together",
+            errno=110,
+        )
     return headers
+
+
+def _needed(name: str, header: str) -> str:
+    """Return what decryption needs of a header, spelled as it is there."""
+    mark, names = NEEDED[name]
+    groups = []
+    for group in header.split(","):
+        parameters = [(text.partition("=")[0].strip(), text) for text in group.split(";")]
+        kept = [text for name, text in parameters if name in names]
+        if mark in dict(parameters) and kept:
+            groups.append(";".join(kept))
+    return ",".join(groups).strip()
 
 
 _clean_cached = lru_cache(CACHED_HEADERS)(_clean)

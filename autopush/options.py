@@ -31,6 +31,7 @@ def _number(kind: Callable[[str], Any], low: float, high: float = math.inf) -> A
 PORT = _number(int, 0, 65535)
 COUNT = _number(int, 0)
 POSITIVE = _number(int, 1)
+PERCENT = _number(int, 1, 100)
 SECONDS = _number(float, 0)
 TEXT = str
 FLAG = "flag"
@@ -83,7 +84,7 @@ class Option(NamedTuple):
         """What stands for the value in the help text."""
         if self.kind is PORT:
             return "PORT"
-        if self.kind in (COUNT, POSITIVE, int):
+        if self.kind in (COUNT, POSITIVE, PERCENT, int):
             return "N"
         if self.kind is SECONDS:
             return "SECONDS"
@@ -326,9 +327,31 @@ LIMITS: OptionGroup = (
         Option(
             "msg_limit",
             "MSG_LIMIT",
-            POSITIVE,
+            COUNT,
             100,
-            "stored messages sent in one pass before a user agent is reset",
+            "stored messages sent in one pass before a user agent is reset, 0: never",
+        ),
+        Option(
+            "max_stored",
+            "MAX_STORED",
+            COUNT,
+            10_000,
+            "messages that may wait for one user agent (SQLite), more are answered 429; 0: any"
+            " number",
+        ),
+        Option(
+            "max_stored_bytes",
+            "MAX_STORED_BYTES",
+            COUNT,
+            64 * 1024 * 1024,
+            "bytes of the messages that may wait for one user agent (SQLite); 0: any number",
+        ),
+        Option(
+            "max_stored_share",
+            "MAX_STORED_SHARE",
+            PERCENT,
+            25,
+            "percent of both that one subscription may have",
         ),
         Option(
             "connection_timeout",

@@ -102,6 +102,7 @@ STANDALONE_EXCLUDED = {
 STANDALONE_DEFAULTS: dict[str, Any] = {
     "store_direct": True,
     "require_ttl": True,
+    "msg_limit": 0,
     "statsd_host": "",
     "endpoint_scheme": None,
     "router_port": None,
@@ -148,7 +149,7 @@ def _part(group: OptionGroup, router: bool) -> OptionGroup:
 STANDALONE: tuple[OptionGroup, ...] = (
     STANDALONE_OWN,
     *map(_for_standalone, (LOGGING, METRICS, KEYS, ADDRESSES, TLS, SERVICE)),
-    STANDALONE_LIMITS,
+    _for_standalone(STANDALONE_LIMITS),
     *map(_for_standalone, (_part(CONNECTION, router=False), ENDPOINT)),
     _for_standalone(BRIDGES),
     _for_standalone(("other nodes", _part(CONNECTION, router=True)[1])),

@@ -153,7 +153,15 @@ class ServerProcess(MeasuredProcess):
         data = tempfile.mkdtemp(prefix="autopush-bench-")
         self._data = data
         words = ["-m", "autopush", "--data_dir", data, "--port", str(port)]
-        words += ["--msg_limit", "1000000", *options]
+        words += [
+            "--msg_limit",
+            "1000000",
+            "--max_stored",
+            "0",
+            "--max_stored_bytes",
+            "0",
+            *options,
+        ]
         super().__init__(python, words, b"autopush is ready", port, core, profile)
 
     def close(self) -> None:

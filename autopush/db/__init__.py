@@ -113,6 +113,9 @@ def store_from_dsn(conf: AutopushConfig, reactor: Any, resource: Any = None) -> 
         month=conf.message_table.tablename,
         router_table=conf.router_table.tablename,
         key_hash=conf.key_hash,
+        max_stored=conf.max_stored,
+        max_stored_bytes=conf.max_stored_bytes,
+        share=conf.max_stored_share,
     )
 
 

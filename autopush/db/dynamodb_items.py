@@ -154,6 +154,9 @@ def write_message(user: str, notification: WebPushNotification, now: int) -> Ite
         item["updateid"] = {"S": notification.update_id}
     if notification.data:
         item["data"] = {"S": notification.data}
+    if notification.live:
+        # Not in 1.58.3, which leaves alone what it doesn't know.
+        item["live"] = {"N": "1"}
     return item
 
 
@@ -190,5 +193,6 @@ def read_message(uaid: UUID, item: Item) -> WebPushNotification:
             "timestamp": read_number(timestamp),
             "headers": headers,
             "data": data,
+            "live": "live" in item,
         },
     )

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 
-from autopush.exceptions import StoreError
+from autopush.exceptions import StoreError, UserFull
 from autopush.notification import WebPushNotification
 
 
@@ -239,6 +239,16 @@ class Store(ABC):
         where it is, and this one is gone: it would have been replaced. One of the same second
         stays, too, and this one is stored beside it as if it had no topic.
         """
+
+    def refusal(self, notification: WebPushNotification) -> UserFull | None:
+        """Why a message may not wait for its user, None if it may: ask before one is accepted.
+
+        What is accepted is stored by :meth:`store_message` in any case. A back end that would
+        need a request to know refuses nothing.
+
+        :raises StoreError: it can't be told
+        """
+        return None
 
     def take_back(self, month: str, notification: WebPushNotification) -> bool:
         """Don't write a message that :meth:`store_message` has taken, if that has not begun.

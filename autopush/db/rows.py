@@ -38,6 +38,8 @@ class MessageRow(NamedTuple):
     ttl: int
     timestamp: int
     expiry: int
+    live: int | None = None
+    """1 for a message accepted while its user agent was connected."""
 
 
 def write_message(notification: WebPushNotification, now: int) -> MessageRow:
@@ -55,6 +57,7 @@ def write_message(notification: WebPushNotification, now: int) -> MessageRow:
         ttl,
         now if notification.timestamp is None else notification.timestamp,
         now + min(ttl, MAX_EXPIRY),
+        1 if notification.live else None,
     )
 
 
@@ -77,6 +80,7 @@ def read_message(uaid: uuid.UUID, row: MessageRow) -> WebPushNotification:
         "timestamp": row.timestamp,
         "headers": headers,
         "data": row.data,
+        "live": row.live,
     }
     return WebPushNotification.from_message_table(uaid, item)
 

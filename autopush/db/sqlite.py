@@ -56,8 +56,8 @@ from autopush.db.sqlite_cache import ReadCache, WalIndex
 from autopush.db.sqlite_errors import store_error
 from autopush.db.sqlite_health import HealthCheck
 from autopush.db.sqlite_ops import Call, Delete, Put, WriteBatch
-from autopush.db.sqlite_quota import StoredQuota
-from autopush.exceptions import AutopushException, StoreBusy, StoreError
+from autopush.db.sqlite_quota import SAMPLE, StoredQuota, Usage, usage
+from autopush.exceptions import AutopushException, StoreError, UserFull
 from autopush.notification import WebPushNotification
 
 T = TypeVar("T")
@@ -123,6 +123,9 @@ class SqliteStore(Store):
     :param key_hash: UAIDs are stored as their HMAC with this key, unless it is empty
     :param now: seconds since the epoch
     :param commit_delay: seconds a write waits for others to share its transaction
+    :param max_stored: messages that may wait for a user; 0: any number
+    :param max_stored_bytes: bytes they may have; 0: any number
+    :param share: percent of both for each channel
     """
 
     deletes_read = True
@@ -136,6 +139,9 @@ class SqliteStore(Store):
         key_hash: str = "",
         now: Callable[[], float] = time.time,
         commit_delay: float = sqlite_writer.COMMIT_DELAY,
+        max_stored: int = 0,
+        max_stored_bytes: int = 0,
+        share: int = 100,
     ) -> None:
         self.log = Logger()
         self.path = os.path.abspath(path)
@@ -156,7 +162,9 @@ class SqliteStore(Store):
         self._writer = sqlite_writer.GroupWriter(
             reactor, lambda: sqlite_schema.open_writer(self.path), self._cache, commit_delay
         )
-        self._quota = StoredQuota(self._count_messages)
+        self._quota = StoredQuota(
+            self._count_messages, self._stored_size, now, max_stored, max_stored_bytes, share
+        )
         self._health = HealthCheck(self.path, reactor, self._writer, lambda sql: self._row(sql, ()))
 
     # ---- life cycle
@@ -440,17 +448,9 @@ class SqliteStore(Store):
     # ---- messages
 
     def store_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
-        """Insert, or replace the row with the same sort key.
-
-        Refused as busy for a user with :data:`~autopush.db.sqlite_quota.MAX_STORED` messages.
-        """
+        """Insert, or replace the row with the same sort key."""
         key = self._key(notification.uaid.hex)
-        try:
-            full = self._quota.refuses(key)
-        except StoreError as error:
-            return fail(error)
-        if full:
-            return fail(StoreBusy("too many messages are stored for this user"))
+        self._quota.stored(key, notification)
         return self._writer.put(key, notification, int(self._now()))
 
     def restore_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
@@ -458,8 +458,13 @@ class SqliteStore(Store):
         if not notification.topic:
             return self.store_message(month, notification)
         key, now = self._key(notification.uaid.hex), int(self._now())
+        self._quota.stored(key, notification)
         op, beside = (Put(key, n, now) for n in (notification, without_topic(notification)))
         return self._writer.call(lambda c: sqlite_messages.restore(c, op, beside))
+
+    def refusal(self, notification: WebPushNotification) -> UserFull | None:
+        """Why a message may not wait for its user, if so."""
+        return self._quota.refusal(self._key(notification.uaid.hex), notification)
 
     def take_back(self, month: str, notification: WebPushNotification) -> bool:
         """Don't write the message if that has not begun."""
@@ -468,9 +473,20 @@ class SqliteStore(Store):
             self._key(notification.uaid.hex), update_id
         )
 
-    def _count_messages(self, key: str, most: int) -> int:
-        count: int = self._row(sqlite_messages.COUNT, (key, most))[0]
-        return count
+    def _count_messages(self, key: str, chid: str) -> Usage:
+        pointer = self._row(sqlite_records.GET_POINTER, (key, int(self._now())))
+        values = (key, chid, sqlite_messages.last_read(pointer[0] if pointer else None))
+        rows, its = self._row(sqlite_messages.USAGE, values)
+        sql = sqlite_messages.SIZES if rows <= SAMPLE else sqlite_messages.SAMPLED_SIZES
+        try:
+            sizes = self._reader.execute(sql, (*values, SAMPLE))  # type: ignore[union-attr]
+            return usage(rows, its, sizes)
+        except Exception as error:
+            raise self._read_error(error) from error
+
+    def _stored_size(self, key: str, sort_key: str) -> int | None:
+        row = self._row(sqlite_messages.STORED_SIZE, (key, sort_key))
+        return None if row is None else row[0]
 
     def delete_message(self, month: str, notification: WebPushNotification) -> Deferred[bool]:
         """Delete the row, or spare the write if it is not written yet."""

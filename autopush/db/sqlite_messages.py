@@ -14,13 +14,14 @@ from typing import TypeVar
 
 from autopush.db.rows import AFTER_TIMESTAMPED, TIMESTAMPED, TOPIC
 from autopush.db.sqlite_ops import Delete, Put
+from autopush.db.sqlite_quota import ROW_OVERHEAD
 
 T = TypeVar("T")
 
 _CHUNKS = (32, 16, 8, 4, 2, 1)
 """Rows per statement; few sizes, so that the statements stay in the connection's cache."""
 
-_COLUMNS = "uaid, sortkey, updateid, data, headers, ttl, timestamp, expiry"
+_COLUMNS = "uaid, sortkey, updateid, data, headers, ttl, timestamp, expiry, live"
 
 _LAST_KEY = (
     "(SELECT max(sortkey) FROM messages"
@@ -36,11 +37,27 @@ _PASSED = (
 """The latest timestamp that is stored or read, as a number."""
 
 FETCH = (
-    "SELECT id, sortkey, updateid, data, headers, ttl, timestamp, expiry FROM messages"
+    "SELECT id, sortkey, updateid, data, headers, ttl, timestamp, expiry, live FROM messages"
     " WHERE uaid = ? AND sortkey > ? AND sortkey < ? AND expiry > ? ORDER BY sortkey LIMIT ?"
 )
 
-COUNT = "SELECT count(*) FROM (SELECT 1 FROM messages WHERE uaid = ? LIMIT ?)"
+_SIZE = f"{ROW_OVERHEAD} + ifnull(length(data), 0) + ifnull(length(headers), 0)"
+
+_WAITING = f"uaid = ?1 AND (sortkey < '{TIMESTAMPED}' OR sortkey > ?3)"
+"""Those that were read, up to :func:`last_read`, don't wait. Found in the index alone."""
+
+USAGE = f"SELECT count(*), ifnull(sum(instr(sortkey, ?2) > 0), 0) FROM messages WHERE {_WAITING}"
+"""Messages that wait for a user, and those of one channel among them."""
+
+_SAMPLE = (
+    f"SELECT instr(sortkey, ?2) > 0, {_SIZE} FROM messages WHERE id IN"
+    f" (SELECT id FROM messages WHERE {_WAITING} {{order}} LIMIT ?4)"
+)
+SIZES = _SAMPLE.format(order="")
+SAMPLED_SIZES = _SAMPLE.format(order="ORDER BY random()")
+"""Whether they are of the channel, and bytes, of as many messages as asked for."""
+
+STORED_SIZE = f"SELECT {_SIZE} FROM messages WHERE uaid = ? AND sortkey = ?"
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -51,6 +68,11 @@ def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
             start += size
 
 
+def last_read(pointer: int | None) -> str:
+    """Sort key up to which a user has read its timestamped messages."""
+    return f"{TIMESTAMPED}{pointer or 0};"
+
+
 @functools.cache
 def _values(rows: int, columns: int) -> str:
     row = "(" + ", ".join("?" * columns) + ")"
@@ -59,17 +81,18 @@ def _values(rows: int, columns: int) -> str:
 
 @functools.cache
 def _replace_sql(rows: int) -> str:
-    return f"INSERT OR REPLACE INTO messages ({_COLUMNS}) {_values(rows, 8)}"
+    return f"INSERT OR REPLACE INTO messages ({_COLUMNS}) {_values(rows, 9)}"
 
 
 @functools.cache
 def _append_sql(rows: int) -> str:
     """Insert those rows that come after all the user has, be it stored or read."""
-    columns = ", ".join(f"column{number}" for number in range(1, 9))
+    columns = ", ".join(f"column{number}" for number in range(1, 10))
     return (
-        f"INSERT INTO messages ({_COLUMNS}) SELECT {columns} FROM ({_values(rows, 9)})"
-        f" WHERE '{TIMESTAMPED}' || column9 || ':' > ifnull({_LAST_KEY.format(uaid='column1')}, '')"
-        f" AND column9 > ifnull({_POINTER.format(uaid='column1')}, 0)"
+        f"INSERT INTO messages ({_COLUMNS}) SELECT {columns} FROM ({_values(rows, 10)})"
+        f" WHERE '{TIMESTAMPED}' || column10 || ':'"
+        f" > ifnull({_LAST_KEY.format(uaid='column1')}, '')"
+        f" AND column10 > ifnull({_POINTER.format(uaid='column1')}, 0)"
     )
 
 
@@ -131,12 +154,12 @@ def _put_late(connection: sqlite3.Connection, op: Put) -> None:
     A reader who is past its timestamp would never see it, so it gets the next one that is free;
     unless it is stored already, then that row is replaced.
     """
-    uaid, sort_key, update_id, data, headers, ttl, timestamp, expiry = op.columns
+    uaid, sort_key, update_id, data, headers, ttl, timestamp, expiry, live = op.columns
     replaced = connection.execute(
-        "UPDATE messages SET data = ?, headers = ?, ttl = ?, timestamp = ?, expiry = ?"
+        "UPDATE messages SET data = ?, headers = ?, ttl = ?, timestamp = ?, expiry = ?, live = ?"
         f" WHERE uaid = ? AND updateid = ? AND sortkey >= '{TIMESTAMPED}'"
         f" AND sortkey < '{AFTER_TIMESTAMPED}'",
-        (data, headers, ttl, timestamp, expiry, uaid, update_id),
+        (data, headers, ttl, timestamp, expiry, live, uaid, update_id),
     ).rowcount
     if replaced:
         return

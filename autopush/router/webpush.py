@@ -11,7 +11,8 @@
           ▲                                                 │ 200
           └─────────────────────────────────────────────────┘
 
-A connection node in this process is called directly instead.
+A connection node in this process is called directly instead. Before a message is stored, it is seen
+whether there is room for it: 429 if not.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ import orjson
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from autopush.exceptions import RouterException, StoreBusy, StoreError
+from autopush.exceptions import RouterException, StoreBusy, StoreError, UserFull
 from autopush.metrics import SinkMetrics
 from autopush.nodeclient import NodeBusy, NodeGone
+from autopush.router.backlog import Backlogs
 from autopush.router.interface import IRouter, RouterResponse
 from autopush.session import Delivery
 
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 
 TTL_URL = "https://webpush-wg.github.io/webpush-protocol/#rfc.section.6.2"
 MISSING_TTL = f"Missing TTL Header, see: {TTL_URL}"
+
+RETRY_AFTER = 300
+"""Seconds after which a sender may look again whether a user agent has read what waits for it."""
 
 NODE_URL = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 """What nodes write into records as ``node_id``; nothing else is connected to."""
@@ -83,6 +88,7 @@ class WebPushRouter(IRouter):
         if metrics is None:
             metrics = getattr(node, "metrics", None) or getattr(db, "metrics", None)
         self.metrics: IMetrics = metrics or SinkMetrics()
+        self.backlogs = Backlogs(conf.msg_limit, now)
 
     def register(
         self, uaid: str, router_data: JSONDict, app_id: str, *args: object, **kwargs: object
@@ -141,15 +147,22 @@ class WebPushRouter(IRouter):
         node = self.node
         if node is not None and node_id == node.router_url:
             try:
-                return await node.deliver(uaid, notification) is Delivery.DELIVERED
+                delivery = await node.deliver(uaid, notification)
             except StoreError as exc:
                 raise not_saved(exc) from exc
+            if delivery is Delivery.NOT_CONNECTED:
+                user.pop("node_id")
+            return delivery is Delivery.DELIVERED
         body = orjson.dumps(notification.serialize())
         try:
-            return await self._request(f"/push/{uaid}", user, node_id, body) == 200
+            status = await self._request(f"/push/{uaid}", user, node_id, body)
         except NodeGone as exc:
             await self._node_gone(user, node_id, exc)
             return False
+        if status == 503:
+            # Busy: connected, but can't take it at the moment.
+            notification.live = True
+        return status == 200
 
     async def _send_notification_check(self, user: User, node_id: str) -> bool:
         """Tell the user's node that there is something to fetch; whether it does so at once."""
@@ -208,7 +221,7 @@ class WebPushRouter(IRouter):
     async def _save_notification(self, notification: WebPushNotification, user: User) -> None:
         """Store the notification in the message table of the user's month.
 
-        :raises RouterException: no TTL, nothing to store (TTL 0), or the store failed
+        :raises RouterException: no TTL, nothing to store (TTL 0), no room, or the store failed
         """
         if notification.ttl is None:
             raise RouterException(
@@ -227,8 +240,16 @@ class WebPushRouter(IRouter):
                 logged_status=204,
             )
         try:
+            full = self.db.refusal(notification)
+            if full is None and not self.backlogs.take(notification, user):
+                full = UserFull(
+                    f"{self.backlogs.limit} messages are waiting for this user agent already"
+                )
+            if full is not None:
+                raise no_room(full)
             await self.db.store_message(user["current_month"], notification)
         except StoreError as exc:
+            self.backlogs.forget(notification)
             raise not_saved(exc) from exc
 
     async def _follow(self, notification: WebPushNotification, old: str, new: str) -> None:
@@ -285,4 +306,16 @@ def not_saved(reason: StoreError) -> RouterException:
         response_body="Retry Request",
         log_exception=not isinstance(reason, StoreBusy),
         errno=201,
+    )
+
+
+def no_room(reason: UserFull) -> RouterException:
+    """Return the refusal of a message for which too much is waiting already."""
+    return RouterException(
+        "Too much is waiting",
+        status_code=429,
+        response_body=f"Too much is waiting: {reason}",
+        headers={"Retry-After": str(RETRY_AFTER)},
+        log_exception=False,
+        errno=203,
     )

@@ -7,6 +7,7 @@ check at most is remembered (quirks Q17, Q18).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -192,8 +193,8 @@ def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
             settle.discard(session, notification)
             continue
         stored[key] = notification
-        session.sent_count += 1
-        if session.sent_count > node.conf.msg_limit:
+        session.sent_count += _is_backlog(session, notification)
+        if session.sent_count > (node.conf.msg_limit or math.inf):
             log.debug("Too many messages", **identity(session))
             drop_user(session)
             return
@@ -201,6 +202,11 @@ def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
         if node.metered:
             sent(session, notification, "Stored")
         session.wire.send(frame)
+
+
+def _is_backlog(session: Session, notification: WebPushNotification) -> bool:
+    """Whether it has piled up while its user agent was away: this is what ``msg_limit`` counts."""
+    return not notification.live and notification.timestamp * 1000 < session.connected_at
 
 
 def _pass_over(session: Session) -> None:

@@ -110,6 +110,7 @@ class Node:
         session = self.clients.get(uaid)
         if session is None:
             return BUSY if uaid in self.identifying else NOT_CONNECTED
+        notification.live = True
         unacked = session.direct
         if (
             session.wire.output_paused
@@ -118,6 +119,8 @@ class Node:
         ):
             return BUSY
         if self._store_direct and notification.ttl:
+            if self.store.refusal(notification) is not None:
+                return BUSY
             await direct.send_and_store(session, notification)
         else:
             direct.send(session, notification)

@@ -54,6 +54,7 @@ def modules_of(*packages: Any) -> list[str]:
 def http_errors() -> list[Emission]:
     """Every error answer of the HTTP API; ``errno`` is ``"none"`` where there is no such member."""
     names = [*modules_of(autopush.web, autopush.router), "autopush.vapid", "autopush.http"]
+    names += ["autopush.notification"]
     found = Program([*names, "autopush.endpoint_token"]).emissions(is_answer, read_http)
     return [one for one in found if one.text not in UNREACHABLE | WRAPPED]
 

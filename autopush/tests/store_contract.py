@@ -730,6 +730,15 @@ class StoreContract:
         left = 0 if self.hides_expired_rows else 1
         self.assertEqual(len((await self.since()).messages), left)
 
+    async def test_what_is_no_backlog_stays_marked(self):
+        # websocket.md 9.4: accepted while its user agent was connected
+        await self.put(message(live=True), message(TS + 1), topic("t", "v", live=True))
+        await self.put(message(live=True))
+        found = (await self.topics()).messages + (await self.since()).messages
+        marks = {notification.version: notification.live for notification in found}
+        wanted = {"v": True, message().version: True, message(TS + 1).version: False}
+        self.assertEqual(marks, wanted)
+
     async def test_an_empty_header_map_is_kept(self):
         # websocket.md 5.6: `headers` is there with every payload
         await self.put(message(data="QUJD", headers={}))

@@ -98,7 +98,7 @@ def test_explicit_shared_file_wins_over_explicit_node_file_over_default_files(in
 def test_last_explicit_file_is_used(ini):
     first, second = ini("msg_limit = 2", "a"), ini("env = x", "b")
     ns = parse_standalone([], ["--config", first, "--config", second])
-    assert (ns.msg_limit, ns.env) == (100, "x")
+    assert (ns.msg_limit, ns.env) == (0, "x")
 
 
 def test_config_key_inside_a_file_is_not_followed(ini):
@@ -287,7 +287,9 @@ def test_command_line_of_the_process(monkeypatch):
         (["--port", "-1"], "argument -p/--port"),
         (["--auto_ping_interval", "x"], "invalid float value: 'x'"),
         (["--auto_ping_interval", "nan"], "must be at least 0, not nan"),
-        (["--msg_limit", "0"], "must be at least 1, not 0"),
+        (["--max_data", "0"], "must be at least 1, not 0"),
+        (["--msg_limit", "-1"], "must be at least 0, not -1"),
+        (["--max_stored_share", "101"], "must be between 1 and 100, not 101"),
         (["--gcm_enabled"], "argument --gcm_enabled: expected one argument"),
         (["--router_", "1"], "ambiguous option: --router_ could match"),
     ],

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopush import notification as module
+from autopush.crypto_key import CryptoKey
 from autopush.encoding import base64url_encode
 from autopush.exceptions import InvalidRequest, InvalidTokenException
 from autopush.notification import WebPushNotification
@@ -301,13 +302,63 @@ class TestHeaders:
         [
             ("salt=asdf===", "salt=asdf"),
             ('keyid="p";salt="abc=="', "keyid=p;salt=abc"),
-            ("a=b==,c=d=;e=f", "a=b,c=d;e=f"),
-            ("a=b=c", "a=b=c"),
+            ("salt=b==,salt=d=;rs=f", "salt=b,salt=d;rs=f"),
+            ("keyid=a; salt=b, keyid=c; salt=d", "keyid=a; salt=b, keyid=c; salt=d"),
+            ("salt=b=c", "salt=b=c"),
         ],
     )
     def test_quotes_and_padding_are_removed(self, sent, kept):
-        headers = self.clean(encryption=sent, crypto_key=sent)
-        assert headers == {"encoding": "aesgcm", "encryption": kept, "crypto_key": kept}
+        headers = self.clean(encryption=sent, crypto_key=sent.replace("salt", "dh"))
+        assert headers["encryption"] == kept
+        assert headers["crypto_key"] == kept.replace("salt", "dh").replace(";rs=f", "")
+
+    @pytest.mark.parametrize(
+        ("sent", "kept"),
+        [
+            ("dh=x;p256ecdsa=y", "dh=x"),
+            ("p256ecdsa=y;dh=x", "dh=x"),
+            ("p256ecdsa=y; keyid=k; dh=x", "keyid=k; dh=x"),
+            ("keyid=p256dh;dh=x,p256ecdsa=y", "keyid=p256dh;dh=x"),
+            ("p256ecdsa=y, keyid=p256dh;dh=x", "keyid=p256dh;dh=x"),
+            ("keyid=a;dh=x,keyid=v;p256ecdsa=y,keyid=b;dh=z", "keyid=a;dh=x,keyid=b;dh=z"),
+            ("dh=x;;note=" + "n" * 5000, "dh=x"),
+            ("p256ecdsa=y", None),
+            ("keyid=k", None),
+            ("nothing", None),
+        ],
+    )
+    def test_only_what_decryption_needs_is_kept(self, sent, kept):
+        headers = self.clean(crypto_key=sent, encryption_key=sent)
+        assert headers.get("crypto_key") == kept
+        assert headers.get("encryption_key") == kept
+        salted = self.clean(encryption=sent.replace("dh=", "salt="))
+        assert salted.get("encryption") == (kept and kept.replace("dh=", "salt="))
+
+    @given(st.text("saltdhkeyrp256c=;, \"'", max_size=60))
+    def test_what_a_user_agent_looks_for_is_found_as_before(self, header):
+        """Firefox takes the first salt, and the keys by name."""
+        kept = self.clean(encryption=header, crypto_key=header)
+        for name, label in (("encryption", "salt"), ("crypto_key", "dh")):
+            before = CryptoKey.parse_and_get_label(header.replace('"', ""), label)
+            if before and before.strip("= "):
+                after = CryptoKey.parse_and_get_label(kept[name], label)
+                assert after.rstrip("= ") == before.rstrip("= ")
+
+    def test_they_have_1_kib_together(self):
+        """Counted is what is kept."""
+        salt, dh = "s" * 400, "d" * (1024 - 400 - len("salt=dh="))
+        noise = ";note=" + "n" * 9000
+        kept = self.clean(encryption=f'salt="{salt}"{noise}', crypto_key=f"dh={dh}{noise}")
+        assert sum(map(len, kept.values())) == 1024 + len("aesgcm")
+        with pytest.raises(InvalidRequest, match="1024 bytes together") as caught:
+            self.clean(encryption=f"salt={salt}", crypto_key=f"dh={dh}d")
+        assert (caught.value.status_code, caught.value.errno) == (400, 110)
+
+    def test_aes128gcm_has_none_of_them(self):
+        """RFC 8188 2.1: all is in the body."""
+        big = "keyid=" + "A" * 15000
+        for headers in ({}, {"crypto_key": big, "encryption": big}, {"crypto_key": "p256ecdsa=x"}):
+            assert self.clean(content_encoding="aes128gcm", **headers) == {"encoding": "aes128gcm"}
 
     def test_q11_encryption_key_is_left_alone(self):
         sent = 'keyid=p;dh="abc=="'
@@ -350,7 +401,7 @@ class TestFromRequest:
         built = self.build(b"\xfb\xff payload")
         assert (built.uaid, built.channel_id, built.ttl) == (UAID, CHID, 60)
         assert built.data == base64url_encode(b"\xfb\xff payload")
-        assert built.headers == {"encoding": "aes128gcm", "crypto_key": "dh=a"}
+        assert built.headers == {"encoding": "aes128gcm"}
         assert built.source == "Direct"
         assert isinstance(built.timestamp, int)
         assert WebPushNotification.from_message_id(built.message_id, FERNET).uaid == UAID

@@ -26,7 +26,6 @@ from autopush.db import (
     SqliteStore,
     StoreUnusable,
     sqlite_path,
-    sqlite_quota,
     sqlite_records,
     sqlite_schema,
     sqlite_writer,
@@ -140,7 +139,7 @@ class TestFile(SqliteCase):
         store = await self.open_store()
         await store.close()
         self.sql("PRAGMA user_version = 99")
-        self.assertIn("newer autopush (schema 99, this one knows 1)", self.refused())
+        self.assertIn("newer autopush (schema 99, this one knows 2)", self.refused())
         self.assertEqual(self.sql("PRAGMA user_version"), [(99,)])
 
     async def test_unwritable_file(self):
@@ -161,7 +160,7 @@ class TestFile(SqliteCase):
     def schema(self, *extra: str) -> Path:
         directory = Path(self.directory) / "schema"
         shutil.copytree(sqlite_schema.SCHEMA_DIRECTORY, directory)
-        for number, script in enumerate(extra, start=2):
+        for number, script in enumerate(extra, start=3):
             (directory / f"{number:03}.sql").write_text(script)
         return directory
 
@@ -176,8 +175,22 @@ class TestFile(SqliteCase):
                 "UPDATE messages\n   SET urgency = 'high; very';\nCREATE TABLE notes (a);\n",
             ),
         )
-        self.assertEqual(self.sql("PRAGMA user_version"), [(3,)])
+        self.assertEqual(self.sql("PRAGMA user_version"), [(4,)])
         self.assertEqual(self.sql("SELECT urgency, ttl FROM messages"), [("high; very", 3600)])
+
+    async def test_a_file_of_the_first_version_is_brought_up_to_date(self):
+        first = Path(self.directory) / "first"
+        first.mkdir()
+        shutil.copy(sqlite_schema.SCHEMA_DIRECTORY / "001.sql", first)
+        sqlite_schema.prepare(self.path, first)
+        self.sql(
+            "INSERT INTO messages (uaid, sortkey, updateid, ttl, timestamp, expiry)"
+            " VALUES (?, ?, 'v', 60, ?, ?)",
+            *(UAID, f"02:{TS}:{CHID}", int(START), int(START) + 60),
+        )
+        store = await self.open_store()
+        (found,) = (await store.fetch_since("m", UAID, None)).messages
+        self.assertEqual((found.version, found.live), ("v", False))
 
     async def test_failed_migration_changes_nothing(self):
         store = await self.open_store()
@@ -185,7 +198,7 @@ class TestFile(SqliteCase):
         schema = self.schema("CREATE TABLE notes (a);", "INSERT INTO nowhere VALUES (1);")
         with self.assertRaises(StoreUnusable):
             sqlite_schema.prepare(self.path, schema)
-        self.assertEqual(self.sql("PRAGMA user_version"), [(1,)])
+        self.assertEqual(self.sql("PRAGMA user_version"), [(2,)])
         self.assertEqual(self.sql("SELECT name FROM sqlite_master WHERE name = 'notes'"), [])
 
     def test_missing_migration_is_noticed(self):
@@ -593,7 +606,7 @@ class TestErrors(SqliteCase):
     async def test_unreadable_rows_are_logged_without_content(self):
         store = await self.open_store()
         self.sql(
-            "INSERT INTO messages VALUES (1, ?, 'f000', 'id', 'secret', NULL, 1, 1, ?)",
+            "INSERT INTO messages VALUES (1, ?, 'f000', 'id', 'secret', NULL, 1, 1, ?, NULL)",
             UAID,
             int(START) + 60,
         )
@@ -627,45 +640,6 @@ class TestLimits(SqliteCase):
         await store.add_channel("m", UAID, chids[3])
         await store.add_channel("m", uuid.uuid4().hex, chids[3])
         self.assertEqual((await store.list_channels("m", UAID)).chids, set(chids[1:]))
-
-    async def test_messages_of_a_user(self):
-        self.patch(sqlite_quota, "MAX_STORED", 5)
-        self.patch(sqlite_quota, "LOOK_EVERY", 2)
-        store = await self.open_store()
-        for number in range(5):
-            await store.store_message("m", message(TS + number))
-        for _ in range(3):
-            with self.assertRaises(StoreBusy):
-                await store.store_message("m", message(TS + 5))
-        other = message(TS, uaid=uuid.uuid4())
-        await store.store_message("m", other)
-        await store.delete_message("m", message(TS))
-        await store.store_message("m", message(TS + 6))
-        self.assertEqual(self.sql("SELECT count(*) FROM messages"), [(6,)])
-
-    async def test_counting_is_rare_and_its_memory_bounded(self):
-        counted: list[str] = []
-
-        def count(uaid: str, most: int) -> int:
-            counted.append(uaid)
-            return 0
-
-        self.patch(sqlite_quota, "MAX_TRACKED", 10)
-        quota = sqlite_quota.StoredQuota(count)
-        for number in range(1000):
-            self.assertFalse(quota.refuses("busy"))
-            self.assertFalse(quota.refuses(str(number % 5)))
-        self.assertEqual(counted.count("busy"), 1000 // sqlite_quota.LOOK_EVERY - 1)
-        for number in range(1000):
-            quota.refuses(str(number))
-        self.assertLessEqual(len(quota._left), 10)
-
-    async def test_count_that_fails_is_the_answer(self):
-        self.patch(sqlite_quota, "LOOK_EVERY", 0)
-        store = await self.open_store()
-        await store.close()
-        with self.assertRaises(StoreError):
-            await store.store_message("m", message(TS))
 
 
 class TestExpiry(SqliteCase):
@@ -786,6 +760,9 @@ class TestDsn(SqliteCase):
         return SimpleNamespace(
             db_dsn=dsn,
             key_hash="k",
+            max_stored=1,
+            max_stored_bytes=0,
+            max_stored_share=100,
             router_table=SimpleNamespace(tablename="router_x"),
             message_table=SimpleNamespace(tablename="message_x"),
         )
@@ -822,6 +799,8 @@ class TestDsn(SqliteCase):
         self.assertEqual(await store.health(), {"router_x": None, "storage": None})
         await store.add_channel("m", UAID, CHID)
         self.assertEqual(len(self.sql("SELECT uaid FROM channels")[0][0]), 64)
+        await store.store_message("m", message())
+        self.assertIsNotNone(store.refusal(message(TS + 1)))
 
     async def test_path_with_special_characters(self):
         self.path = os.path.join(self.directory, "a %20?#ü.db")

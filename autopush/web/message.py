@@ -9,6 +9,7 @@ from cryptography.fernet import InvalidToken
 from autopush.exceptions import InvalidRequest, InvalidTokenException, StoreError
 from autopush.logging import enabled
 from autopush.notification import WebPushNotification
+from autopush.router.webpush import WebPushRouter
 from autopush.web.base import BaseWebHandler, RequestSchema, threaded_validate
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class MessageHandler(BaseWebHandler):
         except StoreError as exc:
             self._store_err(exc)
             return
+        router = self.routers["webpush"]
+        if isinstance(router, WebPushRouter):
+            router.backlogs.forget(notification)
         self.set_status(204)
         self.finish()
         if enabled("debug"):

@@ -67,6 +67,14 @@ DEVIATIONS: dict[str, Deviation] = {
         {"answers": [{"status": 201}, {"status": 200}]},
         "design.md 4: pipelined requests are answered in order; the original lost one",
     ),
+    "ep_ttl/online_max": Deviation(
+        1,
+        {
+            "status": 201,
+            "headers": {"location": "{endpoint}/m/<msg1>", "ttl": "2592000"},
+        },
+        "RFC 8030 5.2: the answer names the time the message is kept, always 30 days at most",
+    ),
     "ws_hello/webpush_user_by_http": Deviation(
         2,
         {

@@ -247,7 +247,8 @@ class Load:
 
 @pytest.mark.parametrize("seed", [1])
 async def test_kill_under_load(make_server: Callable[..., Server], seed: int) -> None:
-    server = make_server("--msg_limit", "100000", "--max_direct_unacked", "100000")
+    limits = ("--max_direct_unacked", "100000", "--max_stored", "0", "--max_stored_bytes", "0")
+    server = make_server(*limits)
     await asyncio.to_thread(server.start)
     load = Load(server, random.Random(seed))
     await load.populate()

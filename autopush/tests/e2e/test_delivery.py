@@ -90,19 +90,34 @@ async def test_ack_of_the_first_of_a_batch_moves_nothing(server: Server) -> None
         assert [f["version"] for f in await again.receive_all(2)] == [f["version"] for f in frames]
 
 
-async def test_message_limit_resets_the_browser(make_server: Callable[..., Server]) -> None:
+async def test_message_limit_resets_no_browser(make_server: Callable[..., Server]) -> None:
+    """Its backlog is bounded where it is accepted, and starts anew with each connection."""
     server = make_server("--msg_limit", "5").start()
     uaid, subscription = await _offline(server)
-    for number in range(7):
-        await send(subscription, b"%d" % number)
+    for _ in range(2):
+        bodies = [b"%d" % number for number in range(7)]
+        assert await post_bytes(server, subscription, bodies) == [201] * 5 + [429] * 2
+        async with await UserAgent.open(server.ws_url, uaid) as agent:
+            assert agent.uaid == uaid
+            await agent.ack_and_wait(*await agent.receive_all(5))
+            await agent.nothing()
+
+
+async def test_message_limit_resets_the_browser(make_server: Callable[..., Server]) -> None:
+    """Where there are more all the same: a process doesn't know what was stored before it began."""
+    server = make_server("--msg_limit", "5").start()
+    uaid, subscription = await _offline(server)
+    for count in (5, 2):
+        assert set(await post_bytes(server, subscription, [b"x"] * count)) == {201}
+        server.stop()
+        server.start()
     agent = await UserAgent.open(server.ws_url, uaid)
-    frames = await agent.receive_all(5)
-    assert len(frames) == 5
+    assert len(await agent.receive_all(5)) == 5
     assert await agent.closed() is None
     # Record gone: the browser must subscribe again.
     async with await UserAgent.open(server.ws_url, uaid) as again:
         assert again.uaid != uaid
-    assert (await send(subscription, b"x")).status_code == 410
+    assert await post_bytes(server, subscription, [b"x"]) == [410]
 
 
 async def test_a_hundred_messages_are_within_the_default_limit(server: Server) -> None:
@@ -158,9 +173,7 @@ async def _fill(server: Server, slow: RawAgent, subscription: Subscription) -> l
 async def test_browser_that_does_not_read(make_server: Callable[..., Server]) -> None:
     """Back-pressure: its messages wait in storage instead of our memory, and come when it reads;
     others are not held up (websocket.md 12, quirks Q1 and Q2)."""
-    server = make_server(
-        "--msg_limit", "1000", "--max_direct_unacked", "10000", router=True
-    ).start()
+    server = make_server("--max_direct_unacked", "10000", router=True).start()
     slow = await RawAgent.open(server)
     subscription = await slow.register()
     other = await UserAgent.open(server.ws_url)
@@ -189,7 +202,7 @@ async def test_abandoned_browser_does_not_delay_the_others(
     make_server: Callable[..., Server],
 ) -> None:
     """What it has not read is kept for its next connection."""
-    server = make_server("--msg_limit", "1000", router=True).start()
+    server = make_server(router=True).start()
     slow = await RawAgent.open(server)
     subscription = await slow.register()
     texts = await _fill(server, slow, subscription)
@@ -202,6 +215,48 @@ async def test_abandoned_browser_does_not_delay_the_others(
             await agent.ack(*batch)
         assert seen == texts
     slow.close()
+
+
+async def test_a_stalled_browser_loses_nothing(make_server: Callable[..., Server]) -> None:
+    """Neither what was sent to it and not acknowledged, nor what had to be stored besides."""
+    server = make_server("--max_direct_unacked", "300").start()
+    agent = await UserAgent.open(server.ws_url)
+    subscription = await agent.register()
+    texts = [b"%04d" % number for number in range(1100)]
+    assert set(await post_bytes(server, subscription, texts)) == {201}
+    uaid = agent.uaid
+    agent.abort()
+    seen: set[bytes] = set()
+    async with await UserAgent.open(server.ws_url, uaid) as agent:
+        assert agent.uaid == uaid
+        while len(seen) < len(texts):
+            frame = await agent.receive("notification")
+            seen.add(RawAgent.body(frame))
+            await agent.ack(frame)
+    assert seen == set(texts)
+
+
+async def test_a_sender_that_fills_its_share(make_server: Callable[..., Server]) -> None:
+    """It is told which limit and when to come again; other senders are not affected."""
+    server = make_server("--max_stored", "20", "--max_stored_share", "50").start()
+    agent = await UserAgent.open(server.ws_url)
+    greedy, modest = await agent.register(), await agent.register()
+    await agent.close()
+    bodies = [b"%d" % number for number in range(12)]
+    assert await post_bytes(server, greedy, bodies) == [201] * 10 + [429] * 2
+    answer = httpx.post(greedy.endpoint, content=b"x", headers=AES128GCM, trust_env=False)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "300")
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json()["errno"] == 203
+    text = "Too much is waiting: 10 messages are waiting for this subscription already"
+    assert answer.json()["message"] == text
+    assert await post_bytes(server, modest, bodies[:3]) == [201] * 3
+    async with await UserAgent.open(server.ws_url, agent.uaid) as agent:
+        frames: list[JSON] = []
+        while len(frames) < 13:
+            frames.append(await agent.receive("notification"))
+            await agent.ack_and_wait(frames[-1])
+    assert await post_bytes(server, greedy, [b"room again"]) == [201]
 
 
 def test_many_connections_end_at_once(server: Server) -> None:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import capturedLogs
 
 from autopush.config import AutopushConfig
-from autopush.exceptions import RouterException, StoreBusy, StoreError
+from autopush.exceptions import RouterException, StoreBusy, StoreError, UserFull
 from autopush.nodeclient import NodeBusy, NodeGone
 from autopush.notification import WebPushNotification
 from autopush.router import WebPushRouter, routers_from_config
@@ -314,6 +314,68 @@ class TestSave:
         assert str(refusal) == "Error saving to database"
         assert (refusal.status_code, refusal.errno) == (503, 201)
         assert (refusal.response_body, refusal.log_exception) == ("Retry Request", logged)
+
+
+class TestRoom:
+    """What may wait is bounded where it is accepted (design.md 6)."""
+
+    FULL = "Too much is waiting: 100 messages are waiting for this user agent already"
+
+    def assert_full(self, refusal, text=FULL):
+        assert (refusal.status_code, refusal.errno, refusal.log_exception) == (429, 203, False)
+        assert refusal.response_body == text
+        assert refusal.headers == {"Retry-After": "300"}
+
+    def test_no_room_in_the_store(self, offline):
+        offline.store.refusal = lambda notification: UserFull("2 bytes are waiting")
+        self.assert_full(offline.refused(), "Too much is waiting: 2 bytes are waiting")
+        assert offline.rows() == []
+        assert offline.refused(ttl=0).status_code == 201  # needs none
+        assert offline.refused(ttl=None).status_code == 400
+
+    def test_a_message_delivered_at_once_needs_none(self, rig):
+        rig.store.refusal = lambda notification: UserFull("x")
+        assert rig.route().status_code == 201
+
+    def test_a_store_that_can_t_tell(self, offline):
+        def refusal(notification):
+            raise StoreError("closed")
+
+        offline.store.refusal = refusal
+        assert offline.refused().status_code == 503
+
+    def test_msg_limit_of_one_who_is_away(self, offline):
+        for _ in range(100):
+            assert offline.route().status_code == 201
+        self.assert_full(offline.refused())
+        self.assert_full(offline.refused())
+        assert len(offline.rows()) == 100
+
+    def test_one_who_was_connected_meanwhile_may_have_read_them(self, offline):
+        for _ in range(100):
+            offline.route()
+        offline.add_user(connected_at=CONNECTED_AT + 1)
+        assert offline.route().status_code == 201
+
+    def test_nothing_is_known_of_one_who_is_connected(self, rig):
+        rig.agent.answers["push"] = 503
+        for _ in range(150):
+            assert rig.route().status_code == 201
+        assert {row.live for row in rig.rows()} == {1}
+
+    def test_a_replaced_topic_counts_once(self, offline):
+        for _ in range(150):
+            assert offline.route(topic="t").status_code == 201
+        for _ in range(99):
+            offline.route()
+        self.assert_full(offline.refused())
+        assert offline.route(topic="t").status_code == 201
+
+    def test_what_was_not_stored_does_not_count(self, offline):
+        offline.store.fail("store_message", *[StoreBusy()] * 100)
+        for _ in range(100):
+            assert offline.refused().status_code == 503
+        assert offline.route().status_code == 201
 
 
 class TestUserWhoMovesMeanwhile:

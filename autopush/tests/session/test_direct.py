@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import Deferred
 
-from autopush.exceptions import StoreBusy, StoreError
+from autopush.exceptions import StoreBusy, StoreError, UserFull
 from autopush.session import Delivery
 from autopush.session.states import State
 from autopush.tests.session.support import (
@@ -123,6 +123,15 @@ def test_q24_unacknowledged_ones_are_limited():
     assert rig.deliver(message()) is BUSY
     session.received(ack(sent[0]))
     assert rig.deliver(message()) is DELIVERED
+
+
+def test_11_without_room_for_its_row_a_notification_is_not_sent(durable, monkeypatch):
+    """Else its sender, who is refused, would send it again."""
+    session = durable.live()
+    monkeypatch.setattr(durable.store, "refusal", lambda notification: UserFull("full"))
+    assert durable.deliver(message()) is BUSY
+    assert session.wire.sent == [] and not session.direct
+    assert durable.deliver(message(ttl=0)) is DELIVERED  # has no row
 
 
 def test_11_what_has_no_frame_leaves_no_trace(rig):

@@ -228,6 +228,53 @@ def test_9_4_the_limit_is_not_per_batch():
     assert rig.store.users == {}
 
 
+def test_9_4_what_was_delivered_directly_is_no_backlog():
+    """A stalled user agent finds all of it when it returns."""
+    rig = Rig(msg_limit=5)
+    session = rig.live()
+    notifications = [message() for _ in range(50)]
+    for notification in notifications:
+        rig.deliver(notification)
+    session.closed()
+    again = rig.hello(UAID)
+    assert UAID in rig.store.users
+    seen = [version for batch in drained(rig, again) for version in batch]
+    assert sorted(seen) == sorted(numbers(*notifications))
+    assert again.wire.closes == []
+
+
+def test_9_4_nor_is_what_was_stored_while_it_was_connected():
+    """Too many direct messages were unacknowledged, or output was paused."""
+    rig = Rig(msg_limit=5, max_direct_unacked=1)
+    session = rig.live()
+    for _ in range(20):
+        notification = message()
+        if rig.deliver(notification) is Delivery.BUSY:
+            rig.put(notification)
+    session.closed()
+    again = rig.hello(UAID)
+    assert sum(map(len, drained(rig, again))) == 20
+    assert again.wire.closes == []
+
+
+def test_9_4_nor_what_came_after_the_connection_began():
+    rig = Rig(msg_limit=5)
+    session = rig.hello(UAID)
+    rig.clock.advance(1)
+    rig.put(*[message(stamp, age=-1) for stamp in range(1, 21)])
+    rig.node.check(UAID)
+    assert sum(map(len, drained(rig, session))) == 20
+    assert session.wire.closes == []
+
+
+def test_9_4_without_a_limit_there_is_no_reset():
+    rig = Rig(msg_limit=0)
+    rig.put(*[message(stamp) for stamp in range(1, 301)])
+    session = rig.hello(UAID)
+    assert sum(map(len, drained(rig, session))) == 300
+    assert session.wire.closes == []
+
+
 def test_9_3_throttled_fetches_are_repeated_later(rig):
     rig.put(message(1))
     rig.store.fail("fetch_topics", StoreBusy())
