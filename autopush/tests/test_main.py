@@ -30,7 +30,7 @@ from autopush import __version__
 from autopush.exceptions import InvalidConfig
 from autopush.process import surviving, within
 from autopush.starterrors import is_expected, start_error_text
-from autopush.tests.e2e.harness import Server, free_port, run
+from autopush.tests.e2e.harness import Server, eventually, free_port, run
 from autopush.tests.tlsfiles import make_certificate
 
 HELLO = json.dumps({"messageType": "hello", "use_webpush": True})
@@ -240,7 +240,7 @@ def test_proxy_protocol_port(make):
         assert exchange(port, header + REQUEST).startswith(b"HTTP/1.1 200 ")
     bad = b"GET /v1/err/crit HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     assert exchange(port, V1 + bad).startswith(b"HTTP/1.1 418 ")
-    assert '"remote_ip":"192.0.2.7"' in server.output
+    eventually(lambda: '"remote_ip":"192.0.2.7"' in server.output)
     # The ordinary port doesn't understand it.
     assert exchange(server.port, V1 + REQUEST).startswith(b"HTTP/1.1 400 ")
 

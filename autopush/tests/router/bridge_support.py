@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -48,6 +49,13 @@ SENT_KEYS = {
     },
 }
 """What of it a device gets."""
+
+
+PATIENT = 60
+"""Seconds a router waits for a bridge, so that none gives up because the machine is busy."""
+
+HASTY = 0.3
+"""Seconds where the bridge doesn't answer anyway."""
 
 
 def notification(
@@ -119,6 +127,11 @@ class BridgeTestCase(TestCase):
     def make_router(self, **changes: Any) -> Any:
         raise NotImplementedError
 
+    @property
+    def http(self) -> Any:
+        """The router's :class:`~autopush.router.bridgehttp.BridgeClient`."""
+        raise NotImplementedError
+
     def replace_router(self, **changes: Any) -> Any:
         old, self.router = self.router, self.make_router(**changes)
         return old.close()
@@ -172,6 +185,19 @@ class BridgeTestCase(TestCase):
         """As :meth:`send`, after scripting the service."""
         self.bridge.script.add(script)
         return await self.send(*args, **kwargs)
+
+    async def answered_in_haste(self, script: Any) -> Any:
+        """As :meth:`answered`, by a router that soon gives up."""
+        self.http.timeout = HASTY
+        try:
+            return await self.answered(script)
+        finally:
+            self.http.timeout = PATIENT
+
+    async def until(self, check: Callable[[], Any]) -> None:
+        """Wait for something that must happen (else trial ends the test)."""
+        while not check():
+            await deferLater(reactor, 0.01)
 
     def assert_answer(self, answer: Any, status: int, errno: int | None, body: str) -> None:
         """Check what the sender gets when the message wasn't taken."""
