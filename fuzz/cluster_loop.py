@@ -37,6 +37,7 @@ from autopush.tests.cluster.harness import (
     DynamoStorage,
     kill,
 )
+from autopush.tests.e2e.clients import PATIENCE
 from fuzz import faketime
 from fuzz.ledger import Ledger
 from fuzz.people import GONE, Person, Refused, Senders
@@ -54,9 +55,6 @@ MONTH_LAPS = 4
 
 MONTH_IN = 4.0
 """Seconds from the start of a lap to the change."""
-
-PATIENCE = 60
-"""Seconds to wait for any answer: as long as the store may take when it fails."""
 
 FAULTS = (
     "throttled",

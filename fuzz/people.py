@@ -25,6 +25,12 @@ TTL = "86400"
 REFUSED = (429, 503)
 """Statuses that promise nothing and break nothing."""
 
+COMES = 30
+"""Seconds after which a message that is due is lost."""
+
+MOMENT = 0.05
+"""Seconds to wait for more before some of what is there is acknowledged."""
+
 LINGERS = 0.5
 """Seconds for which a connection that was left without a word may stay open."""
 
@@ -281,7 +287,7 @@ class Person:
         await self.connect()
         while True:
             must_come = bool(self.mailbox.due) and not self._held
-            came = await self._take(PATIENCE if must_come else QUIET)
+            came = await self._take(COMES if must_come else MOMENT if self._held else QUIET)
             if came and self.rng.random() < 0.8:
                 continue
             if self._held:

@@ -288,7 +288,7 @@ def run(*args: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def eventually(check: Callable[[], Any], timeout: float = 20, every: float = 0.05) -> Any:
+def eventually(check: Callable[[], Any], timeout: float = 60, every: float = 0.05) -> Any:
     """Poll ``check`` until it returns something true, and return that.
 
     :raises AssertionError: it never did

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from cryptography.fernet import Fernet, MultiFernet
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
+from twisted.internet.tcp import Client
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
@@ -91,6 +92,10 @@ class Refused(Exception):
     """What a router raised or returned instead of a 201."""
 
 
+def _is_outgoing(reader: object) -> bool:
+    return isinstance(reader, Client)
+
+
 class BridgeTestCase(TestCase):
     """One stand-in for all tests of a class; a new router for each.
 
@@ -158,7 +163,7 @@ class BridgeTestCase(TestCase):
     async def _close(self) -> None:
         await self.router.close()
         # TLS connections end with an exchange.
-        await deferLater(reactor, 0.02)
+        await self.until(lambda: not any(map(_is_outgoing, cast(Any, reactor).getReaders())))
 
     def _check_events(self) -> None:
         text = "\n".join(repr(event) for event in self.events)
