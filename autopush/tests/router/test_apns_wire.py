@@ -284,9 +284,13 @@ class OutcomeTest(Wire):
         assert self.apns.protocol_errors == []
 
     async def test_one_that_hangs(self):
-        router = self.make_router(timeout=1)
+        router = self.make_router()
+        pool = router.apns["firefox"]._pool
+        assert await self.outcome(router=router) == (201, None, "")
         self.script(action="hang")
+        pool._timeout = 1
         slow = Deferred.fromCoroutine(self.outcome(router=router))
+        pool._timeout = PATIENT
         assert await self.outcome(router=router) == (201, None, "")  # the others do not wait
         assert await slow == (502, None, FAILED)
         assert self.reasons() == ["timeout"]
