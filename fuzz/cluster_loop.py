@@ -216,12 +216,12 @@ class ClusterLoop:
         if self.rng.random() < 0.7:
             self.ledger.count("daemons killed")
             await asyncio.to_thread(kill, daemon)
-            self._mourn(daemon)
         else:
             self.ledger.count("daemons stopped")
             status = await asyncio.to_thread(daemon.end, signal.SIGTERM)
             if status != 0:
                 self.ledger.breach("exit", f"status {status}\n{daemon.output[-2000:]}")
+        self._mourn(daemon)
         await asyncio.sleep(self.rng.random() * 2)
         await asyncio.to_thread(self._start, daemon)
         self._down.discard(daemon)

@@ -184,7 +184,7 @@ class Mailbox:
                 self.ledger.count("acknowledgements proven")
 
     def node_died(self, node: int) -> None:
-        """A node was killed: acknowledgements that storage had refused were in its memory only."""
+        """A node has ended: acknowledgements that storage had refused were in its memory only."""
         for message in self.messages.values():
             if message.shaky and message.node == node:
                 message.proven = message.shaky = False
