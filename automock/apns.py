@@ -20,6 +20,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from cryptography.exceptions import InvalidSignature
@@ -343,10 +344,13 @@ class _Connection(asyncio.Protocol):
             self._trusted = True
             self.announce_limit()
         answer = self.server.script.next() or Answer()
-        if answer.delay:
-            self.loop.call_later(answer.delay, self._act, stream_id, headers, reason, answer)
+        act = partial(self._act, stream_id, headers, reason, answer)
+        if answer.held:
+            answer.gate.pass_through(partial(self.loop.call_soon_threadsafe, act))
+        elif answer.delay:
+            self.loop.call_later(answer.delay, act)
         else:
-            self._act(stream_id, headers, reason, answer)
+            act()
 
     def _describe(
         self, stream_id: int, headers: dict[str, str], body: bytes, reason: str | None

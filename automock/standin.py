@@ -8,6 +8,8 @@ An answer is a JSON object; every member is optional:
 ``body``     text
 ``json``     anything; instead of ``body``
 ``delay``    seconds before the answer
+``held``     true: the answer waits for :meth:`Script.release`, which tests in the same
+             process call when they have seen enough, however long that takes
 ``action``   what happens instead of an answer: ``hang`` (nothing), ``reset`` (TCP RST),
              ``close``, ``close_mid_body``, ``garbage``; stand-ins may know more
 ``times``    how many requests are answered like this, default 1
@@ -19,8 +21,9 @@ of other names are for the stand-in, for example ``reason`` with APNs.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,6 +36,31 @@ KEPT = 10_000
 ACTIONS = frozenset(("hang", "reset", "close", "close_mid_body", "garbage"))
 
 
+class Gate:
+    """What held answers wait at. May be used from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[Callable[[], object]] = []
+        self._open = False
+
+    def pass_through(self, go: Callable[[], object]) -> None:
+        """Call ``go`` when the gate opens, in the thread that opens it; at once if it is open."""
+        with self._lock:
+            if not self._open:
+                self._waiting.append(go)
+                return
+        go()
+
+    def open(self) -> None:
+        """Let all pass, from now on."""
+        with self._lock:
+            self._open = True
+            waiting, self._waiting = self._waiting, []
+        for go in waiting:
+            go()
+
+
 @dataclass
 class Answer:
     """One entry of a script; see above."""
@@ -42,6 +70,8 @@ class Answer:
     body: str | None = None
     json: Any = None
     delay: float = 0.0
+    held: bool = False
+    gate: Gate = field(default_factory=Gate)
     action: str | None = None
     times: int = 1
     more: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +88,9 @@ class Answer:
             kind = _TYPES.get(name)
             if kind is None:
                 more[name] = value
-            elif not isinstance(value, kind) or (isinstance(value, bool) and name != "json"):
+            elif not isinstance(value, kind) or (
+                isinstance(value, bool) and name not in ("json", "held")
+            ):
                 raise ValueError(f"{name} is of the wrong type")
             else:
                 known[name] = value
@@ -75,6 +107,7 @@ _TYPES: dict[str, Any] = {
     "body": str,
     "json": object,
     "delay": (int, float),
+    "held": bool,
     "action": str,
     "times": int,
 }
@@ -86,6 +119,7 @@ class Script:
     def __init__(self, actions: frozenset[str] = ACTIONS) -> None:
         self._actions = actions
         self._answers: deque[Answer] = deque()
+        self._gates: list[Gate] = []
         self.requests: deque[dict[str, Any]] = deque(maxlen=KEPT)
 
     def add(self, answers: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:
@@ -96,7 +130,15 @@ class Script:
         several = [answers] if isinstance(answers, Mapping) else list(answers)
         if not all(isinstance(one, Mapping) for one in several):
             raise ValueError("an answer must be an object")
-        self._answers.extend([Answer.parse(one, self._actions) for one in several])
+        parsed = [Answer.parse(one, self._actions) for one in several]
+        self._gates += [answer.gate for answer in parsed if answer.held]
+        self._answers.extend(parsed)
+
+    def release(self) -> None:
+        """Give the answers that are held, and hold none of those queued so far."""
+        gates, self._gates = self._gates, []
+        for gate in gates:
+            gate.open()
 
     def next(self) -> Answer | None:
         """Take the answer for a request; None: none is scripted."""
@@ -113,7 +155,8 @@ class Script:
         self.requests.append(request)
 
     def reset(self) -> None:
-        """Forget answers and requests."""
+        """Forget answers and requests; what is held is answered."""
+        self.release()
         self._answers.clear()
         self.requests.clear()
 

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httptools
 
-from automock.standin import Answer
+from automock.standin import Answer, Gate
 
 BODY_LIMIT = 1024 * 1024
 
@@ -105,6 +105,13 @@ def scripted(reply: Reply, answer: Answer | None) -> Reply:
 Handler = Callable[[Request], Awaitable[tuple[Reply, Answer | None]] | tuple[Reply, Answer | None]]
 """Returns the vendor's own reply and the script's answer, which is applied to it by the server:
 the status and so on, the delay, the action."""
+
+
+async def _opened(gate: Gate) -> None:
+    """Wait until a gate is open."""
+    loop, opened = asyncio.get_running_loop(), asyncio.Event()
+    gate.pass_through(lambda: loop.call_soon_threadsafe(opened.set))
+    await opened.wait()
 
 
 class Server:
@@ -214,6 +221,8 @@ class _Connection(asyncio.Protocol):
                 reply, answer = await result if isinstance(result, Awaitable) else result
             except Exception as exc:
                 reply, answer = Reply(500, body=f"{type(exc).__name__}: {exc}\n".encode()), None
+            if answer is not None and answer.held:
+                await _opened(answer.gate)
             if answer is not None and answer.delay:
                 await asyncio.sleep(answer.delay)
             if answer is not None and answer.action:

@@ -57,7 +57,7 @@ from autopush.db.sqlite_errors import store_error
 from autopush.db.sqlite_health import HealthCheck
 from autopush.db.sqlite_ops import Call, Delete, Put, WriteBatch
 from autopush.db.sqlite_quota import SAMPLE, StoredQuota, Usage, usage
-from autopush.exceptions import AutopushException, StoreError, UserFull
+from autopush.exceptions import AutopushException, StoreBusy, StoreError, UserFull
 from autopush.notification import WebPushNotification
 
 T = TypeVar("T")

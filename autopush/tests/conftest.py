@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from twisted.logger import globalLogBeginner
 
 LONGEST_ID = 40
@@ -12,9 +13,16 @@ LONGEST_ID = 40
 name: parallel workers must find the same names."""
 
 
+PATIENCE = 60.0
+"""Seconds to wait for anything over HTTP, where a test doesn't say: httpx gives up after five,
+which are soon over on a machine that is busy with other things."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin to log, to nowhere: else Twisted keeps the failures that tests provoke and replays them
-    into whichever test begins to log first."""
+    """Be patient with HTTP, and begin to log, to nowhere: else Twisted keeps the failures that
+    tests provoke and replays them into whichever test begins to log first."""
+    for part in ("connect", "read", "write", "pool"):
+        setattr(DEFAULT_TIMEOUT_CONFIG, part, PATIENCE)
     nowhere: Any = lambda event: None  # noqa: E731
     globalLogBeginner.beginLoggingTo([nowhere], True, redirectStandardIO=False)
 

@@ -80,7 +80,7 @@ def test_every_page_is_in_the_table_of_contents():
     assert listed == set(pages())
 
 
-FILE = re.compile(r"``((?:autopush|automock|bench|configs|docs|\.ci)/[^`<*\s]*)``")
+FILE = re.compile(r"``((?:autopush|automock|bench|configs|docs|fuzz|\.ci)/[^`<*\s]*)``")
 
 
 def test_files_mentioned_exist():

@@ -135,7 +135,7 @@ def test_what_was_collected_is_sent_after_30_seconds(processor):
     processor.MAX_INTERVAL = 0.05
     processor.start()
     processor.process("one")
-    assert processor._client.sent.wait(5)
+    assert processor._client.sent.wait(60)
     assert processor._client.requests == [marked("one")]
 
 
@@ -221,14 +221,12 @@ def test_complaints_are_rare(processor, events):
 def test_stop_does_not_wait_for_ever(processor, monkeypatch):
     monkeypatch.setattr(module, "STOP_WITHIN", 0.05)
     release = threading.Event()
-    processor._client.put_record_batch = lambda **kwargs: release.wait(10)
+    processor._client.put_record_batch = lambda **kwargs: release.wait()
     processor.process("a")
     processor.start()
     thread = processor._thread
-    begin = time.monotonic()
     processor.stop()
-    assert time.monotonic() - begin < 5
-    assert thread.daemon
+    assert thread.is_alive() and thread.daemon
     release.set()
     thread.join(10)
 

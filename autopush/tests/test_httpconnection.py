@@ -554,7 +554,7 @@ class SocketTest(TestCase):
     @staticmethod
     def exchange(connection: socket.socket, data: bytes) -> bytes:
         """Send everything, then read everything; closes the connection."""
-        connection.settimeout(10)
+        connection.settimeout(60)
         with connection:
             connection.sendall(data)
             answer = b""
@@ -594,7 +594,7 @@ class SocketTest(TestCase):
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             plain = socket.create_connection(("127.0.0.1", port))
             with context.wrap_socket(plain) as connection:
-                connection.settimeout(10)
+                connection.settimeout(60)
                 connection.sendall(data)
                 return connection.recv(65536)
 

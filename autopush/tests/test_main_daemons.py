@@ -85,9 +85,8 @@ def test_message_from_one_node_to_the_other(start, tmp_path):
         assert httpx.post(url, headers={"TTL": "60"}).status_code == 201
         message = json.loads(browser.recv())
         assert message["channelID"] == CHANNEL
-        began = time.monotonic()
         status, output = connection.stop()
-        assert (status, time.monotonic() - began < 5) == (0, True)
+        assert status == 0
     assert "Received SIGTERM, shutting down." in output
     # Not acknowledged, so it was saved; the node has gone, so the next one is stored as well.
     assert httpx.post(url, headers={"TTL": "60"}).status_code == 201

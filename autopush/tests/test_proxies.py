@@ -17,7 +17,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from autopush.tests.e2e.harness import Server, free_port
+from autopush.tests.e2e.harness import Server, eventually, free_port
 from autopush.tests.test_readme import block
 from autopush.tests.tlsfiles import make_certificate
 
@@ -123,4 +123,4 @@ def test_addresses_are_forwarded(origin):
     server, port, context = origin
     with httpx.Client(transport=Loopback(verify=context, local_address="127.0.0.2")) as sender:
         assert sender.get(f"https://{NAME}:{port}/v1/err/crit").status_code == 418
-    assert '"remote_ip":"127.0.0.2"' in server.output
+    eventually(lambda: '"remote_ip":"127.0.0.2"' in server.output)

@@ -23,7 +23,7 @@ class Receiver:
     def __init__(self):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
-        self.socket.settimeout(5)
+        self.socket.settimeout(60)
         self.port = self.socket.getsockname()[1]
 
     def line(self):
@@ -36,7 +36,7 @@ class Receiver:
         self.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
             self.socket.recv(1)
-        self.socket.settimeout(5)
+        self.socket.settimeout(60)
         return True
 
 

@@ -356,7 +356,7 @@ class TestGroupCommit(SqliteCase):
         self.patch(writer, "_open_gate", take_back_first)
         await store.store_message("m", message())
         self.patch(writer, "_open_gate", start)
-        self.assertFalse(await waiting[0].addTimeout(10, reactor))
+        self.assertFalse(await waiting[0].addTimeout(60, reactor))
 
     async def test_every_operation_is_answered(self):
         """Whatever is taken back or deleted at which moment."""

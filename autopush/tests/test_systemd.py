@@ -18,7 +18,7 @@ def listening(tmp_path):
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path)
-        sock.settimeout(5)
+        sock.settimeout(60)
         yield sock, path
 
 
@@ -51,7 +51,7 @@ def test_an_abstract_socket():
     name = f"@autopush-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(f"\0{name[1:]}")
-        sock.settimeout(5)
+        sock.settimeout(60)
         ServiceManager({"NOTIFY_SOCKET": name}).alive()
         assert sock.recv(100) == b"WATCHDOG=1"
 

@@ -124,6 +124,13 @@ BRIDGES: dict[str, Bridge] = {
 }
 
 
+WAITS = 600
+"""Seconds that are enough for anything, on any machine."""
+
+PATIENT = BRIDGES["adm"]._replace(app_id="patient")
+"""A profile whose router waits so long for the vendor's answers."""
+
+
 class Node:
     """The process, its stand-ins and its statsd server."""
 
@@ -148,7 +155,10 @@ class Node:
                 name: str(value) if name == "fcm_version" else json.dumps(value)
                 for name, value in self.mock["fcm_legacy"].options().items()
             }
+        profiles = json.loads(str(options["adm_creds"]))
+        profiles[PATIENT.app_id] = {**profiles["admprofile"], "timeout": WAITS}
         options |= {
+            "adm_creds": json.dumps(profiles),
             "port": str(port),
             "endpoint_port": str(port),
             "endpoint_hostname": "127.0.0.1",

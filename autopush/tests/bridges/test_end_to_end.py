@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from autopush.tests.bridges.support import AUTH_KEY, BRIDGES, Bridge, Node, running_node
+from autopush.tests.bridges.support import (
+    AUTH_KEY,
+    BRIDGES,
+    PATIENT,
+    WAITS,
+    Bridge,
+    Node,
+    running_node,
+)
 from autopush.tests.e2e.clients import VapidSender, push
 from autopush.tests.e2e.harness import eventually
 from autopush.utils import generate_hash
@@ -151,10 +158,8 @@ def test_transient_errors_drop_nobody(node: Node, bridge: Bridge, script: dict[s
 def test_hanging_bridge(node: Node, bridge: Bridge) -> None:
     device = node.register(bridge)
     device.script({"action": "hang", "times": 5})
-    start = time.monotonic()
-    answer = httpx.post(device.subscription.endpoint, headers={"TTL": "60"}, timeout=30)
+    answer = httpx.post(device.subscription.endpoint, headers={"TTL": "60"})
     assert answer.status_code == 502
-    assert time.monotonic() - start < 15
     node.stand_in(bridge).script.reset()
     assert device.get().status_code == 200
 
@@ -195,35 +200,31 @@ def test_metrics(node: Node, bridge: Bridge) -> None:
 
 
 async def test_slow_bridge_leaves_other_routes_alone(node: Node) -> None:
-    """500 sends at once to a bridge that takes half a second.
-
-    On a busy machine some of them take more than their time; what counts is the others.
-    """
-    bridge = BRIDGES["fcm"]
-    node.stand_in(bridge).reset()
+    """200 sends at once to a bridge that answers nobody until others had their answers."""
+    bridge = PATIENT
+    stand_in = node.stand_in(bridge)
+    stand_in.reset()
     device = node.register(bridge)
     device.post()
-    device.script({"delay": 0.5, "times": 500})
+    seen = len(stand_in.messages)
+    device.script({"held": True, "times": 200})
     limits = httpx.Limits(max_connections=None)
-    url = node.urls[bridge.version]
-    async with httpx.AsyncClient(timeout=60, limits=limits, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=WAITS, limits=limits, trust_env=False) as client:
 
         async def send() -> int:
             answer = await client.post(device.subscription.endpoint, headers={"TTL": "60"})
             return answer.status_code
 
-        sends = [asyncio.create_task(send()) for _ in range(500)]
-        await asyncio.sleep(0.5)
-        latencies = []
-        while not all(task.done() for task in sends):
-            start = time.monotonic()
-            assert (await client.get(f"{url}/status")).status_code == 200
-            latencies.append(time.monotonic() - start)
-            await asyncio.sleep(0.05)
-        statuses = [task.result() for task in sends]
-    assert 201 in statuses and set(statuses) <= {201, 502, 503}, statuses
-    latencies.sort()
-    assert latencies[len(latencies) // 2] < 0.5, latencies
+        sends = [asyncio.create_task(send()) for _ in range(200)]
+        while len(stand_in.messages) == seen:
+            await asyncio.sleep(0.01)
+        for _ in range(20):
+            answer = await client.get(f"{node.urls[bridge.version]}/status")
+            assert answer.status_code == 200
+        stand_in.script.release()
+        statuses = await asyncio.gather(*sends)
+    # Those that came when too many were waiting already were turned away.
+    assert 201 in statuses and set(statuses) <= {201, 503}, statuses
     assert device.get().status_code == 200
 
 

@@ -17,13 +17,23 @@ import boto3
 import httpx
 from cryptography.fernet import Fernet
 
-from autopush.tests.e2e.harness import START_WITHIN, STOP_WITHIN, TREE, environment, free_port
+from autopush.tests.e2e.harness import (
+    START_WITHIN,
+    STOP_WITHIN,
+    TREE,
+    UNEXPECTED,
+    environment,
+    free_port,
+)
 
 COMMANDS = {
     "autopush": "import sys; from autopush.__main__ import connection as main; sys.exit(main())",
     "autoendpoint": "import sys; from autopush.__main__ import endpoint as main; sys.exit(main())",
 }
 """What the console scripts do; the tests may run without an installation."""
+
+
+DYNALITE = TREE / ".dynalite" / "node_modules" / "dynalite" / "cli.js"
 
 
 class Process:
@@ -190,7 +200,7 @@ class SqliteStorage(Storage):
 
 
 class DynamoStorage(Storage):
-    """Tables in moto's server, a process of its own."""
+    """Tables in an emulator of DynamoDB, a process of its own: moto's server."""
 
     name = "dynamodb"
     options = ("--db_dsn", "dynamodb:")
@@ -198,10 +208,9 @@ class DynamoStorage(Storage):
     def __init__(self, home: Path) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        self._server = Process(words, home, {"MOTO_CALL_RESET_API": "false"})
+        self._server = Process(self.command(port), home, {"MOTO_CALL_RESET_API": "false"})
         self._server.spawn()
-        self._server.wait_for(lambda: httpx.get(f"{self.url}/moto-api/data.json"), "moto")
+        self._server.wait_for(lambda: httpx.get(self.url), "the emulator")
         self.env = {"AWS_LOCAL_DYNAMODB": self.url}
         self._table = boto3.resource(
             "dynamodb",
@@ -210,6 +219,10 @@ class DynamoStorage(Storage):
             aws_access_key_id="Bogus",
             aws_secret_access_key="Bogus",
         ).Table("router")
+
+    def command(self, port: int) -> list[str]:
+        """Serves on a port of loopback."""
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
 
     def user(self, uaid: str) -> dict[str, Any]:
         item: dict[str, Any] = self._table.get_item(Key={"uaid": uaid}, ConsistentRead=True)["Item"]
@@ -221,6 +234,16 @@ class DynamoStorage(Storage):
 
     def close(self) -> None:
         self._server.close()
+
+
+class DynaliteStorage(DynamoStorage):
+    """Tables in dynalite, which ``.ci/dynalite.py --install`` puts where it is looked for."""
+
+    def command(self, port: int) -> list[str]:
+        """Tables take some milliseconds to come and to go."""
+        where = ["--host", "127.0.0.1", "--port", str(port)]
+        times = ["--createTableMs", "20", "--deleteTableMs", "20"]
+        return ["node", str(DYNALITE), *where, *times]
 
 
 STORAGES: dict[str, Callable[[Path], Storage]] = {
@@ -302,7 +325,7 @@ class Cluster:
         """Lines of the logs that tell of something unexpected."""
         for daemon in self.daemons:
             for line in daemon.lines:
-                if "Traceback" in line or "Unexpected error" in line or "Unhandled" in line:
+                if any(sign in line for sign in UNEXPECTED):
                     yield line
 
 
@@ -312,4 +335,4 @@ def kill(daemon: Daemon) -> None:
     assert daemon.wait() == -signal.SIGKILL
 
 
-__all__ = ["STORAGES", "TREE", "Cluster", "Daemon", "Process", "Storage", "kill"]
+__all__ = ["DYNALITE", "STORAGES", "TREE", "Cluster", "Daemon", "Process", "Storage", "kill"]

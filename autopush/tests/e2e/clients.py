@@ -23,8 +23,8 @@ from pywebpush import WebPusher, webpush
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed
 
-PATIENCE = 20
-"""Seconds to wait for something that must come."""
+PATIENCE = 60
+"""Seconds to wait for something that must come, also on a busy machine."""
 
 QUIET = 0.4
 """Seconds to wait for something that must not come."""

@@ -29,6 +29,9 @@ START_WITHIN = 60
 STOP_WITHIN = 30
 """Seconds after which a test gives up on an exit. What the service promises is tested apart."""
 
+UNEXPECTED = ("Traceback", "Unexpected error", "Unhandled")
+"""In a line of a log: something happened that nobody had thought of."""
+
 PORTS = range(15_000, 32_000)
 """Below the ports which the kernel gives to outgoing connections, so nobody takes a free one
 between our look and the start of the server."""
@@ -285,7 +288,7 @@ def run(*args: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def eventually(check: Callable[[], Any], timeout: float = 20, every: float = 0.05) -> Any:
+def eventually(check: Callable[[], Any], timeout: float = 60, every: float = 0.05) -> Any:
     """Poll ``check`` until it returns something true, and return that.
 
     :raises AssertionError: it never did

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from cryptography.fernet import Fernet, MultiFernet
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
+from twisted.internet.tcp import Client
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
@@ -50,6 +52,13 @@ SENT_KEYS = {
 """What of it a device gets."""
 
 
+PATIENT = 60
+"""Seconds a router waits for a bridge, so that none gives up because the machine is busy."""
+
+HASTY = 0.3
+"""Seconds where the bridge doesn't answer anyway."""
+
+
 def notification(
     body: bytes = b"", encoding: str = "aes128gcm", ttl: int | None = 60, topic: str | None = None
 ) -> WebPushNotification:
@@ -81,6 +90,10 @@ class Metrics:
 
 class Refused(Exception):
     """What a router raised or returned instead of a 201."""
+
+
+def _is_outgoing(reader: object) -> bool:
+    return isinstance(reader, Client)
 
 
 class BridgeTestCase(TestCase):
@@ -119,6 +132,11 @@ class BridgeTestCase(TestCase):
     def make_router(self, **changes: Any) -> Any:
         raise NotImplementedError
 
+    @property
+    def http(self) -> Any:
+        """The router's :class:`~autopush.router.bridgehttp.BridgeClient`."""
+        raise NotImplementedError
+
     def replace_router(self, **changes: Any) -> Any:
         old, self.router = self.router, self.make_router(**changes)
         return old.close()
@@ -145,7 +163,7 @@ class BridgeTestCase(TestCase):
     async def _close(self) -> None:
         await self.router.close()
         # TLS connections end with an exchange.
-        await deferLater(reactor, 0.02)
+        await self.until(lambda: not any(map(_is_outgoing, cast(Any, reactor).getReaders())))
 
     def _check_events(self) -> None:
         text = "\n".join(repr(event) for event in self.events)
@@ -172,6 +190,19 @@ class BridgeTestCase(TestCase):
         """As :meth:`send`, after scripting the service."""
         self.bridge.script.add(script)
         return await self.send(*args, **kwargs)
+
+    async def answered_in_haste(self, script: Any) -> Any:
+        """As :meth:`answered`, by a router that soon gives up."""
+        self.http.timeout = HASTY
+        try:
+            return await self.answered(script)
+        finally:
+            self.http.timeout = PATIENT
+
+    async def until(self, check: Callable[[], Any]) -> None:
+        """Wait for something that must happen (else trial ends the test)."""
+        while not check():
+            await deferLater(reactor, 0.01)
 
     def assert_answer(self, answer: Any, status: int, errno: int | None, body: str) -> None:
         """Check what the sender gets when the message wasn't taken."""

@@ -1,19 +1,21 @@
 """bridges.md 8, 10 and 11: ADM, against the stand-in."""
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock
 
 from autopush.exceptions import InvalidConfig, RouterException
-from autopush.router.adm import ADMAuthError, ADMClient, ADMRouter
+from autopush.router.adm import RENEW_EARLY, ADMAuthError, ADMClient, ADMRouter
 from autopush.tests.router.bridge_support import (
     CHID,
     HEADERS,
+    PATIENT,
     BridgeTestCase,
     options_of,
 )
 
 TOKEN = "amzn1.adm-registration.v3.that-nobody-may-see/with+odd=signs"
+TOKEN_LIFETIME = 3600
+"""Seconds, of the stand-in's access tokens."""
 GONE = "User is no longer registered"
 
 
@@ -25,8 +27,12 @@ class ADMTestCase(BridgeTestCase):
 
     def make_router(self, **changes):
         profiles = options_of(self.bridge, "adm_creds")
-        profiles["admprofile"].update(changes)
+        profiles["admprofile"].update({"timeout": PATIENT, **changes})
         return ADMRouter(self.conf, profiles, self.metrics)
+
+    @property
+    def http(self):
+        return self.router.profiles["admprofile"]._client
 
     def user(self, **router_data):
         return {
@@ -212,13 +218,15 @@ class TestAccessToken(ADMTestCase):
         del self.bridge.access_tokens["t"]
 
     async def test_renewed_before_its_end(self):
-        self.bridge.configure({"token_lifetime": 2})
+        tokens = self.router.profiles["admprofile"]._tokens
+        clock = Clock()
+        tokens._seconds = clock.seconds
         await self.send()
         first = self.last["headers"]["authorization"]
-        await deferLater(reactor, 1.1)
+        clock.advance(TOKEN_LIFETIME - RENEW_EARLY)
         await self.send()
         self.assertEqual(self.last["headers"]["authorization"], first)
-        await deferLater(reactor, 0.2)
+        await self.until(lambda: not tokens._fetching)
         await self.send()
         self.assertNotEqual(self.last["headers"]["authorization"], first)
         self.assertEqual(len(self.bridge.token_requests), 2)
@@ -264,13 +272,11 @@ class TestAccessToken(ADMTestCase):
 class TestNoAnswer(ADMTestCase):
     """B17: 903 for time-outs"""
 
-    def make_router(self, **changes):
-        return super().make_router(**{"timeout": 0.4, **changes})
-
     async def gone(self, script, errno, reason):
         for on in ("message", "token"):
             self.metrics.calls.clear()
-            answer = await self.answered({**script, "on": on})
+            send = self.answered_in_haste if reason == "timeout" else self.answered
+            answer = await send({**script, "on": on})
             self.assert_answer(answer, 502, errno, "Server error")
             self.assert_kept(answer, "adm")
             tags = ["platform:adm", f"reason:{reason}", "error:502", f"errno:{errno}"]

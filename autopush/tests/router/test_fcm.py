@@ -6,6 +6,7 @@ from autopush.exceptions import RouterException
 from autopush.router.fcm import FCMRouter
 from autopush.tests.router.bridge_support import (
     HEADERS,
+    PATIENT,
     BridgeTestCase,
     options_of,
 )
@@ -22,6 +23,7 @@ class FCMTestCase(BridgeTestCase):
 
     def make_router(self, **changes):
         settings = {
+            "timeout": PATIENT,
             "version": 0,
             "ttl": 60,
             "dryrun": False,
@@ -30,6 +32,10 @@ class FCMTestCase(BridgeTestCase):
             "creds": options_of(self.bridge, "fcm_creds"),
         }
         return FCMRouter(self.conf, {**settings, **changes}, self.metrics)
+
+    @property
+    def http(self):
+        return self.router.clients["fcmapp"]._client
 
     def user(self, **router_data):
         return {
@@ -235,13 +241,11 @@ class TestAnswers(FCMTestCase):
 
 
 class TestNoAnswer(FCMTestCase):
-    def make_router(self, **changes):
-        return super().make_router(**{"timeout": 0.3, **changes})
-
     async def test_actions(self):
         for action in ("hang", "reset", "close", "close_mid_body", "garbage"):
             self.metrics.calls.clear()
-            answer = await self.answered({"action": action})
+            send = self.answered_in_haste if action == "hang" else self.answered
+            answer = await send({"action": action})
             self.assert_answer(answer, 502, None, "Server error")
             self.assertFalse(answer.log_exception)
             tags = [

@@ -6,6 +6,7 @@ from autopush.router.gcmclient import GCM, GCMAuthenticationError, JSONMessage
 from autopush.tests.router.bridge_support import (
     CHID,
     HEADERS,
+    PATIENT,
     BridgeTestCase,
     options_of,
 )
@@ -21,6 +22,7 @@ class GCMTestCase(BridgeTestCase):
 
     def make_router(self, **changes):
         settings = {
+            "timeout": PATIENT,
             "ttl": 60,
             "dryrun": False,
             "max_data": 4096,
@@ -29,6 +31,10 @@ class GCMTestCase(BridgeTestCase):
             "endpoint": options_of(self.bridge, "gcm_endpoint"),
         }
         return gcm.GCMRouter(self.conf, {**settings, **changes}, self.metrics)
+
+    @property
+    def http(self):
+        return next(iter(self.router.clients.values()))._client
 
     def user(self, **router_data):
         return {
@@ -251,11 +257,9 @@ class TestAnswers(GCMTestCase):
 class TestNoAnswer(GCMTestCase):
     """B16: 502, errno 902 and 903"""
 
-    def make_router(self, **changes):
-        return super().make_router(**{"timeout": 0.3, **changes})
-
     async def gone(self, script, errno, reason):
-        answer = await self.answered(script)
+        send = self.answered_in_haste if reason == "timeout" else self.answered
+        answer = await send(script)
         self.assert_answer(answer, 502, errno, "Server error")
         tags = ["platform:gcm", f"reason:{reason}", "error:502", f"errno:{errno}"]
         self.assertEqual(self.tags(), tags)
