@@ -237,12 +237,13 @@ BRIDGES_ONLY = {
 
 
 def test_field_errors(server):
-    endpoint = requests.post(server.endpoint_url + REGISTRATION, json={}).json()["endpoint"]
+    registration = server.endpoint_url + REGISTRATION
+    endpoint = requests.post(registration, json={}, timeout=60).json()["endpoint"]
     assert {tuple(row) for row in table("field-table")} == set(FIELDS) | BRIDGES_ONLY
     for (place, field, text), request in FIELDS.items():
         url = server.endpoint_url + request["url"] if "url" in request else endpoint
         given = {name: part for name, part in request.items() if name != "url"}
-        answer = requests.post(url, **given)
+        answer = requests.post(url, **given, timeout=60)
         assert (answer.status_code, answer.json()["errors"][place][field]) == (400, [text])
     tests = (TREE / "autopush/tests/web/test_registration.py").read_text()
     for _, _, text in BRIDGES_ONLY:
