@@ -1,25 +1,28 @@
-# make serve     install into .venv and run the service
-# make install   only install
-# make test      run the whole suite in .venv-test
-# make test-dynalite   run the storage tests on dynalite, too (needs Node.js; docs/dynamodb.rst)
-# make test-dynamodb-local   the same on Amazon's DynamoDB Local
-# make lint      ruff and mypy
-# make docs      HTML documentation in docs/_build/html
-# make clean     remove what these made
-#
-# PYTHON=python3.13 chooses another interpreter, ARGS passes options to serve and test.
+# `make` prints the targets below that have a description.
 
 PYTHON ?= python3
 VENV ?= .venv
 TEST_VENV ?= .venv-test
-PIP = bin/python -m pip --disable-pip-version-check --quiet
+PIP = bin/python -m pip --disable-pip-version-check $(QUIET)
+# Whoever waits at a terminal sees what is downloaded; logs needn't have it.
+QUIET = $(if $(MAKE_TERMOUT),,--quiet)
+# COVERAGE=1 makes `make test` measure what the tests reach (settings in pyproject.toml).
+COVERAGE_ARGS = $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
-.PHONY: serve install test test-dynalite test-dynamodb-local lint docs clean
+.PHONY: help serve install test coverage test-dynalite test-dynamodb-local lint docs fuzz mutants \
+	deadcode lock clean
 
-serve: install
+help: ## print this
+	@echo 'Targets of make:'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "    %-21s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo 'PYTHON=python3.13 chooses another interpreter, ARGS="..." passes options on to serve,'
+	@echo 'test, fuzz and mutants.'
+
+serve: install ## install into .venv and run the service
 	@$(VENV)/bin/autopush_standalone $(ARGS)
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed ## install into .venv
 
 $(VENV)/.installed: requirements.txt setup.py .ci/make_venv.py
 	@echo "Installing autopush into $(VENV) ..."
@@ -35,22 +38,39 @@ $(TEST_VENV)/.installed: requirements.txt test-requirements.txt setup.py .ci/mak
 	@$(TEST_VENV)/$(PIP) install --no-deps -e .
 	@touch $@
 
-test: $(TEST_VENV)/.installed
-	$(TEST_VENV)/bin/python -m pytest $(ARGS)
+test: $(TEST_VENV)/.installed ## run the whole suite in .venv-test
+	$(TEST_VENV)/bin/python -m pytest $(COVERAGE_ARGS) $(ARGS)
 
-test-dynalite: $(TEST_VENV)/.installed
+coverage: ## the same, with what the tests reach, line by line in htmlcov
+	$(MAKE) test COVERAGE=1
+	$(TEST_VENV)/bin/python -m coverage html --quiet
+
+test-dynalite: $(TEST_VENV)/.installed ## run the storage tests on dynalite, too (needs Node.js)
 	$(TEST_VENV)/bin/python .ci/dynalite.py $(ARGS)
 
-test-dynamodb-local: $(TEST_VENV)/.installed
+test-dynamodb-local: $(TEST_VENV)/.installed ## the same on Amazon's DynamoDB Local
 	$(TEST_VENV)/bin/python .ci/dynamodb_local.py $(ARGS)
 
-lint: $(TEST_VENV)/.installed
+lint: $(TEST_VENV)/.installed ## ruff and mypy
 	$(TEST_VENV)/bin/ruff check .
 	$(TEST_VENV)/bin/ruff format --check .
 	$(TEST_VENV)/bin/mypy
 
-docs: $(TEST_VENV)/.installed
+docs: $(TEST_VENV)/.installed ## HTML documentation in docs/_build/html
 	$(TEST_VENV)/bin/python -m sphinx -W -q -b html docs docs/_build/html
 
-clean:
-	rm -rf $(VENV) $(TEST_VENV) .dynalite .dynamodb-local docs/_build autopush.egg-info
+fuzz: $(TEST_VENV)/.installed ## parsers under random input, for a minute
+	$(TEST_VENV)/bin/python -m fuzz.parsers $(or $(ARGS),--seconds 60)
+
+mutants: $(TEST_VENV)/.installed ## change single things in modules: do their tests notice?
+	$(TEST_VENV)/bin/python .ci/mutants.py $(ARGS)
+
+deadcode: $(TEST_VENV)/.installed ## what nothing uses (vulture)
+	$(TEST_VENV)/bin/vulture
+
+lock: ## write the hashes into the requirements files, after their versions were changed
+	$(PYTHON) .ci/lock.py $(ARGS)
+
+clean: ## remove what these made
+	rm -rf $(VENV) $(TEST_VENV) .dynalite .dynamodb-local docs/_build htmlcov .coverage \
+		autopush.egg-info

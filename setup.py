@@ -25,9 +25,11 @@ setup(
     ),
     long_description_content_type="text/markdown",
     license="MPL-2.0",
+    url="https://autopush.readthedocs.io/",
+    project_urls={"Documentation": "https://autopush.readthedocs.io/"},
     python_requires=">=3.11",
     packages=find_packages(include=["autopush", "autopush.*", "automock", "automock.*"]),
-    package_data={"autopush": ["db/schema/*.sql"]},
+    package_data={"autopush": ["db/schema/*.sql", "py.typed"]},
     install_requires=[
         "attrs>=26.1",
         "autobahn==26.10.2",  # the trimmed protocol relies on this release's private attributes
@@ -68,5 +70,6 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Typing :: Typed",
     ],
 )

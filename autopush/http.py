@@ -222,8 +222,10 @@ class EndpointHTTPFactory(BaseHTTPFactory):
             "autopush.web.registration.SubRegistrationHandler",
         ),
         (
-            r"/v1/(?P<type>[^\/]+)/(?P<app_id>[^\/]+)/registration/(?P<uaid>[^\/]+)"
-            r"/subscription/(?P<chid>[^\/]+)",
+            (
+                r"/v1/(?P<type>[^\/]+)/(?P<app_id>[^\/]+)/registration/(?P<uaid>[^\/]+)"
+                r"/subscription/(?P<chid>[^\/]+)"
+            ),
             "autopush.web.registration.ChannelRegistrationHandler",
         ),
         (r"/v1/err(?:/(?P<err_type>[^\/]+))?", "autopush.web.log_check.LogCheckHandler"),

@@ -82,7 +82,7 @@ def read_http(node: ast.AST, scope: Scope, world: World) -> Emission | None:
     if isinstance(status, int) and status < 300:
         return None
     where = f"{scope.module.name}:{node.lineno}"
-    return Emission(status, errno, text if text else "none", where)
+    return Emission(status, errno, text or "none", where)
 
 
 def _read(kind: str, given: dict[str, Any], scope: Scope) -> tuple[Any, Any, Any]:

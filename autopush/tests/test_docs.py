@@ -240,13 +240,14 @@ BRIDGES_ONLY = {
 
 
 def test_field_errors(server):
-    endpoint = requests.post(server.endpoint_url + REGISTRATION, json={}).json()["endpoint"]
+    registration = server.endpoint_url + REGISTRATION
+    endpoint = requests.post(registration, json={}, timeout=60).json()["endpoint"]
     errnos = {tuple(row[:3]): int(row[3]) for row in table("field-table")}
     assert set(errnos) == set(FIELDS) | BRIDGES_ONLY
     for (place, field, text), request in FIELDS.items():
         url = server.endpoint_url + request["url"] if "url" in request else endpoint
         given = {name: part for name, part in request.items() if name != "url"}
-        answer = requests.post(url, **given)
+        answer = requests.post(url, **given, timeout=60)
         assert (answer.status_code, answer.json()["errors"][place][field]) == (400, [text])
         wrong = [(place, name, text) for name in answer.json()["errors"][place]]
         assert answer.json()["errno"] == next(errnos[row] for row in errnos if row in wrong)

@@ -307,7 +307,7 @@ def with_terminal(home, command, *more, prefix=()):
         stdin=slave,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        preexec_fn=take_terminal,
+        preexec_fn=take_terminal,  # noqa: PLW1509 (no other thread runs here)
     )
     os.close(slave)
     return process, master, port

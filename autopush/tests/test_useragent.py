@@ -43,14 +43,18 @@ def test_versions_are_joined_without_what_is_missing():
         ),
         ("Mozilla/5.0 (Mobile; rv:26.0) Gecko/26.0 Firefox/26.0", "Firefox OS", "Other"),
         (
-            "Mozilla/5.0 (Linux; Android 13) AppleWebKit/537.36 (KHTML, like Gecko)"
-            " Chrome/119.0.0.0 Mobile Safari/537.36",
+            (
+                "Mozilla/5.0 (Linux; Android 13) AppleWebKit/537.36 (KHTML, like Gecko)"
+                " Chrome/119.0.0.0 Mobile Safari/537.36"
+            ),
             "Linux",
             "Other",
         ),
         (
-            "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko)"
-            " Chrome/119.0.0.0 Safari/537.36",
+            (
+                "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko)"
+                " Chrome/119.0.0.0 Safari/537.36"
+            ),
             "Windows",
             "Chrome",
         ),

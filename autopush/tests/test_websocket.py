@@ -201,8 +201,10 @@ REFUSED = {
     ),
     "10 version": (
         request(sec_websocket_version="9"),
-        "400 WebSocket version 9 not supported (supported versions: 13,8)\r\n"
-        "Sec-WebSocket-Version: 13,8",
+        (
+            "400 WebSocket version 9 not supported (supported versions: 13,8)\r\n"
+            "Sec-WebSocket-Version: 13,8"
+        ),
     ),
     "11 protocol twice": (
         request(sec_websocket_protocol="a, b, a"),
@@ -319,8 +321,10 @@ def test_accepted_handshakes_have_no_protocol_and_no_extension(server, data):
             443,
             "key",
             "push.example:8443",
-            "400 port 8443 in HTTP Host header 'push.example:8443'"
-            " does not match server listening port 443",
+            (
+                "400 port 8443 in HTTP Host header 'push.example:8443'"
+                " does not match server listening port 443"
+            ),
         ),
     ],
 )

@@ -12,13 +12,8 @@ import pytest
 
 from autopush.tests.cluster.harness import Cluster, Daemon, kill
 from autopush.tests.e2e.clients import UserAgent, send
-from autopush.tests.e2e.harness import eventually
 
 UAID = "0" * 32
-
-
-async def eventually_async(check, timeout=20):
-    return await asyncio.to_thread(eventually, check, timeout)
 
 
 async def connected(cluster, node=0, uaid=None):

@@ -350,7 +350,7 @@ def test_aps_of_the_record_is_sent_even_null(rig, aps):
 
 
 def test_decimals_are_written_as_integers():
-    assert json.dumps({"a": Decimal("5")}, cls=ComplexEncoder) == '{"a": 5}'
+    assert json.dumps({"a": Decimal(5)}, cls=ComplexEncoder) == '{"a": 5}'
     assert json.dumps({"a": Decimal("0.5")}, cls=ComplexEncoder) == '{"a": 0.5}'
     with pytest.raises(TypeError):
         json.dumps({"a": b""}, cls=ComplexEncoder)
