@@ -500,7 +500,7 @@ class StoreContract:
         """Store late; the versions that are there then."""
         for notification in messages:
             await self.store.restore_message(self.month, notification)
-        return versions(await self.topics()) + versions(await self.since())  # type: ignore
+        return versions(await self.topics()) + versions(await self.since())  # type: ignore[return-value]
 
     async def test_restore_is_store_where_nothing_is_in_the_way(self):
         self.assertEqual(await self.restore(topic("t", "1"), message()), ["1", f"version-{TS}-"])
