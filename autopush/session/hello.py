@@ -27,6 +27,10 @@ OVERLOAD_DELAY = (4, 9)
 fails: they would all be back at once otherwise."""
 
 
+SETTLING = 1.0
+"""Seconds for which the user agent's last connection here may still write acknowledgements."""
+
+
 class Entry(NamedTuple):
     """The outcome of entering a user in the router table."""
 
@@ -208,7 +212,9 @@ def _finish(session: Session, entry: Entry, wanted: Any) -> None:
         if other is None or not other.row_operations:
             drain.start(session)
         else:
-            # What the user agent acknowledged there must not be read here.
+            # What the user agent acknowledged there must not be read here; but a store that fails
+            # is not waited for.
+            session.start_timer(SETTLING, drain.start)
             other.row_operations_done().addCallback(lambda _: drain.check(session))
     session.replay()
 
