@@ -29,7 +29,7 @@ setup(
     project_urls={"Documentation": "https://autopush.readthedocs.io/"},
     python_requires=">=3.11",
     packages=find_packages(include=["autopush", "autopush.*", "automock", "automock.*"]),
-    package_data={"autopush": ["db/schema/*.sql", "py.typed"]},
+    package_data={"autopush": ["db/sqlite/schema/*.sql", "py.typed"]},
     install_requires=[
         "attrs>=26.1",
         "autobahn==26.10.2",  # the trimmed protocol relies on this release's private attributes

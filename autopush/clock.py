@@ -5,6 +5,12 @@ from __future__ import annotations
 import time
 from threading import Lock
 
+MS_MULT = 10**3
+"""Milliseconds in a second."""
+
+NS_MULT = 10**6
+"""Microseconds in a second; see :data:`ns_time` for the name."""
+
 
 class UniqueClock:
     """Unix time in whole units, larger at every reading.

@@ -8,21 +8,18 @@ from __future__ import annotations
 import json
 import re
 import socket
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
 from cryptography.fernet import Fernet, MultiFernet
 
-import autopush.db
-from autopush import endpoint_token
+from autopush import ids
+from autopush.addresses import canonical_url, get_amid, resolve_ip
 from autopush.exceptions import InvalidConfig
+from autopush.message import endpoint_token
 from autopush.ssl import AutopushSSLContextFactory
-from autopush.types import JSONDict
-from autopush.utils import canonical_url, get_amid, resolve_ip
-
-if TYPE_CHECKING:
-    from autopush.metrics import IMetrics
+from autopush.types import Counter, JSONDict
 
 T = TypeVar("T")
 
@@ -223,7 +220,7 @@ class AutopushConfig:
         if not getattr(ns, "no_aws", False) and "ami_id" not in kwargs:
             options["ami_id"] = get_amid() or "Unknown"
         if options.get("key_hash"):
-            autopush.db.key_hash = options["key_hash"]  # type: ignore[attr-defined,unused-ignore]
+            ids.key_hash = options["key_hash"]
         options.update(kwargs)
         try:
             return cls(**options)
@@ -254,7 +251,7 @@ class AutopushConfig:
 
     def parse_endpoint(
         self,
-        metrics: IMetrics,
+        metrics: Counter,
         token: str,
         version: str | None = "v1",
         ckey_header: str | None = None,

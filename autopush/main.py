@@ -16,22 +16,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import __version__
-from autopush.config import WILDCARD_HOSTS, AutopushConfig
-from autopush.http import (
-    EndpointHTTPFactory,
-    InternalRouterHTTPFactory,
-)
-from autopush.main_argparse import parse_connection, parse_endpoint, parse_standalone
-from autopush.process import UNIX, Listener, use_monotonic_clock
-from autopush.router import routers_from_config
-from autopush.service import (
+from autopush.app.process import UNIX, Listener, use_monotonic_clock
+from autopush.app.service import (
     AutopushMultiService,
-    check_configuration,
     setup_logging,
     warn_of_random_key,
 )
-from autopush.session import Node, upkeep
-from autopush.standalone import (
+from autopush.app.standalone import (
     DataDir,
     backup,
     data_dir_dsn,
@@ -39,7 +30,15 @@ from autopush.standalone import (
     standalone_config,
     use_data_dir,
 )
-from autopush.starterrors import EXPECTED, is_expected, say_error
+from autopush.app.starterrors import EXPECTED, is_expected, say_error
+from autopush.config import WILDCARD_HOSTS, AutopushConfig
+from autopush.http import (
+    EndpointHTTPFactory,
+    InternalRouterHTTPFactory,
+)
+from autopush.options.commands import CONNECTION, ENDPOINT, STANDALONE
+from autopush.router import routers_from_config
+from autopush.session import Node, upkeep
 from autopush.websocket import ConnectionWSSite, PushServerFactory
 
 reactor: Any = _reactor
@@ -53,10 +52,17 @@ __all__ = [
 
 log = Logger()
 
-PROG = "autopush_standalone"
+PROG = STANDALONE.name
 
 CLOSE_SPREAD = 1.5
 """Seconds over which WebSockets are closed at shutdown, so that not all come back at once."""
+
+
+def check_configuration(command: str, ns: Namespace) -> int:
+    """Do what ``--check`` is for; returns the exit status."""
+    from autopush.doctor import check  # brings modules a service needs not
+
+    return check(command, ns)
 
 
 async def drain_node(node: Node, factory: PushServerFactory) -> None:
@@ -68,17 +74,12 @@ async def drain_node(node: Node, factory: PushServerFactory) -> None:
 class EndpointApplication(AutopushMultiService):
     """An endpoint node: the HTTP API."""
 
-    config_files = (
-        *AutopushMultiService.shared_config_files,
-        "/etc/autopush_endpoint.ini",
-        "configs/autopush_endpoint.ini",
-        "~/.autopush_endpoint.ini",
-        ".autopush_endpoint.ini",
-    )
-    command = "autoendpoint"
+    config_files = ENDPOINT.config_files
+    command = ENDPOINT.name
+    check = staticmethod(check_configuration)
     logger_name = "Autoendpoint"
     metrics_prefix = "autoendpoint."
-    parse_args = staticmethod(parse_endpoint)
+    parse_args = staticmethod(ENDPOINT.parse)
 
     def __init__(self, conf: AutopushConfig, resource: Any = None) -> None:
         super().__init__(conf, resource)
@@ -111,15 +112,10 @@ class EndpointApplication(AutopushMultiService):
 class ConnectionApplication(AutopushMultiService):
     """A connection node: the WebSockets and what other nodes may ask of them."""
 
-    config_files = (
-        *AutopushMultiService.shared_config_files,
-        "/etc/autopush_connection.ini",
-        "configs/autopush_connection.ini",
-        "~/.autopush_connection.ini",
-        ".autopush_connection.ini",
-    )
-    command = "autopush"
-    parse_args = staticmethod(parse_connection)
+    config_files = CONNECTION.config_files
+    command = CONNECTION.name
+    check = staticmethod(check_configuration)
+    parse_args = staticmethod(CONNECTION.parse)
 
     def __init__(self, conf: AutopushConfig, resource: Any = None) -> None:
         super().__init__(conf, resource)
@@ -172,14 +168,10 @@ class StandaloneApplication(AutopushMultiService):
     :param own_endpoint_port: whether the HTTP API has a port of its own
     """
 
-    config_files = (
-        "/etc/autopush_standalone.ini",
-        "configs/autopush_standalone.ini",
-        "~/.autopush_standalone.ini",
-        ".autopush_standalone.ini",
-    )
+    config_files = STANDALONE.config_files
     command = PROG
-    parse_args = staticmethod(parse_standalone)
+    check = staticmethod(check_configuration)
+    parse_args = staticmethod(STANDALONE.parse)
     memusage_host = "127.0.0.1"
 
     def __init__(
@@ -288,7 +280,7 @@ class StandaloneApplication(AutopushMultiService):
     ) -> int | None:
         ns = cls.parse_args(cls.config_files if use_files else (), args)
         if ns.check:
-            return check_configuration(cls.command, ns)
+            return cls.check(cls.command, ns)
         use_monotonic_clock(reactor)
         data_dir: DataDir | None = None
         try:

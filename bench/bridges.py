@@ -32,7 +32,7 @@ from twisted.internet import reactor as _reactor  # noqa: E402
 from twisted.internet.defer import Deferred, gatherResults  # noqa: E402
 
 from autopush.config import AutopushConfig, check_router_conf, router_conf_from_options  # noqa: E402
-from autopush.notification import WebPushNotification  # noqa: E402
+from autopush.message.notification import WebPushNotification  # noqa: E402
 from autopush.router import routers_from_config  # noqa: E402
 
 reactor: Any = _reactor

@@ -31,7 +31,7 @@ from standalone import FEW, Figure, Sender
 STORES = ("dynamodb", "stock", "sqlite")
 """``stock`` is DynamoDB by botocore's own way, as where a proxy stands before it."""
 ENTRY = "import sys; from autopush.__main__ import {0} as main; {1}sys.exit(main())"
-STOCK = "import autopush.db.dynamodb_client as c; c.use_thin_transport = lambda *a: None; "
+STOCK = "import autopush.db.dynamodb.client as c; c.use_thin_transport = lambda *a: None; "
 
 
 class Bars(NamedTuple):

@@ -29,14 +29,8 @@ from typing import Any
 import httpx
 
 from automock.dynamodb_proxy import DynamoDBProxy
-from autopush.tests.cluster.harness import (
-    TREE,
-    Cluster,
-    Daemon,
-    DynaliteStorage,
-    DynamoStorage,
-    kill,
-)
+from autopush.tests import TREE
+from autopush.tests.cluster.harness import Cluster, Daemon, DynaliteStorage, DynamoStorage, kill
 from autopush.tests.e2e.clients import PATIENCE
 from fuzz import faketime
 from fuzz.ledger import Ledger

@@ -34,15 +34,21 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from marshmallow import ValidationError
 from twisted.internet.task import Clock
 
-from autopush.crypto_key import CryptoKey, CryptoKeyException
-from autopush.encoding import base64url_decode, base64url_encode
-from autopush.endpoint_token import parse_endpoint
 from autopush.exceptions import InvalidRequest, InvalidTokenException, VapidAuthException
-from autopush.httpparser import BODY_LIMIT, HEAD_LIMIT, HEADERS_LIMIT, BadRequest, RequestParser
-from autopush.slimsocket import SlimServerProtocol, bind_options, unmask
-from autopush.tests import websocket_support as ws
-from autopush.vapid import parse_auth_header, verify
+from autopush.httpserver.parser import (
+    BODY_LIMIT,
+    HEAD_LIMIT,
+    HEADERS_LIMIT,
+    BadRequest,
+    RequestParser,
+)
+from autopush.message.crypto_key import CryptoKey, CryptoKeyException
+from autopush.message.encoding import base64url_decode, base64url_encode
+from autopush.message.endpoint_token import parse_endpoint
+from autopush.message.vapid import parse_auth_header, verify
+from autopush.tests.websocket import support as ws
 from autopush.web.schemas_webpush import MESSAGE_HEADERS, load_crypto_headers
+from autopush.websocket.trimmed import SlimServerProtocol, bind_options, unmask
 from fuzz.mutation import mutated, pieces
 
 # ------------------------------------------------------------------------------ HTTP requests
@@ -275,7 +281,7 @@ def tokens(rng: Random) -> str:
     ckey = ckey and mutated_text(rng, ckey)
     try:
         found = parse_endpoint(FERNET, token, version, ckey, auth)
-    except (InvalidToken, InvalidTokenException, VapidAuthException):
+    except (CryptoKeyException, InvalidToken, InvalidTokenException, VapidAuthException):
         return repr((token, version, ckey, auth))
     assert (found.uaid, found.chid) == (UAID, CHID), found
     assert token.rstrip("=") == (V2 if version == "v2" else V1), found

@@ -1,7 +1,7 @@
 """What the service remembers, as one interface with several back ends (storage.md 17).
 
-Back ends: :mod:`autopush.db.sqlite` (one file) and DynamoDB. Nothing above ``autopush/db`` may
-know which one it talks to.
+Back ends: :mod:`autopush.db.sqlite.store` (one file) and DynamoDB. Nothing above ``autopush/db``
+may know which one it talks to.
 
 Conventions:
 
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred, succeed
 
 from autopush.exceptions import StoreError, UserFull
-from autopush.notification import WebPushNotification
+from autopush.message.notification import WebPushNotification
 
 
 class StoreUnusable(StoreError):

@@ -14,14 +14,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from autopush.db import sqlite_path, sqlite_schema
-from autopush.db.dynamodb_client import ConditionFailed, caller, make_client, patient
-from autopush.db.dynamodb_items import read_record
-from autopush.db.dynamodb_messages import Messages
-from autopush.db.dynamodb_users import Users
+from autopush.db.dynamodb.client import ConditionFailed, caller, make_client, patient
+from autopush.db.dynamodb.items import read_record
+from autopush.db.dynamodb.messages import Messages
+from autopush.db.dynamodb.users import Users
 from autopush.db.interface import Channels, StoreUnusable, User
+from autopush.db.open import sqlite_path
 from autopush.db.rows import channel_ids, hash_uaid, load_json
-from autopush.db.sqlite_records import GET_USER, LIST_CHANNELS
+from autopush.db.sqlite import schema as sqlite_schema
+from autopush.db.sqlite.records import GET_USER, LIST_CHANNELS
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
@@ -67,7 +68,7 @@ class Offline(ABC):
 
 
 class OfflineSqlite(Offline):
-    """A file of :mod:`autopush.db.sqlite`, which may be in use."""
+    """A file of :mod:`autopush.db.sqlite.store`, which may be in use."""
 
     def __init__(self, path: str, key_hash: str = "") -> None:
         super().__init__(key_hash)

@@ -13,8 +13,8 @@ import attrs
 import orjson
 
 from autopush.constants import MAX_EXPIRY
-from autopush.notification import WebPushNotification
-from autopush.utils import normalize_id
+from autopush.ids import normalize_id
+from autopush.message.notification import WebPushNotification
 
 TOPIC = "01:"
 """Sort keys of topic messages start so."""

@@ -10,14 +10,14 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from autopush import __version__
+from autopush.app.standalone import standalone_config
 from autopush.config import AutopushConfig
 from autopush.doctor import bridges, certificates, network, options, store
 from autopush.doctor.report import Check, Level, Result, Subject, fail, ok
 from autopush.exceptions import InvalidConfig
-from autopush.standalone import standalone_config
+from autopush.options.commands import COMMANDS
 
 __all__ = ["check", "diagnose", "main"]
 
@@ -80,17 +80,13 @@ def check(command: str, ns: Namespace) -> int:
 
 def main(args: Sequence[str] | None = None, use_files: bool = True) -> int:
     """Console entry; returns the exit status: 2 for bad options."""
-    from autopush.main import ConnectionApplication, EndpointApplication, StandaloneApplication
-
     given = sys.argv[1:] if args is None else list(args)
     if given[:1] in (["-h"], ["--help"]):
         print(USAGE)
         return 0
-    applications = (ConnectionApplication, EndpointApplication, StandaloneApplication)
-    commands: dict[str, Any] = {app.command: app for app in applications}
-    if not given or given[0] not in commands:
+    if not given or given[0] not in COMMANDS:
         print(f"{USAGE}\nautopush_doctor: error: name one of the commands first", file=sys.stderr)
         return 2
-    app = commands[given[0]]
-    ns = app.parse_args(app.config_files if use_files else (), given[1:])
+    command = COMMANDS[given[0]]
+    ns = command.parse(command.config_files if use_files else (), given[1:])
     return check(given[0], ns)

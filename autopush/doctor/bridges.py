@@ -9,12 +9,12 @@ from typing import Any
 from cryptography import x509
 from twisted.internet.defer import Deferred, gatherResults
 
+from autopush.app.starterrors import EXPECTED, start_error_text
 from autopush.doctor.certificates import validity
 from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
 from autopush.exceptions import InvalidConfig
 from autopush.metrics import SinkMetrics
 from autopush.router import routers_from_config
-from autopush.starterrors import EXPECTED, start_error_text
 
 TOKENS_WITHIN = 20
 """Seconds for all requests for access tokens together."""

@@ -12,12 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from autopush.db import sqlite_path
-from autopush.doctor.network import status_of
-from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
-from autopush.lifecycle import FEW_FILES, SPARE_FILES
-from autopush.logging import LEVELS
-from autopush.standalone import (
+from autopush.app.lifecycle import FEW_FILES, SPARE_FILES
+from autopush.app.standalone import (
     AUTH_KEY,
     CRYPTO_KEY,
     MIN_AUTH_KEY,
@@ -28,6 +24,10 @@ from autopush.standalone import (
     parse_crypto_key,
     read_key_file,
 )
+from autopush.db import sqlite_path
+from autopush.doctor.network import status_of
+from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
+from autopush.logging.events import LEVELS
 
 
 def logging(subject: Subject) -> Iterator[Result]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autopush.db import sqlite_path
-from autopush.db.sqlite_schema import APPLICATION_ID, SCHEMA_DIRECTORY, missing, schema_steps
+from autopush.db.sqlite.schema import APPLICATION_ID, SCHEMA_DIRECTORY, missing, schema_steps
 from autopush.doctor.network import skew
 from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
 from autopush.exceptions import StoreError
@@ -113,8 +113,8 @@ def _contents(path: Path, connection: sqlite3.Connection) -> Iterator[Result]:
 def _dynamodb(subject: Subject) -> Iterator[Result]:
     from botocore.exceptions import BotoCoreError
 
-    from autopush.db import tables
-    from autopush.db.dynamodb_client import caller, make_client
+    from autopush.db.dynamodb import tables
+    from autopush.db.dynamodb.client import caller, make_client
 
     try:
         client = make_client(endpoint_url=subject.conf.aws_ddb_endpoint)
@@ -153,7 +153,7 @@ def _months(subject: Subject, names: set[str]) -> list[str]:
 
 
 def _table(call: Any, name: str, keys: tuple[str, ...], names: set[str]) -> Result:
-    from autopush.db.tables import USABLE
+    from autopush.db.dynamodb.tables import USABLE
 
     label = f"table {name}"
     if name not in names:
@@ -171,7 +171,7 @@ def _table(call: Any, name: str, keys: tuple[str, ...], names: set[str]) -> Resu
 
 
 def _time_to_live(call: Any, name: str) -> Result:
-    from autopush.db.tables import NO_SUCH_OPERATION
+    from autopush.db.dynamodb.tables import NO_SUCH_OPERATION
 
     label = f"TTL of {name}"
     try:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from autopush.config import AutopushConfig
     from autopush.db.interface import Store
     from autopush.metrics import IMetrics
-    from autopush.nodeclient import NodeClient
+    from autopush.net.nodeclient import NodeClient
     from autopush.session import Node
 
 BRIDGES = {

@@ -29,9 +29,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
+from autopush.net.http2 import Busy, Headers, Http2Connection, Response
+from autopush.net.http2pool import Http2Pool
 from autopush.router.bridge import parse_retry_after
-from autopush.router.http2 import Busy, Headers, Http2Connection, Response
-from autopush.router.http2pool import Http2Pool
 
 if TYPE_CHECKING:
     from twisted.logger import Logger

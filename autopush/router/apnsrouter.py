@@ -17,6 +17,7 @@ import attrs
 from OpenSSL import SSL
 
 from autopush.exceptions import InvalidConfig, RouterException
+from autopush.net.http2 import Busy, Http2Error
 from autopush.router.apns2 import (
     APNS_MAX_CONNECTIONS,
     MAX_RETRY,
@@ -26,13 +27,12 @@ from autopush.router.apns2 import (
 )
 from autopush.router.apnstoken import ProviderToken
 from autopush.router.bridge import BridgeRouter, accepted, busy, payload_members
-from autopush.router.http2 import Busy, Http2Error
 from autopush.router.interface import RouterResponse
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
+    from autopush.message.notification import WebPushNotification
     from autopush.metrics import IMetrics
-    from autopush.notification import WebPushNotification
     from autopush.types import JSONDict
 
 DEFAULT_APS: JSONDict = {

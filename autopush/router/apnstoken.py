@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from autopush.encoding import base64url_encode
+from autopush.message.encoding import base64url_encode
 
 REFRESH_AFTER = 40 * 60
 """Seconds. Apple refuses tokens older than an hour; clocks differ."""

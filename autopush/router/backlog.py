@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autopush.db.interface import User
-    from autopush.notification import WebPushNotification
+    from autopush.message.notification import WebPushNotification
 
 MAX_COUNTED = 100_000
 """Messages remembered as part of a backlog, about 300 bytes each; the user agents that were sent to

@@ -15,8 +15,8 @@ from autopush.router.interface import IRouter, RouterResponse
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
+    from autopush.message.notification import WebPushNotification
     from autopush.metrics import IMetrics
-    from autopush.notification import WebPushNotification
     from autopush.types import JSONDict
 
 MAX_TTL = 2419200

@@ -41,8 +41,8 @@ from autopush.router.interface import RouterResponse
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
+    from autopush.message.notification import WebPushNotification
     from autopush.metrics import IMetrics
-    from autopush.notification import WebPushNotification
     from autopush.types import JSONDict
 
 ENDPOINT = "fcm.googleapis.com/fcm/send"

@@ -25,7 +25,7 @@ from autopush.router.fcmv1client import (
 from autopush.router.interface import RouterResponse
 
 if TYPE_CHECKING:
-    from autopush.notification import WebPushNotification
+    from autopush.message.notification import WebPushNotification
     from autopush.types import JSONDict
 
 MAX_FCM_DATA = 3015

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from autopush.config import AutopushConfig
-    from autopush.notification import WebPushNotification
+    from autopush.message.notification import WebPushNotification
 
 
 class RouterResponse:

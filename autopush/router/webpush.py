@@ -28,7 +28,7 @@ from twisted.logger import Logger
 
 from autopush.exceptions import RouterException, StoreBusy, StoreError, UserFull
 from autopush.metrics import SinkMetrics
-from autopush.nodeclient import NodeBusy, NodeGone
+from autopush.net.nodeclient import NodeBusy, NodeGone
 from autopush.router.backlog import Backlogs
 from autopush.router.interface import IRouter, RouterResponse
 from autopush.session import Delivery
@@ -36,9 +36,9 @@ from autopush.session import Delivery
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
     from autopush.db.interface import Store, User
+    from autopush.message.notification import WebPushNotification
     from autopush.metrics import IMetrics
-    from autopush.nodeclient import NodeClient
-    from autopush.notification import WebPushNotification
+    from autopush.net.nodeclient import NodeClient
     from autopush.session import Node
     from autopush.types import JSONDict
 

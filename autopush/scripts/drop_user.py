@@ -15,12 +15,12 @@ from typing import Any
 
 import configargparse
 
+from autopush.app.standalone import dsn_of
 from autopush.config import AutopushConfig, DDBTableConfig
 from autopush.db.offline import Offline, offline_from_config
 from autopush.exceptions import InvalidConfig, StoreError
-from autopush.main_argparse import HelpFormatter
-from autopush.options import COUNT, POSITIVE, SECONDS
-from autopush.standalone import dsn_of
+from autopush.options.parser import HelpFormatter
+from autopush.options.tables import COUNT, POSITIVE, SECONDS
 
 
 def parse(args: Sequence[str] | None) -> Namespace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from autopush.utils import parse_user_agent
+from autopush.useragent import parse_user_agent
 
 MAX_PARSED = 512
 """Characters of the header that are looked at: parsing takes time with every one of them, and

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
+from autopush.clock import ns_time
 from autopush.session.events import sent
 from autopush.session.wire import Message
-from autopush.utils import ns_time
 
 if TYPE_CHECKING:
-    from autopush.notification import WebPushNotification
+    from autopush.message.notification import WebPushNotification
     from autopush.session.session import Session
 
 Key = tuple[str, str | None]

@@ -21,7 +21,7 @@ from autopush.session.states import State
 
 if TYPE_CHECKING:
     from autopush.db.interface import Batch
-    from autopush.notification import WebPushNotification
+    from autopush.message.notification import WebPushNotification
     from autopush.session.session import Session
 
 DRAINING_TOPICS, DRAINING_TIMESTAMPED = State.DRAINING_TOPICS, State.DRAINING_TIMESTAMPED

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 if TYPE_CHECKING:
-    from autopush.notification import WebPushNotification
+    from autopush.message.notification import WebPushNotification
     from autopush.session.session import Session
 
 

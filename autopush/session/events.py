@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from autopush.logging import enabled
 
 if TYPE_CHECKING:
-    from autopush.notification import WebPushNotification
+    from autopush.message.notification import WebPushNotification
     from autopush.session.session import Session
 
 log = Logger(namespace="autopush.websocket.PushServerProtocol")

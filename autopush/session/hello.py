@@ -9,13 +9,13 @@ from twisted.internet.defer import Deferred
 
 from autopush.db.interface import MOVING_FROM, User
 from autopush.exceptions import StoreError
+from autopush.ids import validate_uaid
 from autopush.session import broadcasts, drain, peers, records
 from autopush.session.errors import Malformed, hello_error
 from autopush.session.events import enabled, identity, log
 from autopush.session.month import is_later
 from autopush.session.states import State
 from autopush.session.wire import Message
-from autopush.utils import validate_uaid
 
 if TYPE_CHECKING:
     from autopush.session.session import Session

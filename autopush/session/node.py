@@ -21,8 +21,8 @@ from autopush.session.upkeep import Upkeep
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
     from autopush.db.interface import Store
+    from autopush.message.notification import WebPushNotification
     from autopush.metrics import IMetrics
-    from autopush.notification import WebPushNotification
     from autopush.session.session import Session
 
 MOVING_MONTH = State.MOVING_MONTH

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from autopush.nodeclient import NodeGone
+from autopush.net.nodeclient import NodeGone
 from autopush.session.events import log
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from autopush.exceptions import StoreError
+from autopush.ids import parse_uuid
 from autopush.session import direct, drain, settle
 from autopush.session.errors import MORE_INFO, Malformed
 from autopush.session.events import enabled, extract_code, identity, log, redacted
 from autopush.session.states import State
 from autopush.session.wire import Message
-from autopush.utils import parse_uuid
 
 if TYPE_CHECKING:
     from autopush.session.session import Session

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 
+from autopush.ids import generate_hash
 from autopush.session import acks, agent, broadcasts, cleanup, drain, hello, registration
 from autopush.session.clock import Call
 from autopush.session.direct import Direct, Key
@@ -33,10 +34,9 @@ from autopush.session.events import log
 from autopush.session.states import State
 from autopush.session.stats import base_tags
 from autopush.session.wire import Message, Wire
-from autopush.utils import generate_hash
 
 if TYPE_CHECKING:
-    from autopush.notification import WebPushNotification
+    from autopush.message.notification import WebPushNotification
     from autopush.session.node import Node
     from autopush.session.settle import Done
 

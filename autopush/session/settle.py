@@ -28,7 +28,7 @@ from autopush.session.events import log
 from autopush.session.states import State
 
 if TYPE_CHECKING:
-    from autopush.notification import WebPushNotification
+    from autopush.message.notification import WebPushNotification
     from autopush.session.session import Session
 
 GATHER = 0.1

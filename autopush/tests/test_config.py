@@ -11,6 +11,8 @@ import pytest
 from cryptography.fernet import Fernet, InvalidToken
 
 import autopush.db
+from autopush import ids
+from autopush.app.standalone import has_own_endpoint_port, standalone_config
 from autopush.config import (
     AutopushConfig,
     DDBTableConfig,
@@ -21,9 +23,8 @@ from autopush.config import (
     normalize_origin,
 )
 from autopush.exceptions import InvalidConfig, VapidAuthException
-from autopush.main_argparse import parse_connection, parse_endpoint, parse_standalone
 from autopush.metrics import SinkMetrics
-from autopush.standalone import has_own_endpoint_port, standalone_config
+from autopush.options.parser import parse_connection, parse_endpoint, parse_standalone
 from autopush.tests.tlsfiles import make_certificate
 
 UAID = "deadbeef0000000000000000deadbeef"
@@ -247,7 +248,7 @@ def test_namespace_may_be_any_object_and_keywords_win():
 
 
 def test_key_hash_is_also_set_where_storage_looks(monkeypatch):
-    monkeypatch.setattr(autopush.db, "key_hash", "", raising=False)
+    monkeypatch.setattr(ids, "key_hash", "")
     assert endpoint_config("--key_hash", "secret").key_hash == "secret"
     assert autopush.db.key_hash == "secret"
 

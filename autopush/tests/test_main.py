@@ -26,9 +26,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from autopush import __version__
+from autopush.app.process import surviving, within
+from autopush.app.starterrors import is_expected, start_error_text
 from autopush.exceptions import InvalidConfig
-from autopush.process import surviving, within
-from autopush.starterrors import is_expected, start_error_text
 from autopush.tests.e2e.harness import Server, eventually, free_port, run
 from autopush.tests.tlsfiles import make_certificate
 
@@ -167,7 +167,7 @@ def test_unix_socket(make, tmp_path):
 
 def test_open_file_limit_is_raised():
     script = (
-        "import resource as r; from autopush.process import raise_file_limit as raise_\n"
+        "import resource as r; from autopush.app.process import raise_file_limit as raise_\n"
         "r.setrlimit(r.RLIMIT_NOFILE, (64, 128)); raise_(); print(r.getrlimit(r.RLIMIT_NOFILE))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -536,7 +536,7 @@ def test_shutdown_step_of_several_parts_that_takes_too_long_is_no_error():
 
 def test_namespace_of_another_kind_makes_an_application():
     from autopush.main import StandaloneApplication
-    from autopush.main_argparse import parse_standalone
+    from autopush.options.parser import parse_standalone
 
     ns = SimpleNamespace(**vars(parse_standalone([], ["--port", "0"])))
     app = StandaloneApplication.from_argparse(ns)
@@ -546,7 +546,7 @@ def test_namespace_of_another_kind_makes_an_application():
 
 def test_start_says_where_the_database_is(tmp_path):
     from autopush.main import StandaloneApplication
-    from autopush.main_argparse import parse_standalone
+    from autopush.options.parser import parse_standalone
 
     def said(*words):
         ns = parse_standalone([], ["--data_dir", str(tmp_path), *words])
@@ -561,8 +561,9 @@ def test_start_says_where_the_database_is(tmp_path):
 
 @pytest.mark.parametrize("kind", ["connection", "standalone"])
 def test_connections_that_stay_are_looked_after(kind, tmp_path, monkeypatch):
-    from autopush import main, main_argparse
-    from autopush.process import Timer
+    from autopush import main
+    from autopush.app.process import Timer
+    from autopush.options import parser as main_argparse
     from autopush.session.upkeep import STEP, Upkeep
     from autopush.ssl import undo_monkey_patch_ssl_wrap_socket
 

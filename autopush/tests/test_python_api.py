@@ -21,8 +21,8 @@ from twisted.internet.task import Clock
 from autopush.config import AutopushConfig, DDBTableConfig, SSLConfig
 from autopush.session import Session
 from autopush.tests.session.support import UAID, Rig
-from autopush.tests.test_websocket import make_conf, say
-from autopush.tests.websocket_support import CLOSE, FakeTransport, request
+from autopush.tests.websocket.support import CLOSE, FakeTransport, request
+from autopush.tests.websocket.test_wire import make_conf, say
 from autopush.websocket import DEFAULT_WS_ERR, ConnectionWSSite, PushServerFactory
 
 DOCUMENTED = """
@@ -372,7 +372,7 @@ def test_defer_to_thread_is_cancelled_at_the_end(connection, monkeypatch):
         calls.append((func, args, kwargs))
         return waiting
 
-    monkeypatch.setattr("autopush.protocolmembers.deferToThread", thread)
+    monkeypatch.setattr("autopush.websocket.members.deferToThread", thread)
     results = outcome(connection.protocol.deferToThread(max, 1, 2, key=abs))
     assert calls == [(max, (1, 2), {"key": abs})]
     connection.lose()
@@ -383,7 +383,7 @@ def test_defer_to_thread_is_cancelled_at_the_end(connection, monkeypatch):
 
 def test_force_retry_survives_failures_and_the_connection(connection, monkeypatch):
     monkeypatch.setattr(
-        "autopush.protocolmembers.deferToThread", lambda func: Deferred.fromCoroutine(_run(func))
+        "autopush.websocket.members.deferToThread", lambda func: Deferred.fromCoroutine(_run(func))
     )
     attempts: list[int] = []
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from OpenSSL import SSL
 
+from autopush.app.starterrors import start_error_text
 from autopush.ssl import (
     SSL_MODE_RELEASE_BUFFERS,
     AutopushSSLContextFactory,
@@ -29,7 +30,6 @@ from autopush.ssl import (
     ssl_wrap_socket_cached,
     undo_monkey_patch_ssl_wrap_socket,
 )
-from autopush.starterrors import start_error_text
 from autopush.tests.tlsfiles import make_certificate
 
 

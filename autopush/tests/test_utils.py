@@ -10,8 +10,8 @@ import requests
 from cryptography.exceptions import InvalidSignature
 
 from autopush import utils
-from autopush.encoding import base64url_encode
-from autopush.tests.vapid_support import Sender, claims
+from autopush.message.encoding import base64url_encode
+from autopush.tests.message.vapid_support import Sender, claims
 from autopush.utils import (
     canonical_url,
     extract_jwt,

@@ -17,12 +17,12 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from autopush.base import BaseHandler
 from autopush.exceptions import InvalidRequest, RouterException, StoreBusy, StoreError
-from autopush.httpconnection import REASONS
+from autopush.httpserver.connection import REASONS
+from autopush.httpserver.handler import BaseHandler
+from autopush.ids import generate_hash
 from autopush.logging import enabled
 from autopush.types import JSONDict
-from autopush.utils import generate_hash
 
 if TYPE_CHECKING:
     from autopush.router.interface import IRouter, RouterResponse

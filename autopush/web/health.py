@@ -9,8 +9,8 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from autopush import __version__
-from autopush.base import BaseHandler
 from autopush.exceptions import StoreError
+from autopush.httpserver.handler import BaseHandler
 from autopush.types import JSONDict
 from autopush.web.base import BaseWebHandler
 

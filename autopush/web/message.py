@@ -8,7 +8,7 @@ from cryptography.fernet import InvalidToken
 
 from autopush.exceptions import InvalidRequest, InvalidTokenException, StoreError
 from autopush.logging import enabled
-from autopush.notification import WebPushNotification
+from autopush.message.notification import WebPushNotification
 from autopush.router.webpush import WebPushRouter
 from autopush.web.base import BaseWebHandler, RequestSchema, threaded_validate
 

@@ -1,10 +1,10 @@
-"""``/metrics``: what Prometheus fetches (:mod:`autopush.metrics_prometheus`)."""
+"""``/metrics``: what Prometheus fetches (:mod:`autopush.metrics.prometheus`)."""
 
 from __future__ import annotations
 
 from prometheus_client.exposition import choose_encoder
 
-from autopush.base import BaseHandler
+from autopush.httpserver.handler import BaseHandler
 
 
 class MetricsHandler(BaseHandler):

@@ -7,12 +7,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from autopush.clock import ms_time
 from autopush.constants import RECORD_VERSION
 from autopush.db.lastconnect import generate_last_connect
 from autopush.exceptions import InvalidRequest
+from autopush.ids import generate_hash
 from autopush.logging import enabled
 from autopush.metrics import make_tags
-from autopush.utils import generate_hash, ms_time, parse_user_agent
+from autopush.useragent import parse_user_agent
 from autopush.web.base import BaseWebHandler, threaded_validate
 from autopush.web.schemas_registration import (
     NewChidSchema,

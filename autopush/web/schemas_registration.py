@@ -15,9 +15,9 @@ from uuid import UUID, uuid4
 import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
 
-from autopush.encoding import decode_subscription_key
 from autopush.exceptions import InvalidRequest, RouterException
-from autopush.utils import generate_hash, parse_uuid
+from autopush.ids import generate_hash, parse_uuid
+from autopush.message.encoding import decode_subscription_key
 from autopush.web.base import AUTH_SCHEMES, PREF_SCHEME, RequestSchema
 
 if TYPE_CHECKING:

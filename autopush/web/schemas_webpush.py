@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from marshmallow import EXCLUDE, Schema, fields, validates_schema
 
 from autopush.constants import MAX_TTL
-from autopush.crypto_key import CryptoKey
 from autopush.exceptions import InvalidRequest
-from autopush.notification import worth_caching
+from autopush.message.crypto_key import CryptoKey
+from autopush.message.notification import worth_caching
 from autopush.types import JSONDict
 
 VALID_BASE64_URL = re.compile(r"[0-9A-Za-z_-]+=*")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography.fernet import InvalidToken
 from marshmallow import ValidationError
 
-from autopush import endpoint_token, vapid
-from autopush.crypto_key import CryptoKeyException
+from autopush.clock import ms_time
 from autopush.exceptions import (
     InvalidRequest,
     InvalidTokenException,
@@ -20,10 +19,12 @@ from autopush.exceptions import (
     VapidAuthException,
 )
 from autopush.logging import enabled
-from autopush.notification import WebPushNotification
+from autopush.message import endpoint_token, vapid
+from autopush.message.crypto_key import CryptoKeyException
+from autopush.message.encoding import base64url_encode
+from autopush.message.notification import WebPushNotification
 from autopush.router.interface import RouterResponse
 from autopush.router.webpush import MISSING_TTL, WebPushRouter
-from autopush.utils import base64url_encode, ms_time
 from autopush.web.base import (
     BaseWebHandler,
     RequestSchema,
@@ -40,8 +41,8 @@ from autopush.web.schemas_webpush import (
 
 if TYPE_CHECKING:
     from autopush.db.interface import User
-    from autopush.endpoint_token import EndpointToken
-    from autopush.httpparser import Headers
+    from autopush.httpserver.request import Headers
+    from autopush.message.endpoint_token import EndpointToken
     from autopush.types import JSONDict
 
 VALID_ROUTER_TYPES = frozenset({"simplepush", "webpush", "gcm", "fcm", "apns", "adm"})

@@ -14,7 +14,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from autopush.main_argparse import connection_parser, endpoint_parser, standalone_parser
+from autopush.options.parser import connection_parser, endpoint_parser, standalone_parser
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "autopush": connection_parser,

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from autopush.ids import generate_hash
 from autopush.tests.bridges.support import (
     AUTH_KEY,
     BRIDGES,
@@ -20,7 +21,6 @@ from autopush.tests.bridges.support import (
 )
 from autopush.tests.e2e.clients import VapidSender, push
 from autopush.tests.e2e.harness import eventually
-from autopush.utils import generate_hash
 
 ENCODINGS = ("aes128gcm", "aesgcm", "aesgcm128")
 
@@ -193,7 +193,7 @@ def test_metrics(node: Node, bridge: Bridge) -> None:
         lambda: [
             line
             for line in node.statsd.lines[before:]
-            if line.startswith("autopush.notification.bridge.sent:1|c")
+            if line.startswith("autopush.message.notification.bridge.sent:1|c")
             and f"platform:{platform}" in line
         ]
     )

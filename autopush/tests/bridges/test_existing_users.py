@@ -16,13 +16,13 @@ from twisted.trial.unittest import TestCase
 
 from automock.running import Background
 from autopush.config import check_router_conf, router_conf_from_options
-from autopush.db.dynamodb_items import write_value
-from autopush.db.sqlite import SqliteStore
+from autopush.db.dynamodb.items import write_value
+from autopush.db.sqlite.store import SqliteStore
+from autopush.ids import generate_hash
 from autopush.tests.bridges.support import BRIDGES
-from autopush.tests.dynamodb_support import new_store, put_item
+from autopush.tests.db.dynamodb.support import new_store, put_item
 from autopush.tests.web.support import AES128GCM, CHID, UAID
 from autopush.tests.web.test_on_sqlite import LateEndpoint
-from autopush.utils import generate_hash
 
 KEY = "an-auth-key"
 AUTH = {"authorization": f"webpush {generate_hash(KEY, UAID)}"}

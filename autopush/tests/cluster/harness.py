@@ -17,14 +17,8 @@ import boto3
 import httpx
 from cryptography.fernet import Fernet
 
-from autopush.tests.e2e.harness import (
-    START_WITHIN,
-    STOP_WITHIN,
-    TREE,
-    UNEXPECTED,
-    environment,
-    free_port,
-)
+from autopush.tests import TREE
+from autopush.tests.e2e.harness import START_WITHIN, STOP_WITHIN, UNEXPECTED, environment, free_port
 
 COMMANDS = {
     "autopush": "import sys; from autopush.__main__ import connection as main; sys.exit(main())",
@@ -180,7 +174,7 @@ class SqliteStorage(Storage):
         self.options = ("--db_dsn", f"sqlite://{self.path}")
 
     def _run(self, sql: str, *values: Any) -> list[Any]:
-        from autopush.db.sqlite_schema import open_writer
+        from autopush.db.sqlite.schema import open_writer
 
         with contextlib.closing(open_writer(str(self.path))) as connection:
             return connection.execute(sql, values).fetchall()

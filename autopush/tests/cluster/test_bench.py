@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from autopush.tests.cluster.harness import STORAGES, TREE
+from autopush.tests import TREE
+from autopush.tests.cluster.harness import STORAGES
 
 
 @pytest.mark.parametrize("store", STORAGES)

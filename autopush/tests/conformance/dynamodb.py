@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 
 from cryptography.fernet import Fernet
 
-from autopush.db.dynamodb_items import Item, write_value
+from autopush.db.dynamodb.items import Item, write_value
 from autopush.db.months import make_rotating_tablename
-from autopush.tests import dynamodb_support
 from autopush.tests.cluster.harness import Daemon
 from autopush.tests.conformance.driver import OBSERVERS, Environment, Run
 from autopush.tests.conformance.labels import Mismatch
+from autopush.tests.db.dynamodb import support as dynamodb_support
 from autopush.tests.e2e.clients import JSON, QUIET
 
 NEEDS = frozenset({"ddb"})

@@ -19,7 +19,8 @@ from typing import Any
 
 import psutil
 
-TREE = Path(__file__).resolve().parents[3]
+from autopush.tests import TREE
+
 """Where the package is: the processes run elsewhere, so that they find no configuration files."""
 
 READY = "autopush is ready"

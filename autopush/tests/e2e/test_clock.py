@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from autopush.tests import TREE
 from autopush.tests.e2e.clients import UserAgent, send
-from autopush.tests.e2e.harness import TREE, Server
+from autopush.tests.e2e.harness import Server
 
 HOUR = 3600
 DAY = 86_400

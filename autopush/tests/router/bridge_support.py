@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 from automock.running import Background
 from autopush.config import AutopushConfig
 from autopush.exceptions import RouterException
-from autopush.notification import WebPushNotification
+from autopush.message.notification import WebPushNotification
 
 UAID = "a0" * 16
 CHID = "76dfb18c-1eb1-4f92-80a5-7fdf8d462b5c"

@@ -17,8 +17,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from automock.certs import Authority
+from autopush.net.http2 import Http2Error
 from autopush.router.apns2 import APNSClient, APNSException
-from autopush.router.http2 import Http2Error
 from autopush.tests.e2e.harness import free_port
 
 PAYLOAD = {"aps": {"alert": "hi"}, "body": "x" * 3000}

@@ -16,7 +16,8 @@ from twisted.logger import capturedLogs
 
 from autopush.config import AutopushConfig
 from autopush.exceptions import InvalidConfig, RouterException
-from autopush.notification import WebPushNotification
+from autopush.message.notification import WebPushNotification
+from autopush.net.http2 import Busy, ConnectionFailed, StreamFailed, TimedOut, TransportFailed
 from autopush.router import APNSRouter, apnsrouter, routers_from_config
 from autopush.router.apns2 import (
     ALTERNATE_PORT,
@@ -33,7 +34,6 @@ from autopush.router.apnsrouter import (
     expiration,
     is_background,
 )
-from autopush.router.http2 import Busy, ConnectionFailed, StreamFailed, TimedOut, TransportFailed
 from autopush.router.interface import IRouter
 from autopush.tests.router.test_apns_token import new_key
 from autopush.tests.tlsfiles import make_certificate

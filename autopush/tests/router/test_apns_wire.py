@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 from automock.running import Background
 from autopush.config import AutopushConfig
 from autopush.exceptions import RouterException
-from autopush.notification import WebPushNotification
+from autopush.message.notification import WebPushNotification
 from autopush.router.apnsrouter import DEFAULT_APS, APNSRouter
 from autopush.router.apnstoken import KEEP_FOR
 from autopush.tests.web.support import CHID, UAID, Metrics

@@ -7,8 +7,8 @@ import uuid
 import pytest
 
 from autopush.config import AutopushConfig
+from autopush.message.notification import WebPushNotification
 from autopush.metrics import SinkMetrics
-from autopush.notification import WebPushNotification
 from autopush.router.bridge import (
     MAX_RETRY_AFTER,
     RETRY_AFTER,

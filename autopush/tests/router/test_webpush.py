@@ -10,11 +10,11 @@ from twisted.logger import capturedLogs
 
 from autopush.config import AutopushConfig
 from autopush.exceptions import RouterException, StoreBusy, StoreError, UserFull
-from autopush.nodeclient import NodeBusy, NodeGone
-from autopush.notification import WebPushNotification
+from autopush.message.notification import WebPushNotification
+from autopush.net.nodeclient import NodeBusy, NodeGone
 from autopush.router import WebPushRouter, routers_from_config
 from autopush.session import Delivery
-from autopush.tests.memory_store import MemoryStore
+from autopush.tests.db.memory_store import MemoryStore
 from autopush.tests.web.support import CHID, NODE_URL, ORIGIN, UAID, FakeNode, Metrics
 
 REMOTE = "http://other.example:8081"

@@ -12,9 +12,9 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from autopush.notification import WebPushNotification
+from autopush.message.notification import WebPushNotification
 from autopush.session import Node, Session
-from autopush.tests.memory_store import MemoryStore
+from autopush.tests.db.memory_store import MemoryStore
 
 START = 1_795_459_299
 MONTH = "message_2026_11"

@@ -24,8 +24,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from autopush.db.sqlite import SqliteStore
-from autopush.tests.dynamodb_support import new_store
+from autopush.db.sqlite.store import SqliteStore
+from autopush.tests.db.dynamodb.support import new_store
 from autopush.tests.session.world import NODES, SOON, Inline, World
 
 CHIDS = tuple(f"{digit * 8}-1111-4111-8111-111111111111" for digit in "123")

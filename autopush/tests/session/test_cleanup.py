@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import fail
 
 from autopush.exceptions import StoreBusy, StoreError
-from autopush.nodeclient import NodeGone
+from autopush.net.nodeclient import NodeGone
 from autopush.session.states import State
 from autopush.tests.session.support import (
     CHID,

@@ -10,7 +10,7 @@ from twisted.internet.defer import fail, succeed
 
 from autopush.db.interface import Arrival
 from autopush.exceptions import StoreBusy, StoreError
-from autopush.nodeclient import NodeGone
+from autopush.net.nodeclient import NodeGone
 from autopush.session import Delivery
 from autopush.session.states import State
 from autopush.tests.session.support import (

@@ -13,14 +13,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from autopush.db.interface import Store
-from autopush.db.sqlite import SqliteStore
+from autopush.db.sqlite.store import SqliteStore
+from autopush.message.notification import WebPushNotification
 from autopush.metrics import SinkMetrics
-from autopush.nodeapi import parse_notification
-from autopush.nodeclient import NodeGone
-from autopush.notification import WebPushNotification
+from autopush.net.nodeclient import NodeGone
 from autopush.router.webpush import WebPushRouter
 from autopush.session import Delivery, Node, Session
 from autopush.tests.session.support import Wire, outcome
+from autopush.web.nodes import parse_notification
 
 NODES = ("http://one.example:8081", "http://two.example:8081")
 

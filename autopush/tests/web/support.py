@@ -13,9 +13,9 @@ from autopush.config import AutopushConfig
 from autopush.http import EndpointHTTPFactory
 from autopush.router import routers_from_config
 from autopush.session import Delivery
-from autopush.tests.httpsupport import Wire
-from autopush.tests.memory_store import MemoryStore
-from autopush.tests.vapid_support import ES256, Sender, claims
+from autopush.tests.db.memory_store import MemoryStore
+from autopush.tests.httpserver.support import Wire
+from autopush.tests.message.vapid_support import ES256, Sender, claims
 
 UAID = "a0" * 16
 CHID = "76dfb18c-1eb1-4f92-80a5-7fdf8d462b5c"

@@ -9,7 +9,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import capturedLogs
 
 from autopush.exceptions import InvalidRequest, RouterException, StoreBusy, StoreError
-from autopush.httpconnection import RETRY_AFTER
+from autopush.httpserver.connection import RETRY_AFTER
 from autopush.router.interface import RouterResponse
 from autopush.tests.web.support import ERROR_URL, Endpoint, error, field_errors, refused
 from autopush.web.base import (

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from autopush import __version__
 from autopush.config import AutopushConfig
 from autopush.http import EndpointHTTPFactory
-from autopush.tests.httpsupport import Answer, Wire, observe
+from autopush.tests.httpserver.support import Answer, Wire, observe
 from autopush.web import dockerflow
 
 

@@ -16,7 +16,7 @@ from autopush import __version__
 from autopush.config import AutopushConfig
 from autopush.exceptions import StoreError
 from autopush.http import EndpointHTTPFactory, InternalRouterHTTPFactory, MemUsageHTTPFactory
-from autopush.tests.httpsupport import Answer, Wire, observe
+from autopush.tests.httpserver.support import Answer, Wire, observe
 from autopush.web import health
 
 

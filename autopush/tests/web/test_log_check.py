@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from autopush.config import AutopushConfig
 from autopush.exceptions import LogCheckError
 from autopush.http import EndpointHTTPFactory
-from autopush.tests.httpsupport import Wire, observe
+from autopush.tests.httpserver.support import Wire, observe
 
 MORE_INFO = "http://autopush.readthedocs.io/en/latest/http.html#error-codes"
 

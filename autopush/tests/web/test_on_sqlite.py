@@ -9,8 +9,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from autopush.db.sqlite import SqliteStore
-from autopush.tests.httpsupport import Transport, Wire
+from autopush.db.sqlite.store import SqliteStore
+from autopush.tests.httpserver.support import Transport, Wire
 from autopush.tests.web.support import AES128GCM, ORIGIN, Endpoint
 
 

@@ -7,9 +7,9 @@ import pytest
 from twisted.logger import capturedLogs
 
 from autopush.exceptions import RouterException, StoreBusy, StoreError
-from autopush.tests.vapid_support import Sender
+from autopush.ids import generate_hash
+from autopush.tests.message.vapid_support import Sender
 from autopush.tests.web.support import CHID, ORIGIN, UAID, Endpoint, error, field_errors, refused
-from autopush.utils import generate_hash
 
 NEW = "/v1/webpush/app/registration"
 USER = f"{NEW}/{UAID}"

@@ -12,9 +12,9 @@ import pytest
 from automock.running import Automock
 from autopush.config import check_router_conf, router_conf_from_options
 from autopush.exceptions import StoreError
-from autopush.tests.vapid_support import Sender
+from autopush.ids import generate_hash
+from autopush.tests.message.vapid_support import Sender
 from autopush.tests.web.support import CHID, UAID, Endpoint, error, field_errors, refused
-from autopush.utils import generate_hash
 
 APPS = {"gcm": "12345", "fcm": "fcmapp", "adm": "admprofile", "apns": "firefox"}
 TOKENS = {

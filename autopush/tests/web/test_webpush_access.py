@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autopush.tests.vapid_support import Sender
+from autopush.tests.message.vapid_support import Sender
 from autopush.tests.web.support import (
     ORIGIN,
     SENDER,

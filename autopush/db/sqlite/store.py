@@ -1,0 +1,610 @@
+"""The store in one SQLite file, shared by the processes of one machine (storage.md 17).
+
+* **Reads** are point reads and short ranges by primary key, on a connection of the reactor
+  thread: a few µs each, less than handing them to a thread would cost.
+* **Writes** go to one thread per process that commits them in groups
+  (:mod:`autopush.db.sqlite.writer`).
+* **Months**: there is one table of messages that never ends, so any month a record names means
+  this table (quirk Q13), and expiry alone removes rows.
+* **Acknowledged** messages are deleted, one row each, all of a moment in one transaction. The read
+  pointer of files from before that still counts.
+* **Order**: a timestamped message that comes in after a later one was stored or read gets the
+  next free timestamp, so that no read pointer passes it unseen (17.6).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from autopush.constants import MAX_EXPIRY
+from autopush.db.deadlines import TooLate, Unknown
+from autopush.db.interface import (
+    Batch,
+    Channels,
+    Connection,
+    Months,
+    Registration,
+    Store,
+    StoreUnusable,
+    Subscription,
+    User,
+)
+from autopush.db.lastconnect import generate_last_connect
+from autopush.db.rows import (
+    TIMESTAMPED,
+    TOPICS_AND_LOW_LEGACY_END,
+    TOPICS_END,
+    MessageRow,
+    channel_ids,
+    hash_uaid,
+    key_timestamp,
+    load_json,
+    read_message,
+    without_topic,
+)
+from autopush.db.sqlite import (
+    messages as sqlite_messages,
+)
+from autopush.db.sqlite import (
+    records as sqlite_records,
+)
+from autopush.db.sqlite import (
+    schema as sqlite_schema,
+)
+from autopush.db.sqlite import (
+    writer as sqlite_writer,
+)
+from autopush.db.sqlite.cache import ReadCache, WalIndex
+from autopush.db.sqlite.errors import store_error
+from autopush.db.sqlite.health import HealthCheck
+from autopush.db.sqlite.ops import Call, Delete, Put, WriteBatch
+from autopush.db.sqlite.quota import SAMPLE, StoredQuota, Usage, usage
+from autopush.exceptions import AutopushException, StoreBusy, StoreError, UserFull
+from autopush.message.notification import WebPushNotification
+
+T = TypeVar("T")
+
+SWEEP_INTERVAL = 60
+"""Seconds between two looks for expired rows."""
+
+SWEEP_PAUSE = 0.1
+"""Seconds between two slices of a long sweep, for other writers."""
+
+SWEEP_SLICE = 250
+"""Expired rows removed in one transaction, about 5 ms of work."""
+
+WATCH_INTERVAL = 1
+"""Seconds between two looks at the file's names, and for callers who have waited too long."""
+
+ADVICE = (
+    "nothing is stored or looked up until the same file is back. Put it back, with its -wal and"
+    " -shm beside it; or stop the service, put the file to use there, without the -wal of another"
+    " one, and start again"
+)
+
+TOUCH_GRANULARITY = 86_400
+"""Seconds by which a channel row's expiry may lag behind: saves a write at most hellos."""
+
+_FIRST = ""
+_LAST = "\U0010ffff"
+
+
+class OneMonth(Months):
+    """The table that never ends, under one name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def current(self) -> str:
+        return self._name
+
+    def accepts(self, month: object) -> bool:
+        """Any name: users moved here from rotated tables keep their subscriptions."""
+        return isinstance(month, str) and month != ""
+
+
+class Away:
+    """Reads from a database file that isn't there any more: what it says counts no longer."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def execute(self, *args: Any) -> Any:
+        """:raises StoreBusy: always"""
+        raise StoreBusy(self._reason)
+
+
+class SqliteStore(Store):
+    """See the module.
+
+    :param path: the file; created with mode 0600 if it doesn't exist
+    :param reactor: for timers and calls from the writer thread
+    :param month: ``months.current``
+    :param router_table: name of the record table in :meth:`health`
+    :param key_hash: UAIDs are stored as their HMAC with this key, unless it is empty
+    :param now: seconds since the epoch
+    :param commit_delay: seconds a write waits for others to share its transaction
+    :param max_stored: messages that may wait for a user; 0: any number
+    :param max_stored_bytes: bytes they may have; 0: any number
+    :param share: percent of both for each channel
+    """
+
+    deletes_read = True
+
+    def __init__(
+        self,
+        path: str,
+        reactor: Any,
+        month: str = "message",
+        router_table: str = "router",
+        key_hash: str = "",
+        now: Callable[[], float] = time.time,
+        commit_delay: float = sqlite_writer.COMMIT_DELAY,
+        max_stored: int = 0,
+        max_stored_bytes: int = 0,
+        share: int = 100,
+    ) -> None:
+        self.log = Logger()
+        self.path = os.path.abspath(path)
+        self.months = OneMonth(month)
+        self._reactor = reactor
+        self._router_table = router_table
+        self._key_hash = key_hash
+        self._now = now
+        self._connection: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | Away | None = None
+        """The connection, while the file is there."""
+        self._away: str | None = None
+        self._watch_timer: Any = None  # IDelayedCall
+        self._index: WalIndex | None = None
+        """The cache's, while the file is away."""
+        self._cache = ReadCache()
+        self._sweep_timer: Any = None  # IDelayedCall
+        self._writer = sqlite_writer.GroupWriter(
+            reactor, lambda: sqlite_schema.open_writer(self.path), self._cache, commit_delay
+        )
+        self._quota = StoredQuota(
+            self._count_messages, self._stored_size, now, max_stored, max_stored_bytes, share
+        )
+        self._health = HealthCheck(self.path, reactor, self._writer, lambda sql: self._row(sql, ()))
+
+    # ---- life cycle
+
+    def setup(self) -> Deferred[None]:
+        """Open the file, check that it can be written and read, start the thread.
+
+        Done when it returns (start-up may block); needs no running reactor.
+
+        :raises StoreUnusable: as the Deferred's failure
+        """
+        try:
+            sqlite_schema.prepare(self.path)
+            self._connection = self._reader = sqlite_schema.open_reader(self.path)
+            self._preflight(self._connection)
+            self._health.opened()
+            self._cache.open(self.path)
+        except sqlite3.Error as error:
+            return fail(sqlite_schema.unusable(self.path, error))
+        except StoreError as error:
+            return fail(error)
+        self._writer.start()
+        self._sweep_timer = self._reactor.callLater(SWEEP_INTERVAL, self._sweep_in_background)
+        self._watch_timer = self._reactor.callLater(WATCH_INTERVAL, self._watch)
+        return succeed(None)
+
+    def _watch(self) -> None:
+        self._watch_timer = self._reactor.callLater(WATCH_INTERVAL, self._watch)
+        self._writer.tell_late()
+        self._look_for_file()
+
+    def _look_for_file(self) -> None:
+        """Refuse everything while another file, or none, is where ours was."""
+        away = None if self._connection is None else self._health.away()
+        if away == self._away:
+            return
+        self._away = away
+        self._writer.refuse(away)
+        if away is None:
+            self.log.info("The storage file {path} is back", path=self.path)
+            self._reader = self._connection
+            self._cache.resume(self._index)
+            self._index = None
+        else:
+            self.log.error("{away} ({path}): {advice}", away=away, path=self.path, advice=ADVICE)
+            self._reader = Away(away)
+            self._index = self._index or self._cache.close()
+
+    def _preflight(self, reader: sqlite3.Connection) -> None:
+        """Write, read and delete a user and a message (storage.md 6)."""
+        uaid, node = uuid.uuid4().hex, "mynode:2020"
+        notification = WebPushNotification(
+            uuid.UUID(uaid), uuid.uuid4(), 60, sortkey_timestamp=1, update_id="preflight"
+        )
+        record = {"router_type": "webpush", "connected_at": 0, "node_id": node}
+        put = Put(uaid, notification, int(self._now()))
+
+        def run(*ops: Call | Put | Delete) -> None:
+            batch = WriteBatch()
+            for op in ops:
+                if isinstance(op, Put):
+                    batch.put(op)
+                elif isinstance(op, Delete):
+                    batch.delete(op)
+                else:
+                    batch.calls.append(op)
+            sqlite_writer.write(connection, batch, self._cache)
+            if batch.error is not None:
+                raise sqlite_schema.unusable(self.path, batch.error.__cause__ or batch.error)
+
+        connection = sqlite_schema.open_writer(self.path)
+        try:
+            run(Call(lambda c: sqlite_records.register(c, uaid, record)), put)
+            user = reader.execute(sqlite_records.GET_USER, (uaid,)).fetchone()
+            message = self._rows(uaid, _FIRST, _LAST, 1)
+            delete = Delete(uaid, notification.sort_key, "preflight")
+            drop = Call(lambda c: sqlite_records.drop(c, uaid))
+            run(drop, delete)
+        finally:
+            connection.close()
+        if not (user and load_json(user[0]) == record and message and delete.result is True):
+            raise StoreUnusable(
+                f"storage file {self.path} doesn't keep what is written: check its disk"
+            )
+
+    def close(self) -> Deferred[None]:
+        """Finish the writes already accepted, then let go of all resources."""
+        for timer in (self._sweep_timer, self._watch_timer):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._sweep_timer = self._watch_timer = None
+        index, self._index = self._cache.close() or self._index, None
+        if self._connection is not None:
+            # First, so that the last connection, which tidies up the file, is the writer's.
+            self._connection.close()
+        self._connection = self._reader = None
+        closed = self._writer.close()
+        return closed if index is None else closed.addCallback(lambda _: index.close())
+
+    def health(self) -> Deferred[dict[str, str | None]]:
+        """Whether every table can be read, and a page be written.
+
+        Answers within seconds, also when the writer thread doesn't.
+        """
+        self._look_for_file()
+        return self._health.check().addCallback(
+            lambda report: {self._router_table: report[0], "storage": report[1]}
+        )
+
+    def alive(self) -> Deferred[Any]:
+        """Fires when the writer thread has done something, however it went."""
+        return self._writer.call(lambda connection: None).addErrback(_unless_late)
+
+    # ---- helpers
+
+    def _key(self, uaid: str) -> str:
+        return hash_uaid(self._key_hash, uaid) if self._key_hash else uaid
+
+    def _row(self, sql: str, values: tuple[object, ...]) -> Any:
+        """One row or None.
+
+        :raises StoreError: also StoreBusy
+        """
+        try:
+            # Closed: AttributeError. The cursor must not outlive the statement, it would keep
+            # the log from being checkpointed.
+            return self._reader.execute(sql, values).fetchone()  # type: ignore[union-attr]
+        except Exception as error:
+            raise self._read_error(error) from error
+
+    def _read_error(self, error: Exception) -> StoreError:
+        return store_error(error) if self._reader else StoreError("the store is closed")
+
+    def _rows(self, key: str, above: str, below: str, limit: int) -> list[tuple[Any, ...]]:
+        values = (key, above, below, int(self._now()), limit)
+        try:
+            return self._reader.execute(  # type: ignore[union-attr]
+                sqlite_messages.FETCH, values
+            ).fetchall()
+        except Exception as error:
+            raise self._read_error(error) from error
+
+    # ---- users
+
+    def get_user(self, uaid: str) -> Deferred[User | None]:
+        """The record; a record holding only its key is removed and counts as none."""
+        key = self._key(uaid)
+        cache = self._cache
+        text = cache.records.get(key) if cache.is_current() else None
+        try:
+            if text is None:
+                row = self._row(sqlite_records.GET_USER, (key,))
+                if row is None:
+                    return succeed(None)
+                text = row[0]
+                cache.remember(key, text)
+            return succeed(self._user(uaid, key, text))
+        except StoreError as error:
+            return fail(error)
+
+    def _user(self, uaid: str, key: str, text: str) -> User | None:
+        try:
+            record = load_json(text)
+        except ValueError:
+            raise StoreError("unreadable router record") from None
+        if not record:
+            self._writer.call(lambda c: sqlite_records.drop_bare(c, key)).addErrback(
+                self._note, "Bare router record not removed"
+            )
+            return None
+        record["uaid"] = uaid
+        return record
+
+    def get_subscription(self, uaid: str, chid: str) -> Deferred[Subscription]:
+        """Record and channel membership in one consistent read."""
+        key = self._key(uaid)
+        cache = self._cache
+        expiry = cache.channels.get((key, chid)) if cache.is_current() else None
+        text = cache.records.get(key) if expiry is not None else None
+        try:
+            if text is None:
+                row = self._row(sqlite_records.GET_SUBSCRIPTION, (key, chid))
+                if row is None:
+                    return succeed(Subscription(None, False))
+                text = row[0]
+                if row[1] is None:
+                    row = self._row(sqlite_records.GET_OTHER_SPELLING, (key, chid))
+                expiry = row[-1] if row else 0
+                cache.remember(key, text, chid, expiry)
+            user = self._user(uaid, key, text)
+        except StoreError as error:
+            return fail(error)
+        return succeed(Subscription(user, user is not None and (expiry or 0) > self._now()))
+
+    def register_user(self, user: User) -> Deferred[Registration]:
+        """Merge these attributes into the record under the condition of storage.md 9."""
+        uaid = user["uaid"]
+        new = {name: value for name, value in user.items() if name != "uaid"}
+        if not new.get("router_type") or new.get("connected_at") is None:
+            return fail(AutopushException("data is missing router_type or connected_at"))
+        key = self._key(uaid)
+
+        def plain(registration: Registration) -> Registration:
+            if registration.previous:
+                registration.previous["uaid"] = uaid
+            return registration
+
+        written: Deferred[Registration] = self._writer.call(
+            lambda c: sqlite_records.register(c, key, new)
+        )
+        return written.addCallback(plain)
+
+    def drop_user(self, uaid: str) -> Deferred[bool]:
+        """Delete the record; whether it existed."""
+        key = self._key(uaid)
+        return self._writer.call(lambda c: sqlite_records.drop(c, key))
+
+    def clear_node(self, uaid: str, node_id: str, connected_at: int) -> Deferred[bool]:
+        """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
+        key = self._key(uaid)
+        return self._writer.call(lambda c: sqlite_records.clear_node(c, key, node_id, connected_at))
+
+    # ---- channels
+
+    def _times(self, bridge: bool = False) -> tuple[int, int]:
+        now = int(self._now())
+        return now, sqlite_records.NEVER if bridge else now + MAX_EXPIRY
+
+    def add_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[None]:
+        """Add to the channel set, refreshing the row's expiry.
+
+        Fails for a user with :data:`~autopush.db.sqlite.records.MAX_CHANNELS` channels.
+        """
+        key, times = self._key(uaid), self._times(bridge=month is None)
+        return self._writer.call(lambda c: sqlite_records.add_channel(c, key, chid, *times))
+
+    def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
+        """Remove from the channel set, refreshing the row's expiry; whether it was a member.
+
+        What is stored for it goes in the same transaction.
+        """
+        key, times = self._key(uaid), self._times(bridge=month is None)
+        return self._writer.call(lambda c: sqlite_records.remove_channel(c, key, chid, *times))
+
+    def list_channels(self, month: str | None, uaid: str) -> Deferred[Channels]:
+        """The channel row."""
+        values = (self._key(uaid), int(self._now()))
+        try:
+            rows = self._reader.execute(  # type: ignore[union-attr]
+                sqlite_records.LIST_CHANNELS, values
+            ).fetchall()
+        except Exception as error:
+            return fail(self._read_error(error))
+        chids = channel_ids(row[0] for row in rows if row[0] is not None)
+        return succeed(Channels(bool(rows), chids))
+
+    def ended_channels(self, month: str, uaid: str, chids: set[str]) -> Deferred[set[str]]:
+        """Those of these channels that are not registered: a look-up for each, as there are few."""
+        key, now = self._key(uaid), int(self._now())
+        try:
+            ended = {c for c in chids if self._row(sqlite_records.IS_ENDED, (key, now, c))}
+        except StoreError as error:
+            return fail(error)
+        return succeed(ended)
+
+    def touch_channels(self, month: str, uaid: str) -> Deferred[None]:
+        """Refresh the channel row's expiry if it exists.
+
+        Nothing is written if that was done less than a day ago.
+        """
+        key = self._key(uaid)
+        now, expiry = self._times()
+        try:
+            row = self._row(sqlite_records.GET_CHANNELS_EXPIRY, (key,))
+        except StoreError as error:
+            return fail(error)
+        if row is None or row[0] <= now or row[0] > expiry - TOUCH_GRANULARITY:
+            return succeed(None)
+        return self._writer.call(lambda c: sqlite_records.touch_channels(c, key, now, expiry))
+
+    # ---- messages
+
+    def store_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
+        """Insert, or replace the row with the same sort key."""
+        key = self._key(notification.uaid.hex)
+        self._quota.stored(key, notification)
+        return self._writer.put(key, notification, int(self._now()))
+
+    def restore_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
+        """Store what was accepted earlier; what has replaced it since stays (interface)."""
+        if not notification.topic:
+            return self.store_message(month, notification)
+        key, now = self._key(notification.uaid.hex), int(self._now())
+        self._quota.stored(key, notification)
+        op, beside = (Put(key, n, now) for n in (notification, without_topic(notification)))
+        return self._writer.call(lambda c: sqlite_messages.restore(c, op, beside))
+
+    def refusal(self, notification: WebPushNotification) -> UserFull | None:
+        """Why a message may not wait for its user, if so."""
+        return self._quota.refusal(self._key(notification.uaid.hex), notification)
+
+    def take_back(self, month: str, notification: WebPushNotification) -> bool:
+        """Don't write the message if that has not begun."""
+        update_id = notification.update_id
+        return update_id is not None and self._writer.take_back(
+            self._key(notification.uaid.hex), update_id
+        )
+
+    def _count_messages(self, key: str, chid: str) -> Usage:
+        pointer = self._row(sqlite_records.GET_POINTER, (key, int(self._now())))
+        values = (key, chid, sqlite_messages.last_read(pointer[0] if pointer else None))
+        rows, its = self._row(sqlite_messages.USAGE, values)
+        sql = sqlite_messages.SIZES if rows <= SAMPLE else sqlite_messages.SAMPLED_SIZES
+        try:
+            sizes = self._reader.execute(sql, (*values, SAMPLE))  # type: ignore[union-attr]
+            return usage(rows, its, sizes)
+        except Exception as error:
+            raise self._read_error(error) from error
+
+    def _stored_size(self, key: str, sort_key: str) -> int | None:
+        row = self._row(sqlite_messages.STORED_SIZE, (key, sort_key))
+        return None if row is None else row[0]
+
+    def delete_message(self, month: str, notification: WebPushNotification) -> Deferred[bool]:
+        """Delete the row, or spare the write if it is not written yet."""
+        return self._writer.delete(
+            self._key(notification.uaid.hex),
+            notification.sort_key,
+            notification.update_id or None,
+        )
+
+    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
+        """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
+        key = self._key(uaid)
+        try:
+            pointer = self._row(sqlite_records.GET_POINTER, (key, int(self._now())))
+            messages, _last = self._read(uaid, key, _FIRST, TOPICS_END, limit - 1)
+        except StoreError as error:
+            return fail(error)
+        return succeed(Batch(pointer[0] if pointer else None, messages))
+
+    def fetch_since(
+        self, month: str, uaid: str, timestamp: int | None, limit: int = 10
+    ) -> Deferred[Batch]:
+        """At most ``limit`` rows with sort keys above the timestamp's."""
+        above = f"{TIMESTAMPED}{timestamp}:z" if timestamp else TOPICS_AND_LOW_LEGACY_END
+        try:
+            messages, last = self._read(uaid, self._key(uaid), above, _LAST, limit)
+        except StoreError as error:
+            return fail(error)
+        return succeed(Batch(last, messages))
+
+    def _read(
+        self, uaid: str, key: str, above: str, below: str, limit: int
+    ) -> tuple[list[WebPushNotification], int | None]:
+        """Messages of a range and the last sort-key timestamp read.
+
+        Unreadable rows don't count and are deleted (quirk Q15).
+        """
+        user = uuid.UUID(uaid)
+        messages: list[WebPushNotification] = []
+        last: int | None = None
+        poison: list[int] = []
+        while (wanted := limit - len(messages)) > 0:
+            rows = self._rows(key, above, below, wanted)
+            for row_id, *columns in rows:
+                row = MessageRow(*columns)
+                try:
+                    messages.append(read_message(user, row))
+                except ValueError:
+                    poison.append(row_id)
+                timestamp = key_timestamp(row.sort_key)
+                last = last if timestamp is None else timestamp
+                above = row.sort_key
+            if len(rows) < wanted:
+                break
+        if poison:
+            self._delete_poison(poison)
+        return messages, last
+
+    def _delete_poison(self, ids: list[int]) -> None:
+        self.log.error("Deleting {count} unreadable stored messages", count=len(ids))
+        self._writer.call(lambda c: sqlite_messages.delete_ids(c, ids)).addErrback(
+            self._note, "Unreadable messages not deleted"
+        )
+
+    def set_pointer(self, month: str, uaid: str, timestamp: int) -> Deferred[None]:
+        """Remember that everything up to ``timestamp`` was read. Never moves backwards."""
+        key, times = self._key(uaid), self._times()
+        return self._writer.call(lambda c: sqlite_records.set_pointer(c, key, timestamp, *times))
+
+    def move_month(
+        self, uaid: str, old: str, new: str, connection: Connection | None = None
+    ) -> Deferred[frozenset[str] | None]:
+        """Note the month in the record; there is only one table, so nothing moves."""
+        key = self._key(uaid)
+        values = {"current_month": new, "last_connect": generate_last_connect(self._now())}
+        noted: Deferred[bool] = self._writer.call(
+            lambda c: sqlite_records.update(c, key, values, connection)
+        )
+        return noted.addCallback(lambda done: frozenset[str]() if done else None)
+
+    # ---- expiry
+
+    def sweep(self) -> Deferred[bool]:
+        """Remove some expired rows; whether there may be more."""
+        now = int(self._now())
+
+        def run(connection: sqlite3.Connection) -> bool:
+            messages = sqlite_messages.sweep(connection, now, SWEEP_SLICE)
+            channels = sqlite_records.sweep_channels(connection, now, SWEEP_SLICE)
+            return SWEEP_SLICE in (messages, channels)
+
+        return self._writer.call(run)
+
+    def _sweep_in_background(self) -> None:
+        def again(more: bool | None) -> None:
+            if self._reader is not None:
+                pause = SWEEP_PAUSE if more else SWEEP_INTERVAL
+                self._sweep_timer = self._reactor.callLater(pause, self._sweep_in_background)
+
+        swept = maybeDeferred(self.sweep)
+        swept.addErrback(self._note, "Expired rows not removed").addCallback(again)
+
+    def _note(self, failure: Failure, what: str) -> None:
+        # The writer reports what is wrong with the file; this is about what wasn't done.
+        self.log.warn("{what}: {error}", what=what, error=str(failure.value))
+
+
+def _unless_late(failure: Failure) -> Failure | Deferred[Any]:
+    """A thread that has done nothing in time is no sign of life."""
+    return Deferred() if failure.check(TooLate, Unknown) else failure

@@ -1,0 +1,179 @@
+"""The HTTP applications: which path goes to which handler (http-endpoint.md 2, python-api.md 5.2).
+
+========================= ============================ ===============================
+application               listener                     serves
+========================= ============================ ===============================
+EndpointHTTPFactory       endpoint node; with          public API, health routes;
+                          ``upgrade_factory`` the      WebSocket, if it has an
+                          standalone server            ``upgrade_factory``
+InternalRouterHTTPFactory connection node, internal    /push, /notif, health routes
+WebSocketHTTPFactory      connection node, public      /status; all else is WebSocket
+MemUsageHTTPFactory       both, private                /_memusage
+PrometheusHTTPFactory     both, private                /metrics
+========================= ============================ ===============================
+
+:class:`~autopush.websocket.site.WebSocketHTTPFactory` lies with what it serves.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from autopush.httpserver.application import RoutedServer, Routes
+from autopush.httpserver.connection import REASONS
+from autopush.web.base import NotFoundHandler
+from autopush.web.dockerflow import LBHeartbeatHandler, VersionHandler
+from autopush.web.health import HealthHandler, MemUsageHandler, StatusHandler
+from autopush.web.log_check import LogCheckHandler
+from autopush.web.message import MessageHandler
+from autopush.web.nodes import NotificationHandler, RouterHandler
+from autopush.web.registration import (
+    ChannelRegistrationHandler,
+    NewRegistrationHandler,
+    SubRegistrationHandler,
+    UaidRegistrationHandler,
+)
+from autopush.web.webpush import WebPushHandler
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from autopush.config import AutopushConfig
+    from autopush.db.interface import Store
+    from autopush.httpserver.request import Headers
+    from autopush.router.interface import IRouter
+    from autopush.ssl import AutopushSSLContextFactory
+
+_ERROR_URL = "http://autopush.readthedocs.io/en/latest/http.html#error-codes"
+
+
+class BaseHTTPFactory(RoutedServer):
+    """An application with the health routes."""
+
+    health_ap_handlers: ClassVar[Routes] = (
+        (r"^/status", StatusHandler),
+        (r"^/health", HealthHandler),
+        (r"^/__version__", VersionHandler),
+        (r"^/__heartbeat__", StatusHandler),
+        (r"^/__lbheartbeat__", LBHeartbeatHandler),
+    )
+
+
+class EndpointHTTPFactory(BaseHTTPFactory):
+    """The public API.
+
+    Set ``upgrade_factory`` to serve WebSocket on the same port.
+    """
+
+    ap_handlers: ClassVar[Routes] = (
+        (
+            r"/wpush/(?:(?P<api_ver>v\d+)\/)?(?P<token>[^\/]+)",
+            WebPushHandler,
+        ),
+        (r"/m/(?P<message_id>[^\/]+)", MessageHandler),
+        (
+            r"/v1/(?P<type>[^\/]+)/(?P<app_id>[^\/]+)/registration",
+            NewRegistrationHandler,
+        ),
+        (
+            r"/v1/(?P<type>[^\/]+)/(?P<app_id>[^\/]+)/registration/(?P<uaid>[^\/]+)/?",
+            UaidRegistrationHandler,
+        ),
+        (
+            r"/v1/(?P<type>[^\/]+)/(?P<app_id>[^\/]+)/registration/(?P<uaid>[^\/]+)/subscription",
+            SubRegistrationHandler,
+        ),
+        (
+            (
+                r"/v1/(?P<type>[^\/]+)/(?P<app_id>[^\/]+)/registration/(?P<uaid>[^\/]+)"
+                r"/subscription/(?P<chid>[^\/]+)"
+            ),
+            ChannelRegistrationHandler,
+        ),
+        (r"/v1/err(?:/(?P<err_type>[^\/]+))?", LogCheckHandler),
+        (r".*", NotFoundHandler),
+    )
+    not_found_handler = NotFoundHandler
+
+    def __init__(
+        self,
+        conf: AutopushConfig,
+        db: Store | None,
+        routers: dict[str, IRouter] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(conf, db, **kwargs)
+        self.routers = routers if routers is not None else {}
+
+    def wants_upgrade(self, method: str, path: str, headers: Headers) -> bool:
+        """Whether it is a WebSocket handshake, be it a good one or not."""
+        upgrade = dict.get(headers, "upgrade")
+        if upgrade is not None and "websocket" in upgrade.lower():
+            return True
+        return "\nsec-websocket" in "\n".join(("", *headers))
+
+    def refusal(self, status: int, reason: str) -> tuple[str, bytes]:
+        """What no handler gets to see is refused in the API's own form (http-endpoint.md 3.1)."""
+        error: dict[str, Any] = {
+            "code": status,
+            "errno": 999,
+            "error": REASONS[status],
+            "more_info": _ERROR_URL,
+            "message": reason or REASONS[status],
+        }
+        if status == 413:
+            error = {
+                "code": 413,
+                "errno": 104,
+                "error": "Payload Too Large",
+                "more_info": _ERROR_URL,
+                "message": "Request did not validate Data payload must be smaller than "
+                f"{self.conf.max_data}",
+            }
+        return "application/json", json.dumps(error).encode()
+
+    def ssl_cf(self) -> AutopushSSLContextFactory | None:
+        """TLS context factory of the public listener; None: no TLS."""
+        return self.conf.ssl.cf(require_peer_certs=self.conf.enable_tls_auth)
+
+
+class InternalRouterHTTPFactory(BaseHTTPFactory):
+    """What endpoints and other connection nodes ask of this one (websocket.md 19)."""
+
+    ap_handlers: ClassVar[Routes] = (
+        (r"/push/([^\/]+)", RouterHandler),
+        (r"/notif/([^\/]+)(?:/(\d+))?", NotificationHandler),
+    )
+
+    def __init__(
+        self, conf: AutopushConfig, db: Store | None, clients: dict[str, Any], **kwargs: Any
+    ) -> None:
+        super().__init__(conf, db, **kwargs)
+        self.clients = clients
+
+    def ssl_cf(self) -> AutopushSSLContextFactory | None:
+        """TLS context factory of the internal listener; None: no TLS."""
+        return self.conf.router_ssl.cf()
+
+
+class MemUsageHTTPFactory(BaseHTTPFactory):
+    """``/_memusage`` for the operator; never on a public port."""
+
+    ap_handlers: ClassVar[Routes] = ((r"^/_memusage", MemUsageHandler),)
+
+    def __init__(self, conf: AutopushConfig, db: Store | None = None, **kwargs: Any) -> None:
+        super().__init__(conf, db, handlers=self.ap_handlers, **kwargs)
+
+
+class PrometheusHTTPFactory(BaseHTTPFactory):
+    """``/metrics`` for Prometheus; never on a public port.
+
+    :param registry: what to show
+    """
+
+    ap_handlers: ClassVar[Routes] = ((r"/metrics", "autopush.web.prometheus.MetricsHandler"),)
+
+    def __init__(self, conf: AutopushConfig, registry: CollectorRegistry, **kwargs: Any) -> None:
+        super().__init__(conf, None, handlers=self.ap_handlers, **kwargs)
+        self.registry = registry

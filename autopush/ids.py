@@ -1,0 +1,58 @@
+"""The names of user agents and channels: what they look like and how logs name them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import uuid
+from typing import Any
+
+UAID = re.compile(r"[0-9a-f]{32}")
+
+key_hash = ""
+"""The process's ``key_hash`` option, set by :class:`autopush.config.AutopushConfig`; documented as
+``autopush.db.key_hash``."""
+
+
+def validate_uaid(uaid: Any) -> tuple[bool, str]:
+    """Tell whether a user agent brought a valid UAID, which is 32 lower-case hex digits.
+
+    :returns: True and the UAID, or False and a new one
+    """
+    if isinstance(uaid, str) and UAID.fullmatch(uaid):
+        return True, uaid
+    return False, uuid.uuid4().hex
+
+
+def generate_hash(key: str | bytes, payload: str | bytes) -> str:
+    """Return the hex HMAC-SHA256 of a payload; text is encoded as UTF-8."""
+    if isinstance(key, str):
+        key = key.encode()
+    if isinstance(payload, str):
+        payload = payload.encode()
+    return hmac.digest(key, payload, hashlib.sha256).hex()
+
+
+def parse_uuid(text: str) -> uuid.UUID:
+    """Return a UUID in any of its spellings.
+
+    :raises ValueError: it is none; also for the underscores and foreign digits ``int`` takes
+    """
+    found = uuid.UUID(text)
+    if found.hex not in text.replace("-", "").lower():
+        raise ValueError("not a UUID")
+    return found
+
+
+def normalize_id(ident: uuid.UUID | str) -> str:
+    """Return a UUID of any spelling as dashed lower-case text.
+
+    :raises ValueError: not a UUID
+    """
+    if isinstance(ident, uuid.UUID):
+        return str(ident)
+    try:
+        return str(parse_uuid(ident))
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError("Invalid UUID") from None

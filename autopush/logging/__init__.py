@@ -1,0 +1,33 @@
+"""Where log events go (observability.md 1 to 3)."""
+
+from typing import Any
+
+from autopush.logging.events import (
+    PushLogger,
+    begin_or_register,
+    enabled,
+    find_host_name,
+    reopen,
+)
+from autopush.logging.redaction import redact, redact_authorization, redact_text, redact_uri
+
+__all__ = [
+    "PushLogger",
+    "begin_or_register",
+    "enabled",
+    "find_host_name",
+    "redact",
+    "redact_authorization",
+    "redact_text",
+    "redact_uri",
+    "reopen",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Documented here (python-api.md 4.1), but imported only by those who use it: it brings boto3.
+    if name == "FirehoseProcessor":
+        from autopush.logging.firehose import FirehoseProcessor
+
+        return FirehoseProcessor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,141 @@
+"""Counters, gauges and timings, and where they go.
+
+Source: observability.md 7 and 8, python-api.md 4.2. A metrics call never raises: what is being
+measured goes on whatever happens to the figure (quirk O1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults, succeed
+
+NAMESPACE = "autopush"
+"""First part of every name, wherever it is sent to."""
+
+
+class IMetrics:
+    """One destination of metrics.
+
+    Names are without the ``autopush.`` prefix, tags are ``key:value`` texts.
+    """
+
+    active = True
+    """Whether anything is kept; if not, callers need not prepare tags."""
+
+    histograms = False
+    """Whether :meth:`observe` does anything."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take what the destination needs."""
+
+    def start(self) -> None:
+        """Start sending, if that takes more than the first metric."""
+
+    def stop(self) -> Deferred[Any]:
+        """Send what is left; fires when that is done."""
+        return succeed(None)
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Report a duration only histograms make sense of; others ignore it.
+
+        Such names are no part of what 1.58.3 sent (observability.md 8).
+        """
+
+    def increment(self, name: str, count: int = 1, **kwargs: Any) -> None:
+        """Add to a counter.
+
+        :param kwargs: ``tags``
+        """
+        raise NotImplementedError
+
+    def gauge(self, name: str, count: float, **kwargs: Any) -> None:
+        """Set a gauge.
+
+        :param kwargs: ``tags``
+        """
+        raise NotImplementedError
+
+    def timing(self, name: str, duration: float, **kwargs: Any) -> None:
+        """Report how long something took.
+
+        :param duration: seconds
+        :param kwargs: ``tags``
+        """
+        raise NotImplementedError
+
+
+class SinkMetrics(IMetrics):
+    """Keeps nothing."""
+
+    active = False
+
+    def increment(self, name: str, count: int = 1, **kwargs: Any) -> None:
+        """Do nothing."""
+
+    def gauge(self, name: str, count: float, **kwargs: Any) -> None:
+        """Do nothing."""
+
+    def timing(self, name: str, duration: float, **kwargs: Any) -> None:
+        """Do nothing."""
+
+
+def make_tags(base: Sequence[str] | None = None, **kwargs: Any) -> list[str]:
+    """Return the base tags followed by ``key:value`` of each keyword."""
+    return [*(base or ()), *(f"{key}:{value}" for key, value in kwargs.items())]
+
+
+class SeveralMetrics(IMetrics):
+    """Several destinations at once."""
+
+    def __init__(self, *destinations: IMetrics) -> None:
+        self.destinations = destinations
+        self.histograms = any(one.histograms for one in destinations)
+
+    def start(self) -> None:
+        """Start all."""
+        for one in self.destinations:
+            one.start()
+
+    def stop(self) -> Deferred[Any]:
+        """Stop all."""
+        return gatherResults([one.stop() for one in self.destinations], consumeErrors=True)
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Tell all."""
+        for one in self.destinations:
+            one.observe(name, seconds)
+
+    def increment(self, name: str, count: int = 1, **kwargs: Any) -> None:
+        """Tell all."""
+        for one in self.destinations:
+            one.increment(name, count, **kwargs)
+
+    def gauge(self, name: str, count: float, **kwargs: Any) -> None:
+        """Tell all."""
+        for one in self.destinations:
+            one.gauge(name, count, **kwargs)
+
+    def timing(self, name: str, duration: float, **kwargs: Any) -> None:
+        """Tell all."""
+        for one in self.destinations:
+            one.timing(name, duration, **kwargs)
+
+
+def periodic_reporter(metrics: IMetrics, prefix: str = "") -> None:
+    """Report how busy the worker threads are; to be called every 15 s.
+
+    :param prefix: of the metrics' names, with its dot
+    """
+    if not metrics.active:
+        return
+    pool = reactor.getThreadPool()
+    figures = (
+        ("idleWorkerCount", len(pool.waiters)),
+        ("busyWorkerCount", len(pool.working)),
+        ("backloggedWorkCount", pool._team.statistics().backloggedWorkCount),
+    )
+    for name, figure in figures:
+        metrics.gauge(f"{prefix}twisted.threadpool.{name}", figure)

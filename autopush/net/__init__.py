@@ -1,0 +1,1 @@
+"""Ways out of the process, and what lies under its sockets."""

@@ -1,0 +1,156 @@
+"""The options of the standalone service: the daemons' tables, adapted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autopush.options.tables import (
+    ADDRESSES,
+    BRIDGES,
+    CONNECTION,
+    ENDPOINT,
+    KEYS,
+    LIMITS,
+    LOGGING,
+    METRICS,
+    PORT,
+    POSITIVE,
+    SERVICE,
+    SWITCH,
+    TEXT,
+    TLS,
+    Option,
+    OptionGroup,
+)
+
+STANDALONE_OWN: OptionGroup = (
+    "where",
+    (
+        Option(
+            "host",
+            "LISTEN_HOST",
+            TEXT,
+            "127.0.0.1",
+            "address to listen on; :: or 0.0.0.0 for all, unix:/path for a Unix socket",
+        ),
+        Option(
+            "port", "PORT", PORT, 8080, "port for WebSocket and HTTP API; 0: any free one", "-p"
+        ),
+        Option(
+            "endpoint_port",
+            "ENDPOINT_PORT",
+            PORT,
+            None,
+            "put the HTTP API on a port of its own",
+            "-e",
+        ),
+        Option(
+            "public_url",
+            "PUBLIC_URL",
+            TEXT,
+            None,
+            "origin of endpoint URLs and VAPID audience, as seen from outside, e.g."
+            " https://push.example.org; none: from host and port",
+        ),
+        Option(
+            "data_dir",
+            "DATA_DIR",
+            TEXT,
+            "./autopush-data",
+            "directory of the database and the keys; made if missing",
+        ),
+        Option(
+            "db_dsn",
+            "DB_DSN",
+            TEXT,
+            None,
+            "keep the database elsewhere than in data_dir: sqlite:///path/file.db or dynamodb:",
+        ),
+    ),
+)
+
+STANDALONE_LIMITS: OptionGroup = (
+    "limits",
+    (
+        *(row for row in LIMITS[1] if row.name != "connection_timeout"),
+        Option(
+            "max_message_size",
+            "MAX_MESSAGE_SIZE",
+            POSITIVE,
+            1024 * 1024,
+            "longest WebSocket message taken from a user agent, bytes",
+        ),
+        Option(
+            "max_direct_unacked",
+            "MAX_DIRECT_UNACKED",
+            POSITIVE,
+            1000,
+            "messages one connected user agent may leave unacknowledged",
+        ),
+    ),
+)
+
+STANDALONE_EXCLUDED = {
+    "firehose_stream_name",
+    "_no_sslcontext_cache",
+    "use_cryptography",
+    "endpoint_port",
+    "port",
+}
+"""Rows of the daemons' tables that mean nothing, or something else, in one process."""
+
+STANDALONE_DEFAULTS: dict[str, Any] = {
+    "store_direct": True,
+    "require_ttl": True,
+    "msg_limit": 0,
+    "statsd_host": "",
+    "endpoint_scheme": None,
+    "router_port": None,
+    "human_logs": None,
+}
+STANDALONE_TITLES = {
+    "connection node": "user agents (WebSocket)",
+    "endpoint node": "application servers (HTTP API)",
+}
+STANDALONE_KINDS = {"human_logs": SWITCH}
+STANDALONE_HELP = {
+    "human_logs": "text lines instead of JSON; default: text when standard output is a terminal",
+    "crypto_key": "Fernet key to use instead of the crypto_key file in data_dir; repeatable,"
+    " newest first",
+    "auth_key": "key of registration secrets to use instead of the auth_key file in data_dir;"
+    " repeatable, newest first",
+    "hostname": "host name to announce; none: from host",
+    "endpoint_scheme": "scheme of endpoint URLs; none: https with ssl_key, else http",
+    "router_port": "port for the internal API of other nodes; none or 0: off",
+    "router_hostname": "host other nodes reach this one at",
+}
+
+
+def _for_standalone(group: OptionGroup) -> OptionGroup:
+    """Return a daemon's table as the standalone command offers it."""
+    title, rows = group
+    return STANDALONE_TITLES.get(title, title), tuple(
+        row._replace(
+            default=STANDALONE_DEFAULTS.get(row.name, row.default),
+            kind=STANDALONE_KINDS.get(row.name, row.kind),
+            help=STANDALONE_HELP.get(row.name, row.help),
+        )
+        for row in rows
+        if row.name not in STANDALONE_EXCLUDED
+    )
+
+
+def _part(group: OptionGroup, router: bool) -> OptionGroup:
+    """Return the options about the internal API, or the others."""
+    title, rows = group
+    return title, tuple(row for row in rows if row.name.startswith("router_") is router)
+
+
+STANDALONE: tuple[OptionGroup, ...] = (
+    STANDALONE_OWN,
+    *map(_for_standalone, (LOGGING, METRICS, KEYS, ADDRESSES, TLS, SERVICE)),
+    _for_standalone(STANDALONE_LIMITS),
+    *map(_for_standalone, (_part(CONNECTION, router=False), ENDPOINT)),
+    _for_standalone(BRIDGES),
+    _for_standalone(("other nodes", _part(CONNECTION, router=True)[1])),
+)

@@ -1,0 +1,162 @@
+"""The data directory: keys are made once, nothing is ever overwritten."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+from cryptography.fernet import Fernet
+
+from autopush.app.standalone import (
+    DataDir,
+    StartError,
+    parse_crypto_key,
+    standalone_config,
+    use_data_dir,
+    write_new_file,
+)
+from autopush.options.parser import parse_standalone
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    directory = DataDir(str(tmp_path / "data"))
+    yield directory
+    directory.release()
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_directory_is_made_for_the_owner_only(data_dir):
+    assert mode(data_dir.path) == 0o700
+
+
+def test_keys_are_made_once_for_the_owner_only(data_dir):
+    for keys, name in ((data_dir.crypto_keys, "crypto_key"), (data_dir.auth_keys, "auth_key")):
+        first = keys()
+        assert len(first) == 1
+        assert keys() == first
+        assert mode(data_dir.path / name) == 0o600
+    Fernet(data_dir.crypto_keys()[0])
+    assert sorted(os.listdir(data_dir.path)) == ["auth_key", "crypto_key", "lock"]
+
+
+def test_several_keys_newest_first(data_dir):
+    new, old = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    text = f'# rotated today\nCRYPTO_KEY="{new}"\n\n{old}\n'
+    (data_dir.path / "crypto_key").write_text(text)
+    assert data_dir.crypto_keys() == [new, old]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n# nothing\n", b"too short", b"\xff\xfe", b"a b\n" * 30, b"x" * 15]
+)
+@pytest.mark.parametrize("name", ["crypto_key", "auth_key"])
+def test_bad_key_file_is_reported_and_kept(data_dir, name, content):
+    path = data_dir.path / name
+    path.write_bytes(content)
+    with pytest.raises(StartError, match="Bad key file") as caught:
+        getattr(data_dir, f"{name}s")()
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == content
+
+
+def test_bad_key_is_not_shown(data_dir):
+    (data_dir.path / "crypto_key").write_text("secret-but-mistyped")
+    with pytest.raises(StartError) as caught:
+        data_dir.crypto_keys()
+    assert "secret" not in str(caught.value)
+
+
+def test_key_file_that_is_a_directory(data_dir):
+    (data_dir.path / "crypto_key").mkdir()
+    with pytest.raises(StartError, match="Can't read key file"):
+        data_dir.crypto_keys()
+
+
+def test_missing_key_beside_a_database_is_not_replaced(data_dir):
+    data_dir.database.write_bytes(b"something")
+    with pytest.raises(StartError, match="is missing although there is a database"):
+        data_dir.crypto_keys()
+    assert not (data_dir.path / "crypto_key").exists()
+
+
+def test_missing_key_beside_a_database_elsewhere_is_not_replaced(data_dir, tmp_path):
+    ns = parse_standalone((), ["--db_dsn", f"sqlite://{tmp_path}/db"])
+    conf = standalone_config(ns)
+    (tmp_path / "db").write_bytes(b"something")
+    with pytest.raises(StartError, match="is missing although there is a database"):
+        use_data_dir(conf, data_dir, ns)
+    assert not (data_dir.path / "crypto_key").exists()
+
+
+def test_draft_of_a_crashed_start_is_replaced(data_dir):
+    (data_dir.path / "crypto_key.new").write_text("half")
+    assert parse_crypto_key(data_dir.crypto_keys()[0])
+    assert not (data_dir.path / "crypto_key.new").exists()
+
+
+def test_write_new_file_never_overwrites(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(FileExistsError):
+        write_new_file(path, b"new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_second_process_is_told_who_uses_it(data_dir):
+    script = "import sys; from autopush.app.standalone import DataDir; DataDir(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(data_dir.path)], capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert f"is in use by another autopush process ({os.getpid()})" in done.stderr
+
+
+def test_directory_is_free_after_release(data_dir):
+    keys = data_dir.crypto_keys()
+    data_dir.release()
+    again = DataDir(str(data_dir.path))
+    assert again.crypto_keys() == keys
+    again.release()
+
+
+def test_path_that_is_a_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(StartError, match="is not a directory"):
+        DataDir(str(path))
+    with pytest.raises(StartError, match="Can't create data_dir"):
+        DataDir(str(path / "below"))
+    assert path.read_text() == "mine"
+
+
+def test_unwritable_directory():
+    with pytest.raises(StartError, match=r"Can't (write to|create) data_dir"):
+        DataDir("/proc/self")
+
+
+def test_autokey_says_what_it_does_instead_of_printing_a_key():
+    done = subprocess.run(
+        [sys.executable, "-m", "autopush.scripts.autokey", "--help"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Prints a new crypto key" in done.stdout and "CRYPTO_KEY" not in done.stdout
+
+
+def test_autokey_prints_a_key_the_file_accepts():
+    done = subprocess.run(
+        [sys.executable, "-m", "autopush.scripts.autokey"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.count("\n") == 1
+    key = parse_crypto_key(done.stdout.strip())
+    assert key is not None
+    assert done.stdout == f'CRYPTO_KEY="{key}"\n'
+    assert len(key) == 44

@@ -1,0 +1,126 @@
+"""The README's reverse proxy example, run with nginx.
+
+The test needs nginx (Debian: ``apt-get install nginx-light``; ``.ci/run`` does that).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from autopush.tests.docs.test_readme import block
+from autopush.tests.e2e.harness import Server, eventually, free_port
+from autopush.tests.tlsfiles import make_certificate
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
+NAME = "push.example.org"
+CHANNEL = "11111111-2222-4333-8444-555555555555"
+
+MAIN = """
+daemon off;
+pid {home}/nginx.pid;
+error_log {home}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {home}/body;
+    proxy_temp_path {home}/proxy;
+    fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi;
+    scgi_temp_path {home}/scgi;
+    {example}
+}}
+"""
+
+pytestmark = pytest.mark.skipif(
+    not NGINX, reason="nginx is not installed (apt-get install nginx-light)"
+)
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """The service behind nginx; yields it with nginx' port and the client's TLS context."""
+    home = tmp_path_factory.mktemp("nginx")
+    port = free_port()
+    url = f"https://{NAME}:{port}"
+    with Server(tmp_path_factory.mktemp("service"), "--public_url", url) as server:
+        context = configure(home, port, server.port)
+        command = [NGINX, "-p", str(home), "-c", str(home / "nginx.conf")]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        try:
+            wait_for(port, process)
+            yield server, port, context
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def configure(home, port, service_port):
+    """Write the example with nothing but its addresses and files changed."""
+    key, certificate, _ = make_certificate(home, NAME)
+    example = block("nginx")
+    for old, new in (
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
+        (f"/etc/ssl/{NAME}.crt", certificate),
+        (f"/etc/ssl/{NAME}.key", key),
+        ("127.0.0.1:8080", f"127.0.0.1:{service_port}"),
+    ):
+        assert example.count(old) == 1, old
+        example = example.replace(old, new)
+    (home / "nginx.conf").write_text(MAIN.format(home=home, example=example))
+    return ssl.create_default_context(cafile=certificate)
+
+
+def wait_for(port, process):
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        assert process.poll() is None, process.stderr.read()
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    raise AssertionError("nginx doesn't listen")
+
+
+class Loopback(httpx.HTTPTransport):
+    """Connects to loopback whatever the URL's host is, which stays in Host and TLS."""
+
+    def handle_request(self, request):
+        request.extensions["sni_hostname"] = NAME
+        request.url = request.url.copy_with(host="127.0.0.1")
+        return super().handle_request(request)
+
+
+def test_websocket_and_message_through_nginx(origin):
+    _, port, context = origin
+    sock = socket.create_connection(("127.0.0.1", port))
+    with connect(f"wss://{NAME}:{port}/", sock=sock, ssl=context) as browser:
+        browser.send(json.dumps({"messageType": "hello", "use_webpush": True}))
+        assert json.loads(browser.recv())["status"] == 200
+        browser.send(json.dumps({"messageType": "register", "channelID": CHANNEL}))
+        endpoint = json.loads(browser.recv())["pushEndpoint"]
+        assert endpoint.startswith(f"https://{NAME}:{port}/wpush/v1/")
+        with httpx.Client(transport=Loopback(verify=context)) as sender:
+            answer = sender.post(endpoint, headers={"TTL": "60"})
+            assert answer.status_code == 201
+            assert answer.headers["location"].startswith(f"https://{NAME}:{port}/m/")
+        message = json.loads(browser.recv())
+        assert (message["messageType"], message["channelID"]) == ("notification", CHANNEL)
+        assert browser.ping().wait(10)
+
+
+def test_addresses_are_forwarded(origin):
+    server, port, context = origin
+    with httpx.Client(transport=Loopback(verify=context, local_address="127.0.0.2")) as sender:
+        assert sender.get(f"https://{NAME}:{port}/v1/err/crit").status_code == 418
+    eventually(lambda: '"remote_ip":"127.0.0.2"' in server.output)

@@ -1,0 +1,165 @@
+"""All WebSockets of a connection node: their factory, their time-outs, their end."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from autopush.session import Node, Session
+from autopush.websocket.members import ProtocolMembers
+from autopush.websocket.timeouts import Timeouts
+from autopush.websocket.trimmed import bind_options, server_protocol
+
+if TYPE_CHECKING:
+    from autopush.config import AutopushConfig
+
+from autopush.websocket.wire import PushWire
+
+OPEN_HANDSHAKE_TIMEOUT = 5
+"""Seconds from the connection to a complete opening handshake (2.5)."""
+
+NUKE_DELAY = 10
+"""Seconds a closed connection's TCP may linger when ``close_handshake_timeout`` is 0 (3)."""
+
+GOING_AWAY = 1001
+
+CLOSE_STEP = 0.1
+"""Seconds between two groups of connections closed by :meth:`PushServerFactory.shutdown`."""
+
+BASE = server_protocol()
+
+
+class PushServerProtocol(ProtocolMembers, PushWire, BASE):  # type: ignore[misc,valid-type]
+    """The WebSocket of one user agent."""
+
+    parent_class = BASE
+
+
+class PushServerFactory(WebSocketServerFactory):
+    """All WebSockets of a connection node; listens itself or takes over from an HTTP server.
+
+    :param conf: limits and time-outs: ``max_message_size`` (bytes), ``max_connections``,
+        ``hello_timeout``, ``auto_ping_interval``, ``auto_ping_timeout``,
+        ``close_handshake_timeout`` (s); None counts as 0
+    :param node: what the sessions share
+    :param reactor: clock of the time-outs
+    :param session: makes a session, see :class:`autopush.session.Session`
+    """
+
+    protocol: type[WebSocketServerProtocol] = PushServerProtocol
+    noisy = False
+
+    def __init__(
+        self,
+        conf: AutopushConfig,
+        node: Node,
+        reactor: IReactorTime,
+        session: Callable[..., Session] = Session,
+    ) -> None:
+        # 80 and 443 are the only ports whose absence in Host means something (2.3); behind a
+        # public URL the port others see is not ours.
+        checked = conf.port if conf.port in (80, 443) and not conf.public_url else None
+        super().__init__(externalPort=checked, reactor=reactor)
+        self.port_required = checked is not None and (checked == 443) != bool(conf.ssl.key)
+        self.conf = conf
+        self.node = node
+        self.clients = node.clients
+        self.new_session = session
+        self.stopping = False
+        self.protocols: set[PushWire] = set()
+        self._unsaved = 0
+        self._drained: list[Deferred[None]] = []
+        self.setProtocolOptions(
+            webStatus=False,
+            maxFramePayloadSize=conf.max_message_size,
+            maxMessagePayloadSize=conf.max_message_size,
+            maxConnections=conf.max_connections or 0,
+            openHandshakeTimeout=0,
+            closeHandshakeTimeout=0,
+            allowNullOrigin=False,
+        )
+        self.protocol = bind_options(self)
+        self._make_queues(conf, reactor)
+
+    def _make_queues(self, conf: AutopushConfig, reactor: IReactorTime) -> None:
+        self.auto_ping_interval = conf.auto_ping_interval or 0
+        self.auto_ping_timeout = conf.auto_ping_timeout or 0
+        cls = PushWire
+        self.timeouts = queues = Timeouts(reactor)
+        self.opening = queues.queue(OPEN_HANDSHAKE_TIMEOUT, lambda p: p.onOpenHandshakeTimeout())
+        self.hellos = queues.queue(conf.hello_timeout or 0, cls.timeoutConnection)
+        self.pings = queues.queue(self.auto_ping_interval, cls._sendAutoPing)
+        self.pongs = queues.queue(self.auto_ping_timeout, cls.onAutoPingTimeout)
+        self.closing = queues.queue(conf.close_handshake_timeout or NUKE_DELAY, cls.nukeConnection)
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Return the protocol of a new connection; its options are those of the constructor."""
+        return self.protocol()
+
+    def opened(self, protocol: PushWire) -> None:
+        """The handshake is complete."""
+        self.opening.cancel(protocol)
+        self.protocols.add(protocol)
+        if self.hellos.seconds > 0:
+            self.hellos.start(protocol)
+        if self.auto_ping_interval > 0:
+            self.pings.start(protocol)
+
+    def lost(self, protocol: PushWire) -> None:
+        """TCP has ended."""
+        for queue in (self.opening, self.hellos, self.pings, self.pongs, self.closing):
+            queue.cancel(protocol)
+        self.timeouts.settle()
+        self.protocols.discard(protocol)
+        self._check_drained()
+
+    def saving(self, saved: Deferred[None]) -> None:
+        """A session that has ended is saved when this fires."""
+        self._unsaved += 1
+        saved.addCallback(self._saved)
+
+    def _saved(self, _: None) -> None:
+        self._unsaved -= 1
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if not self.protocols and not self._unsaved:
+            waiting, self._drained = self._drained, []
+            for drained in waiting:
+                drained.callback(None)
+
+    def shutdown(self, spread: float = 0) -> Deferred[None]:
+        """Close every connection with 1001 (going away); new ones are answered 503.
+
+        :param spread: seconds over which the closes are spread evenly in random order, so that
+            the user agents do not all reconnect at once
+        :returns: fires when every TCP connection has ended, which the nuke delay limits, and
+            what was not acknowledged is saved
+        """
+        self.stopping = True
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        self._check_drained()
+        order = list(self.protocols)
+        random.shuffle(order)
+        steps = max(1, int(spread / CLOSE_STEP))
+        size = max(1, -(-len(order) // steps))
+        for step, start in enumerate(range(0, len(order), size)):
+            group = order[start : start + size]
+            if step == 0:
+                self._go_away(group)
+            else:
+                self.reactor.callLater(step * CLOSE_STEP, self._go_away, group)
+        return drained
+
+    def _go_away(self, protocols: Iterable[PushWire]) -> None:
+        for protocol in protocols:
+            if protocol.session is not None:
+                protocol.session.close(GOING_AWAY)
+                # Now, because TCP may outlive the process's patience.
+                protocol.end_session()

@@ -1,0 +1,156 @@
+"""Documented members of the WebSocket protocol that the service itself has no use for.
+
+Source: python-api.md 8. Programs that extend the protocol run their own work with them: it is
+waited for as long as the connection lasts.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from autopush.db.interface import Batch
+from autopush.session import drain
+from autopush.session.errors import MORE_INFO
+from autopush.session.states import State
+from autopush.types import JSONDict
+
+if TYPE_CHECKING:
+    from autopush.session import Session
+
+
+class ProtocolMembers:
+    """Mixed into :class:`autopush.websocket.PushServerProtocol`."""
+
+    if TYPE_CHECKING:
+        factory: Any
+        session: Session | None
+        send: Callable[[JSONDict], None]
+        close: Callable[[], None]
+        resume_reading: Callable[[], None]
+
+    randrange = staticmethod(random.randrange)
+    """Source of random delays."""
+
+    _waits: set[Deferred[Any]] | None = None
+
+    # ---- work whose result is of no interest any more when the connection has ended
+
+    def deferToThread(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Run ``func`` in a worker thread.
+
+        :returns: its result; fails with ``CancelledError`` when the connection ends first
+        """
+        return self._tracked(deferToThread(func, *args, **kwargs))
+
+    def deferToLater(
+        self, when: float, func: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Deferred[Any]:
+        """Call ``func`` after ``when`` seconds, unless the connection ends before.
+
+        :returns: its result; fails with ``CancelledError`` when the connection ends first
+        """
+
+        def cancel(_: Deferred[None]) -> None:
+            call.cancel()
+
+        over: Deferred[None] = Deferred(cancel)
+        call = self.factory.reactor.callLater(when, over.callback, None)
+        return self._tracked(over.addCallback(lambda _: func(*args, **kwargs)))
+
+    def _tracked(self, wait: Deferred[Any]) -> Deferred[Any]:
+        waits = self._waits
+        if waits is None:
+            waits = self._waits = set()
+        waits.add(wait)
+
+        def over(result: Any) -> Any:
+            waits.discard(wait)
+            return result
+
+        return wait.addBoth(over)
+
+    def cleanUp(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        """End the session, and what was deferred for the connection."""
+        waits, self._waits = self._waits, None
+        for wait in list(waits or ()):
+            wait.cancel()
+            wait.addErrback(_ignore_cancelled)
+        super().cleanUp(wasClean, code, reason)  # type: ignore[misc]
+
+    def force_retry(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Run ``func`` in a worker thread until it succeeds, also when the connection has ended.
+
+        Failures are logged. It is given up in the end (quirk Q16).
+
+        :returns: its result, or :data:`autopush.session.background.GIVEN_UP`
+        """
+        return self.factory.node.background.persist(
+            deferToThread, functools.partial(func, *args, **kwargs)
+        )
+
+    # ---- answers
+
+    def returnError(
+        self,
+        messageType: str,
+        reason: str,
+        statusCode: int,
+        close: bool = True,
+        url: str = MORE_INFO,
+    ) -> None:
+        """Answer with an error, and close the connection if ``close``."""
+        self.send(
+            {"messageType": messageType, "reason": reason, "status": statusCode, "more_info": url}
+        )
+        if close:
+            self.close()
+
+    def bad_message(self, typ: str, message: str | None = None, url: str = MORE_INFO) -> None:
+        """Answer a message of type ``typ`` that can't be carried out; ``message`` says why."""
+        reply = {"messageType": typ, "status": 401, "more_info": url}
+        if message:
+            reply["reason"] = message
+        self.send(reply)
+
+    # ---- stored notifications
+
+    def webpush_fetch(self) -> Deferred[Batch]:
+        """Read, and do not send, what the next fetch of the session finds (websocket.md 9.1).
+
+        :returns: pointer and notifications
+        :raises RuntimeError: there has been no hello
+        """
+        session = self.session
+        if session is None or session.uaid is None:
+            raise RuntimeError("no hello so far")
+        store = session.node.store
+        if session.state is State.DRAINING_TIMESTAMPED:
+            return store.fetch_since(session.month, session.uaid, session.position)
+        return store.fetch_topics(session.month, session.uaid)
+
+    def ack_update(self, update: JSONDict) -> None:
+        """Handle one element of an ack's ``updates``."""
+        if self.session is not None:
+            self.session.received({"messageType": "ack", "updates": [update]})
+
+    def check_missed_notifications(self, results: Any, resume: bool = False) -> None:
+        """Go on after acknowledgements (websocket.md 10).
+
+        :param results: of what was waited for; not looked at
+        :param resume: whether reading was paused meanwhile
+        """
+        if resume:
+            self.resume_reading()
+        if self.session is not None:
+            drain.advance(self.session)
+
+
+def _ignore_cancelled(failure: Failure) -> None:
+    failure.trap(CancelledError)
