@@ -5,7 +5,7 @@ Runs as an AWS Lambda function (handler ``maintenance.table_maintenance``) or fr
 
 The function needs these permissions, besides those for its logs: dynamodb:DescribeTable,
 dynamodb:CreateTable, dynamodb:UpdateTable, dynamodb:DescribeTimeToLive, dynamodb:UpdateTimeToLive.
-Source: storage.md 13, configuration.md 1.6; expiry as in quirk D7.
+Source: spec/storage 13, spec/configuration 1.6; expiry as in quirk D7.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Documented names of :mod:`autopush.httpserver.handler` (python-api.md 6)."""
+"""Documented names of :mod:`autopush.httpserver.handler` (spec/python-api 6)."""
 
 from autopush.httpserver.handler import BaseHandler, PageNotFoundHandler
 

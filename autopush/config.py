@@ -1,6 +1,6 @@
 """What the operator decided, as one object every part of the service reads.
 
-Source: python-api.md 2.2, configuration.md 4 and 5.
+Source: spec/python-api 2.2, spec/configuration 4 and 5.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class AutopushConfig:
     """The whole configuration. Attributes may be changed after construction.
 
     Times are seconds, sizes bytes. ``hostname``, ``router_url``, ``endpoint_url``, ``ws_url`` and
-    ``fernet`` are computed (configuration.md 4.1).
+    ``fernet`` are computed (spec/configuration 4.1).
 
     :raises ValueError: a crypto key is not 32 bytes of url-safe base64
     :raises InvalidConfig: ``public_url`` is no origin
@@ -240,7 +240,7 @@ class AutopushConfig:
     # ------------------------------------------------------------------------------- endpoints
 
     def make_endpoint(self, uaid: str, chid: str, key: str | None = None) -> str:
-        """Return the URL at which messages for a channel are accepted (http-endpoint.md 4).
+        """Return the URL at which messages for a channel are accepted (spec/http-endpoint 4).
 
         :param uaid: user agent id, with or without dashes
         :param chid: channel id, with or without dashes
@@ -257,7 +257,7 @@ class AutopushConfig:
         ckey_header: str | None = None,
         auth_header: str | None = None,
     ) -> JSONDict:
-        """Decode an endpoint's token (http-endpoint.md 5.2), counting ``notification.auth``.
+        """Decode an endpoint's token (spec/http-endpoint 5.2), counting ``notification.auth``.
 
         :returns: ``uaid``, ``chid`` (hex), ``version``, ``public_key``
         :raises cryptography.fernet.InvalidToken: not our token
@@ -345,9 +345,9 @@ FCM_ENDPOINT = "fcm.googleapis.com/fcm/send"
 
 
 def router_conf_from_options(ns: Any) -> JSONDict:
-    """Collect the bridge routers' settings (configuration.md 4.4).
+    """Collect the bridge routers' settings (spec/configuration 4.4).
 
-    :raises InvalidConfig: first half of configuration.md 5
+    :raises InvalidConfig: first half of spec/configuration 5
     """
     conf: JSONDict = {}
     if getattr(ns, "apns_creds", None):
@@ -389,9 +389,9 @@ def router_conf_from_options(ns: Any) -> JSONDict:
 def check_router_conf(conf: JSONDict) -> None:
     """Parse and check FCM and ADM credentials in place.
 
-    They come after ``client_certs`` in the order of configuration.md 5, hence the second pass.
+    They come after ``client_certs`` in the order of spec/configuration 5, hence the second pass.
 
-    :raises InvalidConfig: second half of configuration.md 5
+    :raises InvalidConfig: second half of spec/configuration 5
     """
     if "fcm" in conf:
         error = "Invalid JSON specified for FCM config options"
@@ -416,7 +416,7 @@ def check_router_conf(conf: JSONDict) -> None:
 def client_certs_from_options(ns: Any) -> dict[str, str] | None:
     """Turn ``{"<name>": ["<fingerprint>", …]}`` into fingerprint (upper case) → name.
 
-    :raises InvalidConfig: configuration.md 5
+    :raises InvalidConfig: spec/configuration 5
     """
     text = getattr(ns, "client_certs", None)
     if not text:

@@ -10,8 +10,8 @@ MAX_TTL = 2_592_000
 """Seconds (30 days): larger TTL headers are reduced to this, and answered so (RFC 8030 5.2)."""
 
 MAX_EXPIRY = MAX_TTL
-"""Seconds (30 days) after which a stored row may be removed (storage.md 10): no message is promised
-to be kept for longer."""
+"""Seconds (30 days) after which a stored row may be removed (spec/storage 10): no message is
+promised to be kept for longer."""
 
 RECORD_VERSION = 1
-"""``record_version`` of new router records; an older user gets a new UAID (storage.md 2)."""
+"""``record_version`` of new router records; an older user gets a new UAID (spec/storage 2)."""

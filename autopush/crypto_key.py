@@ -1,4 +1,4 @@
-"""Documented names of :mod:`autopush.message.crypto_key` (python-api.md 2.7)."""
+"""Documented names of :mod:`autopush.message.crypto_key` (spec/python-api 2.7)."""
 
 from autopush.message.crypto_key import CryptoKey, CryptoKeyException
 

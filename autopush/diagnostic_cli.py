@@ -1,4 +1,4 @@
-"""Documented names of :mod:`autopush.scripts.endpoint_diagnostic` (python-api.md 9)."""
+"""Documented names of :mod:`autopush.scripts.endpoint_diagnostic` (spec/python-api 9)."""
 
 from autopush.scripts.endpoint_diagnostic import (
     EndpointDiagnosticCLI,

@@ -1,6 +1,6 @@
 """The errors autopush raises on purpose.
 
-Names and constructors follow the documented Python surface (python-api.md 2.5); the storage
+Names and constructors follow the documented Python surface (spec/python-api 2.5); the storage
 errors are ours.
 """
 
@@ -35,7 +35,7 @@ class RouterException(AutopushException):
     """A router's refusal (or unusual success) of a notification or registration.
 
     ``response_body`` falls back to ``message`` when empty. ``router_data`` is accepted and not
-    kept: an exception never updates the user's record (bridges.md 1.3).
+    kept: an exception never updates the user's record (spec/bridges 1.3).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Documented names of :mod:`autopush.net.proxyprotocol` (python-api.md 5)."""
+"""Documented names of :mod:`autopush.net.proxyprotocol` (spec/python-api 5)."""
 
 from autopush.net.proxyprotocol import HAProxyServerEndpoint
 

@@ -1,4 +1,4 @@
-"""Documented names of :mod:`autopush.message.jwt` (python-api.md 2.6)."""
+"""Documented names of :mod:`autopush.message.jwt` (spec/python-api 2.6)."""
 
 from autopush.message.jwt import VerifyJWT, repad
 

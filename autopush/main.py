@@ -1,6 +1,6 @@
 """The applications: connection node, endpoint node, and both in one process.
 
-Source: python-api.md 2.13, configuration.md 6, 7 and 12.
+Source: spec/python-api 2.13, spec/configuration 6, 7 and 12.
 """
 
 from __future__ import annotations

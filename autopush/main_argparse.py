@@ -1,4 +1,4 @@
-"""Documented names of :mod:`autopush.options.parser` (configuration.md 1)."""
+"""Documented names of :mod:`autopush.options.parser` (spec/configuration 1)."""
 
 from autopush.options.parser import (
     OptionParser,

@@ -1,4 +1,4 @@
-"""Where the memory of this process is, as text (configuration.md 9).
+"""Where the memory of this process is, as text (spec/configuration 9).
 
 What PyPy could tell more (its heap dump, its JIT's memory) CPython can't; instead there are, when
 ``PYTHONTRACEMALLOC`` is set, the lines of code that allocated most.

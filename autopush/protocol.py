@@ -1,4 +1,4 @@
-"""Documented names of :mod:`autopush.net.ignorebody` (python-api.md 2)."""
+"""Documented names of :mod:`autopush.net.ignorebody` (spec/python-api 2)."""
 
 from autopush.net.ignorebody import IgnoreBody
 

@@ -1,6 +1,6 @@
 """TLS for the listeners, and the context cache old HTTP libraries profit from.
 
-Source: python-api.md 2.9, configuration.md 7 (with fix C21: TLS 1.2 or newer, no CBC-only,
+Source: spec/python-api 2.9, spec/configuration 7 (with fix C21: TLS 1.2 or newer, no CBC-only,
 3DES or CAMELLIA suites).
 """
 
@@ -234,7 +234,7 @@ def monkey_patch_ssl_wrap_socket() -> None:
     """Put the cached version in place of ``ssl.wrap_socket``.
 
     Where Python has no such function (3.12 and later) nothing can call it: nothing is done
-    (configuration.md C23).
+    (spec/configuration C23).
     """
     if sys.version_info < (3, 12):
         ssl.wrap_socket = ssl_wrap_socket_cached  # type: ignore[assignment]

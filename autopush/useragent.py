@@ -1,4 +1,4 @@
-"""What a ``User-Agent`` header says (websocket.md 16)."""
+"""What a ``User-Agent`` header says (spec/websocket 16)."""
 
 from __future__ import annotations
 

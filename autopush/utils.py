@@ -1,4 +1,4 @@
-"""Documented small names that live elsewhere (python-api.md 2.8)."""
+"""Documented small names that live elsewhere (spec/python-api 2.8)."""
 
 import socket  # noqa: F401  names are resolved through this module's socket
 

@@ -1,7 +1,7 @@
 """A running process and those who run it: signals, the service manager, certificates.
 
 ======== =====================================================================================
-SIGHUP   open the log file again, read the TLS files again (configuration.md 12, C21); where the
+SIGHUP   open the log file again, read the TLS files again (spec/configuration 12, C21); where the
          terminal we were started from has gone, shut down instead
 SIGTERM  shut down in order; a second one ends the process at once
 SIGINT   as SIGTERM

@@ -99,7 +99,7 @@ def surviving(
 ) -> Callable[[], Deferred[Any]]:
     """Return a call of ``function`` as a periodic job whose failures are logged and forgotten.
 
-    A timer that sees an exception would stop for ever (configuration.md C16).
+    A timer that sees an exception would stop for ever (spec/configuration C16).
     """
 
     def job() -> Deferred[Any]:

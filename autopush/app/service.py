@@ -1,7 +1,7 @@
 """What the applications have in common: options become a configuration, that becomes services,
 those run.
 
-Source: python-api.md 2.13, configuration.md 6, 7, 11 and 12.
+Source: spec/python-api 2.13, spec/configuration 6, 7, 11 and 12.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ REPORT_INTERVAL = 15
 """Seconds between reports of the periodic metrics."""
 
 ROTATE_INTERVAL = 60
-"""Seconds between two looks at the calendar (storage.md 8.3)."""
+"""Seconds between two looks at the calendar (spec/storage 8.3)."""
 
 STOP_WITHIN = 4.0
 """Seconds an orderly shutdown may take; what is not done by then is left undone."""
@@ -85,7 +85,7 @@ class AutopushMultiService(MultiService):
     """What ``--check`` does: gets command and options, returns the exit status."""
     logger_name = "Autopush"
     metrics_prefix = ""
-    """Of the periodic metrics (observability.md 7.4)."""
+    """Of the periodic metrics (spec/observability 7.4)."""
     memusage_host: str | None = None
     """Address of the memory API; None: ``conf.host``."""
 
@@ -333,6 +333,6 @@ def reopen_logs() -> None:
 
 
 def warn_of_random_key(ns: Namespace) -> None:
-    """Endpoints made with a random key end with the process (configuration.md C1)."""
+    """Endpoints made with a random key end with the process (spec/configuration C1)."""
     if not any(ns.crypto_key or ()):
         log.warn("No crypto_key: endpoint URLs made by this process end with it")

@@ -1,4 +1,4 @@
-"""Why a start failed, in one line for the operator (configuration.md C8)."""
+"""Why a start failed, in one line for the operator (spec/configuration C8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service remembers: the interface and its back ends (storage.md)."""
+"""What the service remembers: the interface and its back ends (spec/storage)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ __all__ = [
 
 
 def hasher(uaid: str) -> str:
-    """The UAID as logs name it (``uaid_hash``): see storage.md 5."""
+    """The UAID as logs name it (``uaid_hash``): see spec/storage 5."""
     return hash_uaid(sys.modules[__name__].key_hash, uaid)
 
 
@@ -79,7 +79,7 @@ BLOCKING = frozenset(
         "track_provisioned",
     }
 )
-"""Documented names (python-api.md 3) from :mod:`autopush.db.dynamodb.blocking`. They are fetched
+"""Documented names (spec/python-api 3) from :mod:`autopush.db.dynamodb.blocking`. They are fetched
 when they are asked for: a process that keeps everything in a file needs no boto3, which takes 20
 MB."""
 

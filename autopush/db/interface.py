@@ -1,4 +1,4 @@
-"""What the service remembers, as one interface with several back ends (storage.md 17).
+"""What the service remembers, as one interface with several back ends (spec/storage 17).
 
 Back ends: :mod:`autopush.db.sqlite.store` (one file) and DynamoDB. Nothing above ``autopush/db``
 may know which one it talks to.
@@ -11,7 +11,7 @@ Conventions:
 * Failures: :class:`~autopush.exceptions.StoreBusy` (try later) or
   :class:`~autopush.exceptions.StoreError`.
 * UAIDs are 32 lower-case hex digits, channel ids are dashed lower-case UUIDs; both ``str``.
-  Back ends hash UAIDs themselves where ``key_hash`` is set (storage.md 5, quirk S1); records
+  Back ends hash UAIDs themselves where ``key_hash`` is set (spec/storage 5, quirk S1); records
   they return carry the plain UAID.
 * A *month* is the name of a message table, as in a record's ``current_month``.
 * Times are whole seconds, ``timestamp`` of a :class:`Batch` and pointers are sort-key
@@ -34,7 +34,7 @@ class StoreUnusable(StoreError):
 
 
 User = dict[str, Any]
-"""A router record (storage.md 2): an open map. Always has ``uaid``; unknown keys are kept."""
+"""A router record (spec/storage 2): an open map. Always has ``uaid``; unknown keys are kept."""
 
 
 class Registration(NamedTuple):
@@ -95,7 +95,7 @@ class Batch(NamedTuple):
 
 
 class Months(ABC):
-    """Which message tables this process uses (storage.md 8)."""
+    """Which message tables this process uses (spec/storage 8)."""
 
     @property
     @abstractmethod
@@ -146,7 +146,7 @@ class Store(ABC):
         """Follow the calendar; to be called once a minute. Whether the month has changed."""
         return succeed(False)
 
-    # ---- users (storage.md 17.2)
+    # ---- users (spec/storage 17.2)
 
     @abstractmethod
     def get_user(self, uaid: str) -> Deferred[User | None]:
@@ -184,7 +184,7 @@ class Store(ABC):
     def clear_node(self, uaid: str, node_id: str, connected_at: int) -> Deferred[bool]:
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
 
-    # ---- channels (storage.md 17.3)
+    # ---- channels (spec/storage 17.3)
     #
     # ``month`` is None for bridge users, whose channels are kept apart from months (quirk S4).
 
@@ -220,7 +220,7 @@ class Store(ABC):
     def touch_channels(self, month: str, uaid: str) -> Deferred[None]:
         """Refresh the channel row's expiry if it exists (at hello; quirk S2)."""
 
-    # ---- messages (storage.md 17.3)
+    # ---- messages (spec/storage 17.3)
 
     @abstractmethod
     def store_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
@@ -228,7 +228,7 @@ class Store(ABC):
 
         Row expiry is now + min(ttl or 0, 30 days). A back end may store a timestamped message
         under a later timestamp than its own, so that no reader which has passed that timestamp
-        already misses it (storage.md 17.6); storing the same message again replaces its row.
+        already misses it (spec/storage 17.6); storing the same message again replaces its row.
         """
 
     @abstractmethod
@@ -271,8 +271,8 @@ class Store(ABC):
     def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows (sort key < ``02``), at most ``limit`` - 1 messages.
 
-        The channel row counts as one, whether it exists or not (quirk Q11). Unreadable rows are
-        logged, deleted and skipped (quirk Q15).
+        The channel row counts as one, whether it exists or not (spec/websocket Q11). Unreadable
+        rows are logged, deleted and skipped (spec/websocket Q15).
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The ``last_connect`` attribute of a record (storage.md 7)."""
+"""The ``last_connect`` attribute of a record (spec/storage 7)."""
 
 from __future__ import annotations
 

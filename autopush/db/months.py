@@ -1,4 +1,4 @@
-"""Which message table is whose: names and the calendar (storage.md 8).
+"""Which message table is whose: names and the calendar (spec/storage 8).
 
 Months are those of UTC (quirk S18), and a process accepts its own month and both neighbours, so
 neither clocks that differ by minutes nor nodes in other time zones lose anybody at the month's

@@ -47,7 +47,7 @@ class Offline(ABC):
         self._key_hash = key_hash
 
     def key(self, uaid: str) -> str:
-        """The UAID as stored (storage.md 5)."""
+        """The UAID as stored (spec/storage 5)."""
         return hash_uaid(self._key_hash, uaid)
 
     @abstractmethod
@@ -60,7 +60,7 @@ class Offline(ABC):
 
     @abstractmethod
     def stale_users(self, before: int) -> Iterator[Stale]:
-        """Browser users whose last connect is less than this 12-digit number (storage.md 7)."""
+        """Browser users whose last connect is less than this 12-digit number (spec/storage 7)."""
 
     @abstractmethod
     def drop(self, user: Stale) -> bool:

@@ -1,4 +1,4 @@
-"""Which back end a ``db_dsn`` names (configuration.md 4)."""
+"""Which back end a ``db_dsn`` names (spec/configuration 4)."""
 
 from __future__ import annotations
 

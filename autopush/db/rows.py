@@ -1,4 +1,4 @@
-"""Message rows and JSON texts, as every embedded back end stores them (storage.md 3, 4)."""
+"""Message rows and JSON texts, as every embedded back end stores them (spec/storage 3, 4)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write_message(notification: WebPushNotification, now: int) -> MessageRow:
 def read_message(uaid: uuid.UUID, row: MessageRow) -> WebPushNotification:
     """The message in a row.
 
-    :raises ValueError: the row can't be a message (quirk Q15)
+    :raises ValueError: the row can't be a message (spec/websocket Q15)
     """
     headers = load_json(row.headers) if row.headers else None
     if headers is not None and not isinstance(headers, dict):

@@ -1,4 +1,4 @@
-"""The HTTP applications: which handler answers where (http-endpoint.md 2)."""
+"""The HTTP applications: which handler answers where (spec/http-endpoint 2)."""
 
 from autopush.http.applications import (
     BaseHTTPFactory,

@@ -1,4 +1,4 @@
-"""The HTTP applications: which path goes to which handler (http-endpoint.md 2, python-api.md 5.2).
+"""Which path goes to which handler (spec/http-endpoint 2, spec/python-api 5.2).
 
 ========================= ============================ ===============================
 application               listener                     serves
@@ -114,7 +114,7 @@ class EndpointHTTPFactory(BaseHTTPFactory):
         return "\nsec-websocket" in "\n".join(("", *headers))
 
     def refusal(self, status: int, reason: str) -> tuple[str, bytes]:
-        """What no handler gets to see is refused in the API's own form (http-endpoint.md 3.1)."""
+        """What no handler gets to see is refused in the API's own form (spec/http-endpoint 3.1)."""
         error: dict[str, Any] = {
             "code": status,
             "errno": 999,
@@ -139,7 +139,7 @@ class EndpointHTTPFactory(BaseHTTPFactory):
 
 
 class InternalRouterHTTPFactory(BaseHTTPFactory):
-    """What endpoints and other connection nodes ask of this one (websocket.md 19)."""
+    """What endpoints and other connection nodes ask of this one (spec/websocket 19)."""
 
     ap_handlers: ClassVar[Routes] = (
         (r"/push/([^\/]+)", RouterHandler),

@@ -80,10 +80,10 @@ REASONS: dict[int, str] = {
 """Reason phrases, the same on every Python version (3.13 renamed some)."""
 
 SERVER = "cyclone/1.2"
-"""Value of the Server header, as ever (http-endpoint.md 1.1)."""
+"""Value of the Server header, as ever (spec/http-endpoint 1.1)."""
 
 _CONTINUE = b"HTTP/1.1 100 (Continue)\r\n\r\n"
-"""Its phrase is as ever (http-endpoint.md 1.1)."""
+"""Its phrase is as ever (spec/http-endpoint 1.1)."""
 _NEVER = float("inf")
 
 

@@ -10,7 +10,7 @@ What differs from ``cyclone.web.RequestHandler`` (1.3):
   writes is dropped; only then is ``on_connection_close`` called;
 * ``HTTPError(reason=)`` is honoured; 204 and 304 carry no Content-Length; ``flush`` works;
 * 429 and 503 say when to come back: ``Retry-After``;
-* errors have an empty body and are logged (http-endpoint.md 2, 13);
+* errors have an empty body and are logged (spec/http-endpoint 2, 13);
 * path arguments arrive decoded: the application does that;
 * the fixed cost of a request is a quarter.
 """
@@ -128,7 +128,7 @@ class BaseHandler(cyclone.web.RequestHandler):
 
     @property
     def _client_info(self) -> JSONDict:
-        """Fields of http-endpoint.md 13.1 for log events; made when first asked for."""
+        """Fields of spec/http-endpoint 13.1 for log events; made when first asked for."""
         info = self._client_info_cache
         if info is None:
             info = self._client_info_cache = self._init_info()
@@ -151,7 +151,7 @@ class BaseHandler(cyclone.web.RequestHandler):
     def authenticate_peer_cert(self) -> bool:
         """Where ``client_certs`` is configured, let only their owners through.
 
-        Others are answered 401 here (http-endpoint.md 9, configuration.md 7).
+        Others are answered 401 here (spec/http-endpoint 9, spec/configuration 7).
 
         :returns: whether to go on
         """
@@ -398,7 +398,7 @@ class BaseHandler(cyclone.web.RequestHandler):
             self.finish()
 
     def write_error(self, code: int, **kwargs: Any) -> None:
-        """Log the error and answer with an empty body (http-endpoint.md 2)."""
+        """Log the error and answer with an empty body (spec/http-endpoint 2)."""
         self._log_error(code, kwargs.get("failure"))
         if code == 405:
             self.set_header("Allow", ", ".join(self.allowed_methods()))

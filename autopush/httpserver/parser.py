@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests from bytes: limits and framing, no I/O (RFC 9112, http-endpoint.md 1).
+"""HTTP/1.1 requests from bytes: limits and framing, no I/O (RFC 9112, spec/http-endpoint 1).
 
 Two parsers must agree on every request. :class:`RequestParser` looks for the ends of the head,
 of the body and of each chunk, and never hands on a byte beyond them; llhttp (the parser of

@@ -1,4 +1,4 @@
-"""A request as handlers see it (http-endpoint.md 1)."""
+"""A request as handlers see it (spec/http-endpoint 1)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Connection(Protocol):
 class Headers(dict[str, str]):
     """Request headers: lower-case names, look-ups in any case.
 
-    Values are latin-1 text, stripped; repeated headers are joined with ``,`` (http-endpoint.md
+    Values are latin-1 text, stripped; repeated headers are joined with ``,`` (spec/http-endpoint
     1.1). ``dict(headers)`` gives the lower-case names.
     """
 

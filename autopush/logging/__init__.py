@@ -1,4 +1,4 @@
-"""Where log events go (observability.md 1 to 3)."""
+"""Where log events go (spec/observability 1 to 3)."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Documented here (python-api.md 4.1), but imported only by those who use it: it brings boto3.
+    # Documented here (spec/python-api 4.1), but imported only by those who use it: it brings boto3.
     if name == "FirehoseProcessor":
         from autopush.logging.firehose import FirehoseProcessor
 

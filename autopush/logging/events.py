@@ -1,6 +1,6 @@
 """Where log events go: one line each, as JSON or for people.
 
-Source: observability.md 1 to 3, python-api.md 4.1. Secrets are taken out here, whatever the
+Source: spec/observability 1 to 3, spec/python-api 4.1. Secrets are taken out here, whatever the
 callers do (quirk O9).
 """
 
@@ -41,7 +41,7 @@ log = Logger()
 
 
 def __getattr__(name: str) -> Any:
-    # Documented here (python-api.md 4.1), but imported only by those who use it.
+    # Documented here (spec/python-api 4.1), but imported only by those who use it.
     if name == "FirehoseProcessor":
         from autopush.logging.firehose import FirehoseProcessor
 
@@ -192,7 +192,7 @@ class PushLogger:
     # ---------------------------------------------------------------------------- formats
 
     def json_format(self, event: LogEvent) -> str:
-        """Return an event as a line of JSON (observability.md 2)."""
+        """Return an event as a line of JSON (spec/observability 2)."""
         fields = dict(_fields(event))
         for group in ("client_info", "timings"):
             entries = event.get(group)
@@ -218,7 +218,7 @@ class PushLogger:
         )
 
     def text_format(self, event: LogEvent) -> str | None:
-        """Return an event as text, with the traceback of a failure (observability.md 3)."""
+        """Return an event as text, with the traceback of a failure (spec/observability 3)."""
         line = formatEventAsClassicLogText(event)
         if line and UNFORMATTABLE in line:
             line = formatEventAsClassicLogText(_unformatted(event))

@@ -1,4 +1,4 @@
-"""Log lines for Kinesis Firehose (observability.md 6).
+"""Log lines for Kinesis Firehose (spec/observability 6).
 
 Lines are collected by a thread and sent in batches. Nobody waits for it: the queue is bounded, what
 doesn't fit is dropped and counted, and the thread ends with the process.

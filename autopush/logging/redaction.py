@@ -1,4 +1,4 @@
-"""What must not be logged: whatever lets anyone send, or read a secret (observability.md O9)."""
+"""What must not be logged: whatever lets anyone send, or read a secret (spec/observability O9)."""
 
 from __future__ import annotations
 

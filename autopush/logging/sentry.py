@@ -1,4 +1,4 @@
-"""Failures for Sentry, through raven (observability.md 5).
+"""Failures for Sentry, through raven (spec/observability 5).
 
 What leaves is the exception with its stack, the event's format, name space and ``client_info``,
 redacted as in log lines and a little more; no variables, no command line.

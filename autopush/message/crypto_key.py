@@ -1,6 +1,6 @@
 """Parameter headers of the Web Push encryption drafts: ``Crypto-Key`` and its like.
 
-Syntax (http-endpoint.md 5.6): groups separated by ``,``, parameters of a group by ``;``, each
+Syntax (spec/http-endpoint 5.6): groups separated by ``,``, parameters of a group by ``;``, each
 ``name=value``. ``Encryption`` and ``Encryption-Key`` are written the same way. Nothing between two
 separators, or behind the last, is nothing (RFC 9110 5.6.1): some libraries end their lists so.
 """

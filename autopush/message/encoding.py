@@ -1,7 +1,7 @@
 """Text forms of binary values: base64url (RFC 4648 5) and Fernet tokens.
 
-Decoding is strict: a character outside the alphabet is an error, never skipped (quirk Q39). Only
-the key a channel is subscribed with is read as 1.58.3 read it.
+Decoding is strict: a character outside the alphabet is an error, never skipped
+(spec/http-endpoint Q39). Only the key a channel is subscribed with is read as 1.58.3 read it.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def base64url_decode(string: str | bytes) -> bytes:
 def decode_subscription_key(key: str) -> bytes:
     """Decode the ``key`` of a registration; characters outside the alphabet are skipped.
 
-    Q39 is about what senders show. A subscription with a blank in its key has always been good for
-    the sender with that key, and one with nothing but foreign characters is answered as ever, with
-    an endpoint nobody can use (websocket.md 5.2).
+    spec/http-endpoint Q39 is about what senders show. A subscription with a blank in its key has
+    always been good for the sender with that key, and one with nothing but foreign characters is
+    answered as ever, with an endpoint nobody can use (spec/websocket 5.2).
 
     :raises ValueError: an impossible length
     """

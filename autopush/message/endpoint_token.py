@@ -1,6 +1,6 @@
 """Endpoint URLs: a sealed user agent and channel, optionally bound to one sender's key.
 
-Source: http-endpoint.md 4 and 5.2. The token is a Fernet token without padding of UAID and CHID
+Source: spec/http-endpoint 4 and 5.2. The token is a Fernet token without padding of UAID and CHID
 (16 bytes each) and, in version 2, the SHA-256 of the application server's key.
 """
 
@@ -94,7 +94,7 @@ def parse_endpoint(
     auth_header: str | None = None,
     on_auth: Callable[[JSONDict], None] | None = None,
 ) -> EndpointToken:
-    """Open an endpoint's token and check that the request may use it (http-endpoint.md 5.2).
+    """Open an endpoint's token and check that the request may use it (spec/http-endpoint 5.2).
 
     The checks come in the order of that section; the sender's signature isn't among them.
 

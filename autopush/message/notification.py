@@ -1,7 +1,7 @@
 """A Web Push message on its way from the sender to the user agent.
 
-Source: python-api.md 2.8, http-endpoint.md 5.7 and 7.1, storage.md 3.2 and 4, websocket.md 5.6
-and 19. Pure values: nothing here reads or writes anything but the clock.
+Source: spec/python-api 2.8, spec/http-endpoint 5.7 and 7.1, spec/storage 3.2 and 4,
+spec/websocket 5.6 and 19. Pure values: nothing here reads or writes anything but the clock.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class WebPushNotification:
 
     @property
     def sort_key(self) -> str:
-        """Key of the message among those of its user (storage.md 4)."""
+        """Key of the message among those of its user (spec/storage 4)."""
         if self.topic:
             return f"{TOPIC}:{self.channel_id}:{self.topic}"
         if self.legacy:
@@ -237,7 +237,7 @@ class WebPushNotification:
 
     @classmethod
     def from_message_table(cls, uaid: UUID | str, item: JSONDict) -> WebPushNotification:
-        """Return the message in a storage row (storage.md 3.2).
+        """Return the message in a storage row (spec/storage 3.2).
 
         :param item: ``chidmessageid``, ``timestamp`` and, but for legacy rows, ``updateid``;
             optional ``ttl``, ``data``, ``headers``, ``live``. Numbers may be of any numeric type.
@@ -281,7 +281,7 @@ class WebPushNotification:
         return now >= (self.ttl or 0) + self.timestamp
 
     def cleanup_headers(self) -> None:
-        """Reduce the request's headers to what the user agent needs (http-endpoint.md 5.7).
+        """Reduce the request's headers to what the user agent needs (spec/http-endpoint 5.7).
 
         Afterwards they are ``encoding`` and, where sent and :data:`NEEDED` for decryption,
         ``encryption``, ``encryption_key``, ``crypto_key``: nothing else of a message encrypted as
@@ -330,7 +330,7 @@ class WebPushNotification:
     # ------------------------------------------------------------------------------- wire forms
 
     def serialize(self) -> JSONDict:
-        """Return the body of ``PUT /push`` between nodes (websocket.md 19)."""
+        """Return the body of ``PUT /push`` between nodes (spec/websocket 19)."""
         payload: JSONDict = {
             "channelID": str(self.channel_id),
             "version": self.message_id,
@@ -347,7 +347,7 @@ class WebPushNotification:
     def from_serialized(cls, uaid: UUID | str, data: JSONDict) -> WebPushNotification:
         """Return the message in the body of ``PUT /push``.
 
-        Only what nothing can be sent without is refused (websocket.md 19). Other members that are
+        Only what nothing can be sent without is refused (spec/websocket 19). Other members that are
         not of their type are converted, or else ignored: whatever a peer writes into them must
         neither keep the message from its user agent nor get into storage.
 
@@ -375,7 +375,7 @@ class WebPushNotification:
         )
 
     def websocket_format(self) -> JSONDict:
-        """Return the frame for the user agent (websocket.md 5.6)."""
+        """Return the frame for the user agent (spec/websocket 5.6)."""
         frame: JSONDict = {
             "messageType": "notification",
             "channelID": str(self.channel_id),

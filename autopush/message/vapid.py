@@ -1,6 +1,6 @@
 """Who sends a message: VAPID (RFC 8292), from the ``Authorization`` header to checked claims.
 
-Source: http-endpoint.md 6.
+Source: spec/http-endpoint 6.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ QUOTED_PAIR = re.compile(r"\\(.)")
 
 
 def parse_auth_header(header: str) -> JSONDict:
-    """Parse an ``Authorization`` header (http-endpoint.md 5.2, 6.2).
+    """Parse an ``Authorization`` header (spec/http-endpoint 5.2, 6.2).
 
     :returns: ``scheme`` (lower case), ``version`` (1 or 2) and, where given, ``t`` (the token)
         and ``k`` (the public key); empty for an unknown scheme
@@ -201,7 +201,7 @@ def verify(
 
     The header names ES256 (RFC 7515 4.1.1, quirk Q26), the signature is ``r || s`` (RFC 7518 3.4),
     and of the registered claims ``nbf`` is a number not in the future, ``iat`` a number, ``jti`` a
-    text, ``at_hash`` absent (http-endpoint.md 6.3). ``aud``, ``sub`` and ``exp`` aren't checked.
+    text, ``at_hash`` absent (spec/http-endpoint 6.3). ``aud``, ``sub`` and ``exp`` aren't checked.
 
     :param public_key: as for :func:`decipher_public_key`
     :param now: Unix seconds; None: the present
@@ -368,7 +368,7 @@ def _same_origin(one: Origin | None, own: Origin | None) -> bool:
 def authenticate(
     auth: JSONDict, public_key: str | None, endpoint_url: str, now: float, lenient: bool = False
 ) -> JSONDict:
-    """Return the claims of a sender that is who it claims to be (http-endpoint.md 6.4).
+    """Return the claims of a sender that is who it claims to be (spec/http-endpoint 6.4).
 
     :param auth: from :func:`parse_auth_header`
     :param public_key: from the header's ``k`` or ``Crypto-Key: p256ecdsa=``
@@ -399,7 +399,7 @@ def authenticate(
 
 
 def check_claims(claims: JSONDict, endpoint_url: str, now: float) -> None:
-    """Check for whom and how long a token is valid (http-endpoint.md 6.4).
+    """Check for whom and how long a token is valid (spec/http-endpoint 6.4).
 
     :param endpoint_url: the origin messages are sent to
     :param now: Unix seconds
@@ -429,7 +429,7 @@ def refused(text: str) -> InvalidRequest:
 
 
 def unauthorized(text: str) -> InvalidRequest:
-    """Return the 401 of http-endpoint.md 6.4 with this text."""
+    """Return the 401 of spec/http-endpoint 6.4 with this text."""
     headers = {"www-authenticate": CHALLENGE}
     return InvalidRequest(text, status_code=401, errno=109, headers=headers)
 

@@ -1,4 +1,4 @@
-"""Counters, gauges and timings, and where they go (observability.md 7 and 8)."""
+"""Counters, gauges and timings, and where they go (spec/observability 7 and 8)."""
 
 from importlib import import_module
 from typing import Any

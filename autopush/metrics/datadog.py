@@ -1,4 +1,4 @@
-"""Metrics over Datadog's HTTP API (observability.md 7.2).
+"""Metrics over Datadog's HTTP API (spec/observability 7.2).
 
 The package adds the points up and sends them every few seconds, from a thread of its own. Unlike
 statsd's, timings are in seconds (quirk O2).

@@ -1,4 +1,4 @@
-"""The destinations the configuration asks for (observability.md 7)."""
+"""The destinations the configuration asks for (spec/observability 7)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ process that sends no metrics can do without."""
 
 
 def from_config(conf: AutopushConfig) -> IMetrics:
-    """Return the destination the configuration asks for (observability.md 7): Datadog, else
+    """Return the destination the configuration asks for (spec/observability 7): Datadog, else
     statsd, else none. Prometheus comes in addition.
     """
     wanted: list[IMetrics] = []

@@ -1,6 +1,6 @@
 """Counters, gauges and timings, and where they go.
 
-Source: observability.md 7 and 8, python-api.md 4.2. A metrics call never raises: what is being
+Source: spec/observability 7 and 8, spec/python-api 4.2. A metrics call never raises: what is being
 measured goes on whatever happens to the figure (quirk O1).
 """
 
@@ -41,7 +41,7 @@ class IMetrics:
     def observe(self, name: str, seconds: float) -> None:
         """Report a duration only histograms make sense of; others ignore it.
 
-        Such names are no part of what 1.58.3 sent (observability.md 8).
+        Such names are no part of what 1.58.3 sent (spec/observability 8).
         """
 
     def increment(self, name: str, count: int = 1, **kwargs: Any) -> None:

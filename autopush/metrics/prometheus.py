@@ -1,7 +1,7 @@
 """The metrics for Prometheus, which comes and fetches them (``--prometheus_port``).
 
-Names are those of observability.md 8 with ``autopush_`` before and ``_`` for the dots; counters end
-in ``_total``, durations in ``_seconds``. A metric may have more labels in one place than in
+Names are those of spec/observability 8 with ``autopush_`` before and ``_`` for the dots; counters
+end in ``_total``, durations in ``_seconds``. A metric may have more labels in one place than in
 another, so they are kept here as they come, and only put into words by the package.
 """
 

@@ -1,4 +1,4 @@
-"""Metrics as statsd datagrams, with the tags of DogStatsD (observability.md 7.1).
+"""Metrics as statsd datagrams, with the tags of DogStatsD (spec/observability 7.1).
 
 ::
 

@@ -1,7 +1,7 @@
 """The client of the node-to-node hop: small HTTP/1.1 requests over kept connections.
 
 A request costs a quarter of what twisted.web's Agent needs, and only its status comes back
-(websocket.md 19). One request at a time is on a connection; a node gets a bounded number of
+(spec/websocket 19). One request at a time is on a connection; a node gets a bounded number of
 connections, and requests beyond that wait their turn.
 """
 

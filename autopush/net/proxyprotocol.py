@@ -1,4 +1,4 @@
-"""Listener behind HAProxy's PROXY protocol, versions 1 and 2 (configuration.md 8)."""
+"""Listener behind HAProxy's PROXY protocol, versions 1 and 2 (spec/configuration 8)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What an operator may say, and how it is read (configuration.md)."""
+"""What an operator may say, and how it is read (spec/configuration)."""

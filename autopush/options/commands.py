@@ -1,4 +1,4 @@
-"""The commands: what they are called and where they read their options (configuration.md 1)."""
+"""The commands: what they are called and where they read their options (spec/configuration 1)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The parsers made from the option tables.
 
-Source: configuration.md 2 (how options are read).
+Source: spec/configuration 2 (how options are read).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class ConfigFile(configargparse.DefaultConfigFileParser):
-    """The file syntax of configuration.md 2.3; abbreviated keys are completed."""
+    """The file syntax of spec/configuration 2.3; abbreviated keys are completed."""
 
     def __init__(self, complete: Callable[[str], str]) -> None:
         self._complete = complete
@@ -85,7 +85,7 @@ def _without_empty(value: Any) -> Any:
 
 
 class OptionParser(configargparse.ArgumentParser):
-    """ConfigArgParse with the "choose" column of configuration.md 2.7."""
+    """ConfigArgParse with the "choose" column of spec/configuration 2.7."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
@@ -182,7 +182,7 @@ def _add_groups(parser: OptionParser, groups: Iterable[OptionGroup]) -> None:
 
 
 def _obsolete_args(parser: OptionParser) -> None:
-    """Add the options of configuration.md 3.4 that ``parser`` doesn't give a meaning."""
+    """Add the options of spec/configuration 3.4 that ``parser`` doesn't give a meaning."""
     for name in OBSOLETE:
         if f"--{name}" not in parser._option_string_actions:
             kind = int if name == "max_message_size" else str
@@ -195,7 +195,7 @@ def _add_external_router_args(parser: OptionParser) -> None:
 
 
 def add_shared_args(parser: OptionParser) -> None:
-    """Add the options of configuration.md 3.1 and 3.4."""
+    """Add the options of spec/configuration 3.1 and 3.4."""
     parser.add_argument(
         "--config-shared",
         dest="config_file_shared",
@@ -233,13 +233,13 @@ def _add_check(parser: OptionParser) -> None:
 
 
 def add_endpoint_args(parser: OptionParser) -> None:
-    """Add the options of configuration.md 3.3."""
+    """Add the options of spec/configuration 3.3."""
     _add_config_file(parser, "--config-endpoint")
     _add_groups(parser, [ENDPOINT])
 
 
 def add_connection_args(parser: OptionParser) -> None:
-    """Add the options of configuration.md 3.2."""
+    """Add the options of spec/configuration 3.2."""
     _add_config_file(parser, "--config-connection")
     _add_groups(parser, [CONNECTION])
 

@@ -1,6 +1,6 @@
 """The options of the commands, as tables.
 
-Source: configuration.md 3. :mod:`autopush.main_argparse` makes parsers from them, the
+Source: spec/configuration 3. :mod:`autopush.main_argparse` makes parsers from them, the
 documentation is generated from those.
 """
 

@@ -1,4 +1,4 @@
-"""Where a notification goes: one router per ``router_type`` (bridges.md)."""
+"""Where a notification goes: one router per ``router_type`` (spec/bridges)."""
 
 from __future__ import annotations
 

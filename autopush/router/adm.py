@@ -1,4 +1,4 @@
-"""Bridge to Amazon devices over Amazon Device Messaging (bridges.md 8).
+"""Bridge to Amazon devices over Amazon Device Messaging (spec/bridges 8).
 
 ::
 
@@ -11,7 +11,7 @@
     ← 200 {"registrationID": <token, perhaps a new one>}
     ← 400, 401, 413, 429, 500, 503 {"reason": ...}             [Retry-After]
 
-Source: bridges.md 8 and 10; Amazon, "Send a Message via ADM" and "Request an Access Token".
+Source: spec/bridges 8 and 10; Amazon, "Send a Message via ADM" and "Request an Access Token".
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ class ADMRouter(BridgeRouter):
     def _process_reply(
         self, reply: Reply, notification: WebPushNotification, router_data: JSONDict, ttl: int
     ) -> RouterResponse:
-        """Return the answer for the sender, by what Amazon said (bridges.md 10).
+        """Return the answer for the sender, by what Amazon said (spec/bridges 10).
 
         :raises RouterException: it did not take the message
         """

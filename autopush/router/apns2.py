@@ -8,7 +8,7 @@
     ← HEADERS  200, or another status with
     ← DATA     {"reason": "BadDeviceToken"[, "timestamp": <ms>]}
 
-Source: bridges.md 7 and 10; Apple, "Sending notification requests to APNs" and "Handling
+Source: spec/bridges 7 and 10; Apple, "Sending notification requests to APNs" and "Handling
 notification responses from APNs".
 """
 

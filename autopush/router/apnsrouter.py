@@ -1,4 +1,4 @@
-"""Delivery to Apple devices (bridges.md 7).
+"""Delivery to Apple devices (spec/bridges 7).
 
 What 1.58.3 did not do, and why it is done: every message has an ``aps`` member, a push type and an
 expiration, because Apple doesn't show or keep it else (B13). Only behind a key of the credentials:

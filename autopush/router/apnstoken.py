@@ -1,6 +1,6 @@
 """Token-based authentication to APNs: an addition, 1.58.3 only had certificates.
 
-Source: Apple, "Establishing a token-based connection to APNs"; bridges.md 10.
+Source: Apple, "Establishing a token-based connection to APNs"; spec/bridges 10.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an endpoint knows of the backlogs of user agents that are away (websocket.md 9.4).
+"""What an endpoint knows of the backlogs of user agents that are away (spec/websocket 9.4).
 
 A user agent that returns to more than ``msg_limit`` messages is reset: it loses them and its
 subscriptions. So no more are accepted than that, as far as it can be told without a request to the

@@ -1,4 +1,4 @@
-"""What the bridges to the vendors' push services share (bridges.md 1, 9)."""
+"""What the bridges to the vendors' push services share (spec/bridges 1, 9)."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def parse_retry_after(value: str | bytes | None, now: float | None = None) -> in
 
 
 class BridgeMetrics:
-    """The metrics of one bridge (observability.md 8).
+    """The metrics of one bridge (spec/observability 8).
 
     :param platform: its name in the tags
     """

@@ -83,7 +83,7 @@ def please_wait(text: str, metrics: BridgeMetrics, retry_after: int | None) -> R
 
 
 def no_answer(exc: BridgeError, metrics: BridgeMetrics) -> RouterException:
-    """Count and return the answer for a message whose bridge gave none (bridges.md B16).
+    """Count and return the answer for a message whose bridge gave none (spec/bridges B16).
 
     The caller has logged it already.
     """

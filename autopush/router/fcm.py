@@ -1,4 +1,4 @@
-"""Bridge to Android devices over the legacy protocol of Firebase Cloud Messaging (bridges.md 5).
+"""Bridge to Android devices over the legacy protocol of Firebase Cloud Messaging (spec/bridges 5).
 
 ::
 
@@ -285,7 +285,7 @@ class FCMRouter(BridgeRouter):
     def _failed(
         self, name: str, reply: Reply, notification: WebPushNotification, ttl: int
     ) -> RouterResponse:
-        """Return the answer for a failure (bridges.md 5, reason table)."""
+        """Return the answer for a failure (spec/bridges 5, reason table)."""
         reason = self.reasonTable.get(name) or self.reasonTable["Unreported"]
         text = reason.message.format(nlen=notification.data_length, ttl=ttl)
         if reason.crit:

@@ -1,4 +1,4 @@
-"""Bridge to Android devices over the HTTP v1 protocol of Firebase Cloud Messaging (bridges.md 6).
+"""Bridge to Android devices over the HTTP v1 protocol of Firebase Cloud Messaging (spec/bridges 6).
 
 The record of a device does not tell which protocol it is reached by: ``router_type`` is ``fcm``.
 """
@@ -113,7 +113,7 @@ class FCMv1Router(FCMRouter):
         return accepted(self.conf, notification, ttl)
 
     def _refused(self, exc: Exception, token: str) -> Exception:
-        """Return the answer for a message that was not taken (bridges.md 6.3, 10)."""
+        """Return the answer for a message that was not taken (spec/bridges 6.3, 10)."""
         if isinstance(exc, BridgeError):
             return no_answer(exc, self._count)
         text = str(exc).replace(token, "...")

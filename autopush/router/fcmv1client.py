@@ -13,7 +13,7 @@
     ← 4xx, 5xx {"error": {"code", "status", "message", "details": [{"@type": ..FcmError,
        "errorCode": ...}]}}                                    [Retry-After]
 
-Source: bridges.md 6 and 10; Google, "FCM REST API v1" and its error codes.
+Source: spec/bridges 6 and 10; Google, "FCM REST API v1" and its error codes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bridge to Android devices over the GCM protocol (bridges.md 4).
+"""Bridge to Android devices over the GCM protocol (spec/bridges 4).
 
 Google ended the service; this is for gateways that still speak its protocol.
 """

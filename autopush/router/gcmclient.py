@@ -9,7 +9,8 @@
            [{"message_id": ...[, "registration_id": <new>]} | {"error": <reason>}]}
     ← 200 or 5xx with Retry-After, 400, 401
 
-Google ended the service in 2019; private gateways remain. Source: bridges.md 4, python-api.md 7.
+Google ended the service in 2019; private gateways remain. Source: spec/bridges 4,
+spec/python-api 7.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every router offers to the web handlers (bridges.md 1)."""
+"""What every router offers to the web handlers (spec/bridges 1)."""
 
 from __future__ import annotations
 

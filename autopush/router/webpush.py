@@ -1,4 +1,4 @@
-"""Delivery to browsers, through the connection node they are connected to (bridges.md 3).
+"""Delivery to browsers, through the connection node they are connected to (spec/bridges 3).
 
 ::
 
@@ -130,7 +130,7 @@ class WebPushRouter(IRouter):
                 errno=105,
             )
         if fresh.get("current_month") != user["current_month"] and fresh.get("current_month"):
-            # Moved meanwhile: nobody may be reading the old month any more (storage.md S17).
+            # Moved meanwhile: nobody may be reading the old month any more (spec/storage S17).
             await self._follow(notification, user["current_month"], fresh["current_month"])
         node_id = fresh.get("node_id")
         if node_id and await self._send_notification_check(fresh, node_id):

@@ -1,4 +1,4 @@
-"""``autokey``: print a new crypto key (configuration.md 1.3)."""
+"""``autokey``: print a new crypto key (spec/configuration 1.3)."""
 
 from __future__ import annotations
 

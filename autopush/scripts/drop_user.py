@@ -1,7 +1,7 @@
 """``drop_users``: delete the records of user agents that have not come back for months.
 
 Router records never expire by themselves; messages and channels do. Only browsers' records are
-looked at: users of the bridges never connect (configuration.md 1.5, quirk C14).
+looked at: users of the bridges never connect (spec/configuration 1.5, quirk C14).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def parse(args: Sequence[str] | None) -> Namespace:
 
 
 def first_kept(months_ago: int, now: time.struct_time) -> int:
-    """Return the smallest ``last_connect`` (storage.md 7) that is too young to be dropped.
+    """Return the smallest ``last_connect`` (spec/storage 7) that is too young to be dropped.
 
     :param now: the current local time
     """

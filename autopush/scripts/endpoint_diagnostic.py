@@ -1,4 +1,4 @@
-"""``endpoint_diagnostic``: what is behind a subscription URL (configuration.md 1.4).
+"""``endpoint_diagnostic``: what is behind a subscription URL (spec/configuration 1.4).
 
 It only reads: no table is created, nothing is written. URLs of every version are decoded without an
 ``Authorization`` header, and files of endpoint nodes are accepted as they are (quirk C13).

@@ -1,4 +1,4 @@
-"""What one connected user agent may do (websocket.md 4 to 18); no socket and no HTTP in here."""
+"""What one connected user agent may do (spec/websocket 4 to 18); no socket and no HTTP in here."""
 
 from autopush.session.node import Delivery, Node
 from autopush.session.session import Session

@@ -1,4 +1,4 @@
-"""ack, nack and ping (websocket.md 5.4, 5.5, 5.7 and 10)."""
+"""ack, nack and ping (spec/websocket 5.4, 5.5, 5.7 and 10)."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _by_chunks(session: Session, updates: list[Any]) -> None:
 
 
 def _taken(session: Session) -> None:
-    """Do what follows from acknowledgements: the follow-up of websocket.md 10."""
+    """Do what follows from acknowledgements: the follow-up of spec/websocket 10."""
     settle.settle(session)
     drain.advance(session)
 

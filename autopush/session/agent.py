@@ -22,7 +22,7 @@ _NO_INFO = {
 
 
 class UserAgent:
-    """A User-Agent header and what it says (websocket.md 16). Shared by many sessions."""
+    """A User-Agent header and what it says (spec/websocket 16). Shared by many sessions."""
 
     __slots__ = ("_parsed", "header")
 

@@ -1,6 +1,6 @@
 """Writes that must happen although nobody waits for them.
 
-The original ran them again at once and without end after every failure (websocket.md Q16);
+The original ran them again at once and without end after every failure (spec/websocket Q16);
 here each attempt waits longer than the one before, there is a last one, and the number of
 operations waiting for another attempt is limited. They go on when the client has left.
 """

@@ -1,4 +1,4 @@
-"""Broadcasts as user agents see them where no Megaphone feeds the node (websocket.md 23.2).
+"""Broadcasts as user agents see them where no Megaphone feeds the node (spec/websocket 23.2).
 
 Every id is unknown then: it is reported as not found, and nothing is ever pushed.
 """

@@ -1,4 +1,4 @@
-"""The end of a connection (websocket.md 14)."""
+"""The end of a connection (spec/websocket 14)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notifications sent at once, without storage in between (websocket.md 11).
+"""Notifications sent at once, without storage in between (spec/websocket 11).
 
 Each is kept until the user agent acknowledges it. With ``store_direct`` it is stored as well,
 so that it survives the process: its row is written while the frame is on its way, deleted when

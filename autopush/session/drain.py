@@ -1,4 +1,4 @@
-"""The stored notification loop (websocket.md 9).
+"""The stored notification loop (spec/websocket 9).
 
 A pass reads topic messages until there are none, then timestamped ones. Each batch is sent and
 must be acknowledged completely before the next is fetched. One fetch runs at a time, and one
@@ -28,7 +28,7 @@ DRAINING_TOPICS, DRAINING_TIMESTAMPED = State.DRAINING_TOPICS, State.DRAINING_TI
 LIVE, CLOSING = State.LIVE, State.CLOSING
 
 PAGE = 10
-"""Rows a fetch asks for (storage.md 10); the channel row counts among topics, so 9 of those."""
+"""Rows a fetch asks for (spec/storage 10); the channel row counts among topics, so 9 of those."""
 
 CHECK_DELAY = 1.0
 """Seconds between a pass and the one that was asked for meanwhile."""
@@ -57,13 +57,13 @@ def start(session: Session) -> None:
 
 def _begin_pass(session: Session) -> None:
     """From the first row that may be there: a message may have been stored behind others that were
-    acknowledged since, and whose rows no longer tell (storage.md 17.6)."""
+    acknowledged since, and whose rows no longer tell (spec/storage 17.6)."""
     session.state = DRAINING_TOPICS
     session.position = session.passed
 
 
 def advance(session: Session) -> None:
-    """Do what comes next, if nothing is in the way: the follow-up of websocket.md 10."""
+    """Do what comes next, if nothing is in the way: the follow-up of spec/websocket 10."""
     if session.fetching or session.stored or session.settling:
         return
     if session.wire.output_paused:
@@ -210,7 +210,7 @@ def _is_backlog(session: Session, notification: WebPushNotification) -> bool:
 
 
 def _pass_over(session: Session) -> None:
-    """Nothing is left (websocket.md 9.2 step 3)."""
+    """Nothing is left (spec/websocket 9.2 step 3)."""
     session.sent_count = 0
     session.channels = None
     if session.check_wanted:

@@ -1,4 +1,4 @@
-"""Channels that are no more, though something of theirs is still stored (websocket.md 5.3).
+"""Channels that are no more, though something of theirs is still stored (spec/websocket 5.3).
 
 Whoever removes a channel deletes what waits for it. Left over is what a sender had begun to store
 at that moment, and what a node of 1.58.3 leaves: such rows are deleted when they are met.

@@ -9,7 +9,7 @@ MORE_INFO = "http://autopush.readthedocs.io/en/latest/api/websocket.html#private
 
 
 class Malformed(Exception):
-    """A message with a value of the wrong JSON type: logged, never answered (quirk Q8)."""
+    """A message with a value of the wrong JSON type: logged, never answered (spec/websocket Q8)."""
 
 
 def hello_error(reason: str, status: int) -> Message:

@@ -1,4 +1,4 @@
-"""Log events and metrics of sessions (observability.md 4.4 and 8)."""
+"""Log events and metrics of sessions (spec/observability 4.4 and 8)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def identity(session: Session) -> dict[str, Any]:
 
 
 def redacted(endpoint: str) -> str:
-    """An endpoint URL without its token: whoever knows the token can send (design.md 6)."""
+    """An endpoint URL without its token: whoever knows the token can send (decisions/secrets)."""
     return endpoint.rpartition("/")[0] + "/..."
 
 

@@ -1,4 +1,4 @@
-"""hello: who is this user agent? (websocket.md 5.1 and 7)"""
+"""hello: who is this user agent? (spec/websocket 5.1 and 7)"""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _finish(session: Session, entry: Entry, wanted: Any) -> None:
     if node.metered:
         node.metrics.increment("ua.command.hello")
     if entry.known:
-        # The channels must live as long as the user agent comes here (storage.md S2).
+        # The channels must live as long as the user agent comes here (spec/storage S2).
         node.background.persist(node.store.touch_channels, session.month, session.uaid)
         _note_move(session, entry.previous)
         if other is None or not other.row_operations:

@@ -1,4 +1,4 @@
-"""Monthly transition (websocket.md 15): a drained user moves to the current message table."""
+"""Monthly transition (spec/websocket 15): a drained user moves to the current message table."""
 
 from __future__ import annotations
 

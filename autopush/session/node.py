@@ -99,7 +99,7 @@ class Node:
         return self.conf.router_url
 
     async def deliver(self, uaid: str, notification: WebPushNotification) -> Delivery:
-        """Send a notification at once if the user is here (websocket.md 11).
+        """Send a notification at once if the user is here (spec/websocket 11).
 
         With ``store_direct`` a notification with a TTL is stored as well, and this returns when
         that is durable.

@@ -1,4 +1,4 @@
-"""What connection nodes tell each other (websocket.md 7 step 8, 14 step 5)."""
+"""What connection nodes tell each other (spec/websocket 7 step 8, 14 step 5)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What connections have acknowledged a moment ago.
 
 A back end may hold a message twice for a short while: when a node's answer got lost and the sender
-stored what had arrived, or when a row moves to a later place (storage.md 17.6). The connection that
-has acknowledged one of them must not get the other.
+stored what had arrived, or when a row moves to a later place (spec/storage 17.6). The connection
+that has acknowledged one of them must not get the other.
 """
 
 from __future__ import annotations

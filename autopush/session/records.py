@@ -1,4 +1,4 @@
-"""The router record of a user that connects (websocket.md 7, storage.md 2, 7 and 11)."""
+"""The router record of a user that connects (spec/websocket 7, spec/storage 2, 7 and 11)."""
 
 from __future__ import annotations
 

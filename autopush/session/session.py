@@ -1,7 +1,7 @@
 """One connected user agent: commands in, replies and storage calls out.
 
 Knows no socket and no HTTP. The states are in :mod:`~autopush.session.states`, each concern has
-its own module, and what they share is the attributes of :class:`Session` (websocket.md 8)::
+its own module, and what they share is the attributes of :class:`Session` (spec/websocket 8)::
 
     > {"messageType": "hello", "use_webpush": true, "uaid": "<32 hex>"}         hello
     < {"messageType": "hello", "uaid": "<32 hex>", "status": 200, ...}
@@ -124,9 +124,9 @@ class Session:
         self.state = UNIDENTIFIED
         self.uaid: str | None = None
         self.month = ""
-        # Flags of the record (websocket.md 8): what to do once everything stored is read.
+        # Flags of the record (spec/websocket 8): what to do once everything stored is read.
         self.rotate = self.reset_uaid = False
-        # Statistics (websocket.md 16)
+        # Statistics (spec/websocket 16)
         self.uaid_reset = self.existing_uaid = False
         self.direct_acked = self.direct_storage = 0
         self.stored_retrieved = self.stored_acked = 0
@@ -196,7 +196,7 @@ class Session:
 
     @property
     def base_tags(self) -> list[str]:
-        """Tags of this session's metrics (websocket.md 16)."""
+        """Tags of this session's metrics (spec/websocket 16)."""
         return base_tags(self)
 
     @property

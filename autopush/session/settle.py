@@ -1,4 +1,4 @@
-"""How storage learns what was acknowledged (websocket.md 10).
+"""How storage learns what was acknowledged (spec/websocket 10).
 
 The row of a topic message is deleted, and so is every other one where the store says that this is
 cheap (:attr:`~autopush.db.interface.Store.deletes_read`). Elsewhere a pointer moves over the
@@ -10,7 +10,7 @@ something that is not is deleted by itself::
     pointer ──────┘       └───────┴─── deleted
 
 The pointer may only come to rest on a row that stays: who stores a message late finds its place by
-the rows that are there (storage.md 17.6). So a row that was deleted by itself is none to move to.
+the rows that are there (spec/storage 17.6). So a row that was deleted by itself is none to move to.
 
 An acknowledgement is *processed* when its write is durable. That write begins at once when it was
 the last of its batch, else within :data:`GATHER`, and at the end of the session.

@@ -1,4 +1,4 @@
-"""The states of a session (websocket.md 8).
+"""The states of a session (spec/websocket 8).
 
 ::
 

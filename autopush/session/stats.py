@@ -1,4 +1,4 @@
-"""What the ``Session`` event tells about a connection (websocket.md 16)."""
+"""What the ``Session`` event tells about a connection (spec/websocket 16)."""
 
 from __future__ import annotations
 

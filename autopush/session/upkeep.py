@@ -1,14 +1,14 @@
 """What is done now and then for users of whom no event reminds: one slow round for all.
 
 * A channel row expires 30 days after it was last written, and a message table is accepted until the
-  end of the month after its own. A hello sees to both (quirk S2, storage.md 8.5); a connection that
-  stays for weeks has none, so it gets its turn here once a day.
+  end of the month after its own. A hello sees to both (quirk S2, spec/storage 8.5); a connection
+  that stays for weeks has none, so it gets its turn here once a day.
 * A node of 1.58.3 that takes its time stores into the month which the user has left meanwhile, and
   leaves it at that (quirk S17). So some time after a move the old month is looked at once more.
 * Such a node also moves a user that has gone on to another connection, which stays in the old
   month. So some time after a connection began there, that month is looked at, too.
 
-No timers and no memory per connection (design.md 5): a list of UAIDs a day, and a short queue.
+No timers and no memory per connection (decisions/timers): a list of UAIDs a day, and a short queue.
 """
 
 from __future__ import annotations

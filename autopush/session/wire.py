@@ -13,7 +13,7 @@ class Wire(Protocol):
 
     @property
     def output_paused(self) -> bool:
-        """Whether more is waiting to be written than the limit allows (websocket.md 12)."""
+        """Whether more is waiting to be written than the limit allows (spec/websocket 12)."""
 
     def send(self, message: Message) -> None:
         """Send one JSON object as a text frame; dropped in silence when closing."""

@@ -1,4 +1,4 @@
-"""Times that identify things (python-api.md 2.8, P4)."""
+"""Times that identify things (spec/python-api 2.8, P4)."""
 
 from __future__ import annotations
 

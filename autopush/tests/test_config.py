@@ -1,4 +1,4 @@
-"""The configuration object: python-api.md 2.2, configuration.md 4 and 5."""
+"""The configuration object: spec/python-api 2.2, spec/configuration 4 and 5."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_ssl_config_without_key_makes_no_factory(tmp_path):
     assert factory.require_peer_certs is True
 
 
-# -------------------------------------------------------------------------------- 4.1 the URLs
+# ----------------------------------------------------------------- spec/configuration 4.1: the URLs
 
 
 def test_host_names_default_to_the_system_host_name():

@@ -1,4 +1,4 @@
-"""The command from start to end: configuration.md 6, 7, 8 and 12."""
+"""The command from start to end: spec/configuration 6, 7, 8 and 12."""
 
 from __future__ import annotations
 

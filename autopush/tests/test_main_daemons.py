@@ -1,4 +1,4 @@
-"""The two nodes as processes of their own, on one SQLite file: python-api.md 2.13."""
+"""The two nodes as processes of their own, on one SQLite file: spec/python-api 2.13."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_bad_log_level_is_a_configuration_error(start):
 
 
 def test_daemons_warn_of_missing_keys(start, tmp_path):
-    """Quirks C1 and Q17."""
+    """Quirk C1, spec/http-endpoint Q17."""
     port = free_port()
     dsn = f"sqlite://{tmp_path}/db.sqlite3"
     node = start("EndpointApplication", "--port", str(port), "--db_dsn", dsn)

@@ -1,4 +1,4 @@
-"""The memory API (configuration.md 9)."""
+"""The memory API (spec/configuration 9)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The documented Python surface: names, signatures, behaviour (python-api.md, marks D).
+"""The documented Python surface: names, signatures, behaviour (spec/python-api, marks D).
 
-The callback steps (``finish_*``, ``error_*``, ``_*``) are no part of it (design.md 3).
+The callback steps (``finish_*``, ``error_*``, ``_*``) are no part of it (decisions/compatibility).
 """
 
 # mypy: disable-error-code="arg-type,no-untyped-def"

@@ -1,4 +1,4 @@
-"""TLS contexts: python-api.md 2.9, configuration.md 7 and fix C21."""
+"""TLS contexts: spec/python-api 2.9, spec/configuration 7 and fix C21."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""User-Agent headers (websocket.md 16)."""
+"""User-Agent headers (spec/websocket 16)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small helpers (python-api.md 2.8)."""
+"""Small helpers (spec/python-api 2.8)."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TestValidateUaid:
 
 
 def test_generate_hash_test_vector():
-    # storage.md 5
+    # spec/storage 5
     digest = "0530bb351921e7b4be66831e4c126c6d8f614d06cdd592cb8470f31177c8331a"
     message = "01234567123401234123456789ABCDEF"
     assert generate_hash("SuperSikkret", message) == digest
@@ -116,7 +116,7 @@ class TestNormalizeId:
 
 
 class TestMetadata:
-    """configuration.md 4.3."""
+    """spec/configuration 4.3."""
 
     class Answer:
         content = b"i-0123"

@@ -1,7 +1,7 @@
 """What the endpoint's handlers share: headers, JSON errors, validation of requests.
 
 A handler method decorated with :func:`threaded_validate` gets what its schema made of the request
-as keywords; every failure becomes the documented answer (http-endpoint.md 3, 11).
+as keywords; every failure becomes the documented answer (spec/http-endpoint 3, 11).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ status_codes = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-"""``error`` members of answers (http-endpoint.md 3.1). Not the phrases of the status line."""
+"""``error`` members of answers (spec/http-endpoint 3.1). Not the phrases of the status line."""
 
 AUTH_SCHEMES = ("bearer", "webpush", "vapid")
 PREF_SCHEME = "webpush"
@@ -63,7 +63,7 @@ FIELD_ERRNOS = {"ttl": 112, "topic": 113, "encryption": 111, "encryption-key": 1
 BODY_ERRNO = 108
 
 DROPPED_BY_BRIDGE = frozenset({"apns", "fcm", "adm"})
-"""Router types whose 404 or 410 means that the device is gone (http-endpoint.md 5.8, Q3)."""
+"""Router types whose 404 or 410 means that the device is gone (spec/http-endpoint 5.8, Q3)."""
 
 Method = Callable[..., Awaitable[None]]
 
@@ -520,7 +520,7 @@ def was_stored(response: RouterResponse | RouterException) -> bool:
 
 
 def uaid_hash(key_hash: str, uaid: str) -> str:
-    """Return a UAID as logs may show it (storage.md 5)."""
+    """Return a UAID as logs may show it (spec/storage 5)."""
     return generate_hash(key_hash, uaid) if key_hash else uaid
 
 

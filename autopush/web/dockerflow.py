@@ -1,4 +1,4 @@
-"""The Dockerflow routes: version and load-balancer heartbeat (http-endpoint.md 10)."""
+"""The Dockerflow routes: version and load-balancer heartbeat (spec/http-endpoint 10)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VersionHandler(BaseWebHandler):
             return file.read()
 
     async def get(self) -> None:
-        """The file as it is; without one, what this package knows (configuration.md C19)."""
+        """The file as it is; without one, what this package knows (spec/configuration C19)."""
         try:
             version = await deferToThread(self._get_version)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Health, status and memory routes (http-endpoint.md 10, websocket.md 20, configuration.md 9)."""
+"""Health, status, memory (spec/http-endpoint 10, spec/websocket 20, spec/configuration 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``/v1/err``: makes the service log an error, to see where it ends up (http-endpoint.md 10)."""
+"""``/v1/err``: makes the service log an error, to see where it ends up (spec/http-endpoint 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``DELETE /m``: take a message back before its delivery (http-endpoint.md 7.2, RFC 8030 7.2)."""
+"""``DELETE /m``: take a message back before its delivery (spec/http-endpoint 7.2, RFC 8030 7.2)."""
 
 from __future__ import annotations
 

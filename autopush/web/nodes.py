@@ -1,6 +1,6 @@
 """The internal API of a connection node: what endpoints and other nodes ask of it.
 
-Source: websocket.md 19. The handlers are documented members of ``autopush.websocket``, which
+Source: spec/websocket 19. The handlers are documented members of ``autopush.websocket``, which
 re-exports them; they know nothing of sockets.
 """
 

@@ -1,4 +1,4 @@
-"""The registration API, with which mobile applications subscribe (http-endpoint.md 8)."""
+"""The registration API, with which mobile applications subscribe (spec/http-endpoint 8)."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class NewRegistrationHandler(BaseRegistrationHandler):
         if router_type == "webpush":
             month = self.db.months.current
             # Without a month the first message would drop the user (Q14), without a version the
-            # first hello would reset it (websocket.md 7).
+            # first hello would reset it (spec/websocket 7).
             more = {"current_month": month, "record_version": RECORD_VERSION}
         await self._register_user(uaid, router_type, router_data, **more)
         await self.db.add_channel(month, uaid.hex, str(chid))

@@ -1,4 +1,4 @@
-"""What requests to the registration API must look like (http-endpoint.md 8.1 to 8.4).
+"""What requests to the registration API must look like (spec/http-endpoint 8.1 to 8.4).
 
 Order of checks: body is JSON, ids in the path, router type, authorisation, user exists, members
 of the body, the router's own. Nothing about a user is told to those who don't know its secret

@@ -1,4 +1,4 @@
-"""What the headers of ``POST /wpush`` must look like (http-endpoint.md 5.4, 5.6).
+"""What the headers of ``POST /wpush`` must look like (spec/http-endpoint 5.4, 5.6).
 
 Field errors are collected by marshmallow; a rule with an error number of its own raises
 :class:`~autopush.exceptions.InvalidRequest` and ends the validation at once. The schemas are

@@ -1,4 +1,4 @@
-"""``POST /wpush``: take a message from an application server (http-endpoint.md 5, RFC 8030 5).
+"""``POST /wpush``: take a message from an application server (spec/http-endpoint 5, RFC 8030 5).
 
 Order of checks: token, user and channel, ``TTL`` and ``Topic``, encryption headers, size, VAPID.
 """
@@ -58,7 +58,7 @@ MAX_LOGGED_CLAIMS = 10
 
 
 class WebPushRequestSchema(RequestSchema):
-    """Everything a message must satisfy before it is routed (http-endpoint.md 5.1)."""
+    """Everything a message must satisfy before it is routed (spec/http-endpoint 5.1)."""
 
     async def process(self, request: JSONDict, app: Any) -> JSONDict:
         """Return ``subscription``, ``notification`` and, if the sender identified itself, ``jwt``.
@@ -242,7 +242,7 @@ def no_such_subscription() -> InvalidRequest:
 async def drop_user(app: Any, uaid: str, user: User, code: int) -> InvalidRequest:
     """Delete an unusable record.
 
-    :param code: why: 102 or 103 (storage.md 11)
+    :param code: why: 102 or 103 (spec/storage 11)
     :returns: the answer for the sender
     """
     key_hash = app.conf.key_hash

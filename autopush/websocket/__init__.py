@@ -1,4 +1,4 @@
-"""The connections of user agents: frames to commands and back (websocket.md 1 to 3)."""
+"""The connections of user agents: frames to commands and back (spec/websocket 1 to 3)."""
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
 

@@ -1,4 +1,4 @@
-"""Where the opening handshake of today's Autobahn differs from websocket.md 2.2."""
+"""Where the opening handshake of today's Autobahn differs from spec/websocket 2.2."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Documented members of the WebSocket protocol that the service itself has no use for.
 
-Source: python-api.md 8. Programs that extend the protocol run their own work with them: it is
+Source: spec/python-api 8. Programs that extend the protocol run their own work with them: it is
 waited for as long as the connection lasts.
 """
 
@@ -122,7 +122,7 @@ class ProtocolMembers:
     # ---- stored notifications
 
     def webpush_fetch(self) -> Deferred[Batch]:
-        """Read, and do not send, what the next fetch of the session finds (websocket.md 9.1).
+        """Read, and do not send, what the next fetch of the session finds (spec/websocket 9.1).
 
         :returns: pointer and notifications
         :raises RuntimeError: there has been no hello
@@ -141,7 +141,7 @@ class ProtocolMembers:
             self.session.received({"messageType": "ack", "updates": [update]})
 
     def check_missed_notifications(self, results: Any, resume: bool = False) -> None:
-        """Go on after acknowledgements (websocket.md 10).
+        """Go on after acknowledgements (spec/websocket 10).
 
         :param results: of what was waited for; not looked at
         :param resume: whether reading was paused meanwhile

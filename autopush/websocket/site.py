@@ -1,4 +1,4 @@
-"""The public port of a connection node (websocket.md 2)."""
+"""The public port of a connection node (spec/websocket 2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class WebSocketHTTPFactory(RoutedServer):
     """The public port of a connection node: ``/status``, and WebSocket everywhere else.
 
-    :param upgrade_factory: what answers everything else, well formed or not (websocket.md 2)
+    :param upgrade_factory: what answers everything else, well formed or not (spec/websocket 2)
     """
 
     def __init__(self, conf: AutopushConfig, upgrade_factory: Any, **kwargs: Any) -> None:

@@ -1,7 +1,7 @@
 """Time-outs of many connections on one timer.
 
 A reactor timer per connection costs about 0.65 KB and a heap operation each time it moves
-(design.md 5: no per-connection timers). Here every kind of time-out has one fixed length, so its
+(decisions/timers: none per connection). Here every kind of time-out has one fixed length, so its
 entries expire in the order in which they were started: a dict, which keeps that order, is the
 whole queue, and one timer looks at the queues' heads.
 """
@@ -17,7 +17,7 @@ from twisted.logger import Logger
 log = Logger()
 
 GRANULARITY = 0.2
-"""Seconds between two looks at the queues; a time-out fires at most this late (websocket.md 3)."""
+"""Seconds between two looks at the queues; time-outs are at most this late (spec/websocket 3)."""
 
 BATCH = 1000
 """Entries of one queue handled at a time, so that a node full of connections which all expire

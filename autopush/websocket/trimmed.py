@@ -2,7 +2,7 @@
 
 Same class hierarchy, same hooks (``onConnect``, ``onOpen``, ``onMessage``, ``onClose``,
 ``sendMessage``, ``sendClose`` ...), same handshake and same treatment of violations as the stock
-class, for a tenth of the memory and a third of the CPU (measurements.md). What differs:
+class, for a tenth of the memory and a third of the CPU (decisions/autobahn). What differs:
 
 * options live on a class made per factory, not in a copy per connection;
 * attributes that only the handshake, a violation or the end of a connection needs live in one
@@ -144,8 +144,8 @@ class _Nobody:
 
 
 class Farewell(WebSocketServerProtocol):
-    """What is left to do after our close frame: nothing that comes is processed any more (Q26), but
-    the peer's close frame ends the connection."""
+    """What is left to do after our close frame: nothing that comes is processed any more
+    (spec/websocket Q26), but the peer's close frame ends the connection."""
 
     data: bytes
     current_frame: Any

@@ -1,7 +1,7 @@
 """The WebSocket side of a connection node: frames in, commands out, replies in, frames out.
 
 What a user agent may say and what it is answered is in :mod:`autopush.session`; here is how it
-travels (websocket.md 2, 3, 12, 13)::
+travels (spec/websocket 2, 3, 12, 13)::
 
     UA                                        node
     |-- GET <any path>, Upgrade: websocket -->|   no subprotocol, no extension
@@ -80,7 +80,7 @@ def decode_message(payload: bytes) -> Any:
     """Decode a text message.
 
     What Python's own decoder takes and orjson does not (``NaN``, ``Infinity``, lone surrogates)
-    is JSON to the original as well (websocket.md 4).
+    is JSON to the original as well (spec/websocket 4).
 
     :raises ValueError: not JSON, or nested too deep
     """
@@ -117,7 +117,7 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
     data: bytes
     session: Session | None = None
     output_paused = False
-    """Whether more than ``SEND_BUFFER`` bytes wait to be sent (websocket.md 12)."""
+    """Whether more than ``SEND_BUFFER`` bytes wait to be sent (spec/websocket 12)."""
 
     _log_exc = True
     _holds = 0
@@ -232,7 +232,7 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         if self.session is not None:
             self.session.close(MESSAGE_TOO_BIG)
 
-    # ---- both kinds of pause (websocket.md 12)
+    # ---- both kinds of pause (spec/websocket 12)
 
     @property
     def paused(self) -> bool:
@@ -331,7 +331,7 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
     # ---- closing
 
     def close(self, code: int | None = None) -> None:
-        """Close: close frame, flush, FIN. The answer is not waited for (design.md 6).
+        """Close: close frame, flush, FIN. The answer is not waited for (decisions/close).
 
         :param code: of the close frame; None for an empty one
         """
@@ -395,7 +395,7 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
             if not saved.called:
                 self.factory.saving(saved)
 
-    # ---- documented members (python-api.md 8)
+    # ---- documented members (spec/python-api 8)
 
     @property
     def base_tags(self) -> list[str] | None:

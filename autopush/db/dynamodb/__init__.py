@@ -1,1 +1,1 @@
-"""The back end of clusters: DynamoDB, or what speaks its API (storage.md)."""
+"""The back end of clusters: DynamoDB, or what speaks its API (spec/storage)."""

@@ -1,4 +1,4 @@
-"""DynamoDB's tables as objects with blocking methods (python-api.md 3).
+"""DynamoDB's tables as objects with blocking methods (spec/python-api 3).
 
 For scripts and other programs. The servers use
 :class:`autopush.db.dynamodb.store.DynamoStore`, which is made of the same operations. Errors are
@@ -342,7 +342,7 @@ class Router:
 
     @track_provisioned
     def register_user(self, data: User) -> tuple[bool, User]:
-        """Merge into the record (storage.md 9); whether it was done, and what was there before.
+        """Merge into the record (spec/storage 9); whether it was done, and what was there before.
 
         Removes ``uaid`` from ``data``.
         """

@@ -1,6 +1,6 @@
 """Channels of users whose channel row alone doesn't tell the whole story. Blocking.
 
-* **While months change** (storage.md 8.5) a move copies a user's channels, writes the record and
+* **While months change** (spec/storage 8.5) a move copies a user's channels, writes the record and
   then looks for what was changed meanwhile (:mod:`~autopush.db.dynamodb.move`). Who adds a channel
   reads the record after that: either the move comes later and sees the channel, or the record names
   the month where it must be, too. Who removes one does so in both months.

@@ -1,4 +1,4 @@
-"""The end of a channel, and of what is stored for it (storage.md 10). Blocking."""
+"""The end of a channel, and of what is stored for it (spec/storage 10). Blocking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records and rows as DynamoDB's attribute values (storage.md 2, 3).
+"""Records and rows as DynamoDB's attribute values (spec/storage 2, 3).
 
 Small on purpose: one function a kind of row, as they run for every notification.
 """
@@ -170,7 +170,7 @@ def _read_headers(value: Value) -> dict[str, str] | None:
 def read_message(uaid: UUID, item: Item) -> WebPushNotification:
     """The message in a row.
 
-    :raises ValueError: the row can't be a message (quirk Q15)
+    :raises ValueError: the row can't be a message (spec/websocket Q15)
     """
     try:
         sort_key = item["chidmessageid"]["S"]

@@ -1,4 +1,4 @@
-"""Operations on a message table: channels, pointer, messages (storage.md 10). Blocking."""
+"""Operations on a message table: channels, pointer, messages (spec/storage 10). Blocking."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Messages:
         """Update the channel row and its expiry; the answer has the old values.
 
         The row counts as long as it exists: its expiry only tells DynamoDB when it may remove it
-        (storage.md 10).
+        (spec/storage 10).
 
         :raises ConditionFailed: as the name says
         """
@@ -389,12 +389,12 @@ class _Reader:
             if not over:
                 self._poison.append(item)
             return
-        # The row's expiry says only when DynamoDB may remove it (storage.md 3.2, 10).
+        # The row's expiry says only when DynamoDB may remove it (spec/storage 3.2, 10).
         if not (over and message.expired(self._now)):
             self.messages.append(message)
 
     def delete_poison(self) -> None:
-        """Delete the unreadable rows (quirk Q15); a failure is for the next reader."""
+        """Delete the unreadable rows (spec/websocket Q15); a failure is for the next reader."""
         if not self._poison:
             return
         log.error("Deleting {count} unreadable stored messages", count=len(self._poison))

@@ -1,4 +1,4 @@
-"""A drained user's way to another month's table (storage.md 8.5; websocket.md 15). Blocking."""
+"""A drained user's way to another month's table (spec/storage 8.5; spec/websocket 15). Blocking."""
 
 from __future__ import annotations
 

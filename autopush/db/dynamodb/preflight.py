@@ -1,4 +1,4 @@
-"""The test at start-up: what is written must be there, and go again (storage.md 6). Blocking."""
+"""The test at start-up: what is written must be there, and go again (spec/storage 6). Blocking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store in DynamoDB, or anything that speaks its API, shared by a cluster (storage.md).
+"""The store in DynamoDB, or anything that speaks its API, shared by a cluster (spec/storage).
 
 * **Requests** are made by boto3's low-level client in the reactor's thread pool, one thread hop an
   operation; what an operation does is in :mod:`~autopush.db.dynamodb.users` and
@@ -371,7 +371,7 @@ class DynamoStore(Store):
         return found
 
     def register_user(self, user: User) -> Deferred[Registration]:
-        """Merge these attributes into the record under the condition of storage.md 9."""
+        """Merge these attributes into the record under the condition of spec/storage 9."""
         return self._user_write(user["uaid"], self.users.register, dict(user))
 
     def return_user(self, uaid: str, node_id: str, connected_at: int) -> Deferred[Arrival]:

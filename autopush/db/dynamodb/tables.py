@@ -1,4 +1,4 @@
-"""DynamoDB tables: making sure that they exist, listing them (storage.md 2, 3, 8).
+"""DynamoDB tables: making sure that they exist, listing them (spec/storage 2, 3, 8).
 
 Blocking; every function takes the :class:`~autopush.db.dynamodb.client.Call` to use.
 """

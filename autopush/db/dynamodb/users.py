@@ -1,4 +1,4 @@
-"""Operations on the router table (storage.md 9). Blocking."""
+"""Operations on the router table (spec/storage 9). Blocking."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ class Users:
 
     @checks_unsure
     def register(self, user: User, unsure: bool = False) -> Registration:
-        """Merge these attributes into the record under the condition of storage.md 9.
+        """Merge these attributes into the record under the condition of spec/storage 9.
 
         :raises AutopushException: ``router_type`` or ``connected_at`` is missing
         """

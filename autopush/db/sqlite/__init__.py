@@ -1,1 +1,1 @@
-"""The back end in one file, which all processes of a machine may share (storage.md 17)."""
+"""The back end in one file, which all processes of a machine may share (spec/storage 17)."""

@@ -107,7 +107,7 @@ def _find_sql(rows: int) -> str:
 
 
 def put(connection: sqlite3.Connection, puts: Sequence[Put]) -> None:
-    """Insert or replace the rows (storage.md 17.3, 17.6)."""
+    """Insert or replace the rows (spec/storage 17.3, 17.6)."""
     for chunk in _chunks([op for op in puts if op.timestamp is None]):
         connection.execute(
             _replace_sql(len(chunk)), [value for op in chunk for value in op.columns]

@@ -1,4 +1,4 @@
-"""How much may wait for one user in the embedded store (design.md 6).
+"""How much may wait for one user in the embedded store (decisions/quotas).
 
 Whoever knows an endpoint can send 4 KB at a time to be kept for 30 days. The disk is shared by all
 users, and what a user may have of it by all who send to it. So messages and bytes are limited, for

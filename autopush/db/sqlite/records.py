@@ -11,7 +11,7 @@ from autopush.db.sqlite.messages import delete_channel
 from autopush.exceptions import StoreError
 
 MAX_CHANNELS = 10_000
-"""Channels of one user: as many as fit into a row of DynamoDB (storage.md 3)."""
+"""Channels of one user: as many as fit into a row of DynamoDB (spec/storage 3)."""
 
 NEVER = 253_402_300_799
 """Expiry of the channel rows of bridge users, who never connect (quirk S4): the year 9999."""
@@ -75,7 +75,7 @@ def register(connection: sqlite3.Connection, uaid: str, new: User) -> Registrati
 
 
 def may_register(old: User, new: User) -> bool:
-    """The condition of a registration (storage.md 9; quirk S9: no ``connected_at`` allows it)."""
+    """The condition of a registration (spec/storage 9; quirk S9: no ``connected_at`` allows it)."""
     if old.get("router_type") not in (None, new["router_type"]):
         return False
     connected_at = old.get("connected_at")

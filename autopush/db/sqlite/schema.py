@@ -1,4 +1,4 @@
-"""The database file: creating, opening, checking, migrating and copying it (storage.md 17.1)."""
+"""The database file: creating, opening, checking, migrating and copying it (spec/storage 17.1)."""
 
 from __future__ import annotations
 

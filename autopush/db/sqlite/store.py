@@ -1,11 +1,11 @@
-"""The store in one SQLite file, shared by the processes of one machine (storage.md 17).
+"""The store in one SQLite file, shared by the processes of one machine (spec/storage 17).
 
 * **Reads** are point reads and short ranges by primary key, on a connection of the reactor
   thread: a few µs each, less than handing them to a thread would cost.
 * **Writes** go to one thread per process that commits them in groups
   (:mod:`autopush.db.sqlite.writer`).
 * **Months**: there is one table of messages that never ends, so any month a record names means
-  this table (quirk Q13), and expiry alone removes rows.
+  this table (spec/websocket Q13), and expiry alone removes rows.
 * **Acknowledged** messages are deleted, one row each, all of a moment in one transaction. The read
   pointer of files from before that still counts.
 * **Order**: a timestamped message that comes in after a later one was stored or read gets the
@@ -225,7 +225,7 @@ class SqliteStore(Store):
             self._index = self._index or self._cache.close()
 
     def _preflight(self, reader: sqlite3.Connection) -> None:
-        """Write, read and delete a user and a message (storage.md 6)."""
+        """Write, read and delete a user and a message (spec/storage 6)."""
         uaid, node = uuid.uuid4().hex, "mynode:2020"
         notification = WebPushNotification(
             uuid.UUID(uaid), uuid.uuid4(), 60, sortkey_timestamp=1, update_id="preflight"
@@ -371,7 +371,7 @@ class SqliteStore(Store):
         return succeed(Subscription(user, user is not None and (expiry or 0) > self._now()))
 
     def register_user(self, user: User) -> Deferred[Registration]:
-        """Merge these attributes into the record under the condition of storage.md 9."""
+        """Merge these attributes into the record under the condition of spec/storage 9."""
         uaid = user["uaid"]
         new = {name: value for name, value in user.items() if name != "uaid"}
         if not new.get("router_type") or new.get("connected_at") is None:
@@ -533,7 +533,7 @@ class SqliteStore(Store):
     ) -> tuple[list[WebPushNotification], int | None]:
         """Messages of a range and the last sort-key timestamp read.
 
-        Unreadable rows don't count and are deleted (quirk Q15).
+        Unreadable rows don't count and are deleted (spec/websocket Q15).
         """
         user = uuid.UUID(uaid)
         messages: list[WebPushNotification] = []

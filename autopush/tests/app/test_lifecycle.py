@@ -1,4 +1,4 @@
-"""The commands as processes, from start to end: configuration.md 6, 10, 12 and 14."""
+"""The commands as processes, from start to end: spec/configuration 6, 10, 12 and 14."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_errors_before_the_ports_open_are_one_line(make, tmp_path, command, more
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_store_that_fails_keeps_the_ports_closed(make, tmp_path, command):
-    """Storage comes before the listeners in the order of configuration.md 6."""
+    """Storage comes before the listeners in the order of spec/configuration 6."""
     (tmp_path / "db").write_bytes(b"no database, but long enough to be one " * 100)
     line, daemon = refusal(make, tmp_path, command, "--db_dsn", f"sqlite://{tmp_path}/db")
     assert "is not an SQLite database" in line
@@ -123,7 +123,7 @@ def test_a_second_port_in_use_ends_the_start_as_well(make, tmp_path):
 
 
 def test_listeners_in_the_order_of_the_documentation(make, tmp_path):
-    """configuration.md 6, step 9, with the names of its log lines."""
+    """spec/configuration 6, step 9, with the names of its log lines."""
     key, cert, _ = make_certificate(tmp_path)
     tls = ["--ssl_key", key, "--ssl_cert", cert]
     proxy = free_port()
@@ -438,7 +438,7 @@ def nodes(tmp_path_factory):
 
 @pytest.mark.parametrize("node", ["endpoint", "router", "standalone"])
 def test_health_routes(nodes, node):
-    """configuration.md 10."""
+    """spec/configuration 10."""
     origin = nodes[1][node]
     status = httpx.get(f"{origin}/status")
     assert (status.status_code, status.json()["status"]) == (200, "OK")

@@ -118,7 +118,7 @@ def test_unregister(node: Node, bridge: Bridge) -> None:
 
 
 def test_device_that_is_gone_is_dropped(node: Node, bridge: Bridge) -> None:
-    """With a real statsd client: Q3, B1"""
+    """With a real statsd client: spec/http-endpoint Q3, B1"""
     device = node.register(bridge)
     script, status, errno = bridge.gone
     device.script(script)

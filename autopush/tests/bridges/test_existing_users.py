@@ -1,4 +1,4 @@
-"""A device registered with 1.58.3 keeps working, on both stores (http-endpoint.md 8.5)."""
+"""A device registered with 1.58.3 keeps working, on both stores (spec/http-endpoint 8.5)."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class TestOldUsersOnSqlite(TestCase):
 
 
 class TestOldUsersOnDynamoDB(TestOldUsersOnSqlite):
-    """The rows are written past the store, as 1.58.3 did (storage.md 2, 3.1)."""
+    """The rows are written past the store, as 1.58.3 did (spec/storage 2, 3.1)."""
 
     async def make_store(self) -> Any:
         store = new_store()

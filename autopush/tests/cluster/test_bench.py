@@ -1,4 +1,4 @@
-"""bench/cluster.py runs, and measures what it says: issue 3 item 9."""
+"""bench/cluster.py runs, and measures what it says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster do for each other: websocket.md 7, 14 and 19, bridges.md 3."""
+"""What the nodes of a cluster do for each other: spec/websocket 7, 14 and 19, spec/bridges 3."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def register_and_uaid(browser):
 
 
 async def test_node_leaves_the_record_when_the_user_is_not_there(cluster):
-    """404: issue 3 item 4, quirk B22."""
+    """404 (quirk B22)."""
     browser = await connected(cluster, 0)
     subscription = await browser.register()
     await browser.close()

@@ -1,4 +1,4 @@
-"""Nothing that was accepted is lost, nothing comes after its acknowledgement: issue 3 item 7."""
+"""Nothing that was accepted is lost, nothing comes after its acknowledgement."""
 
 from __future__ import annotations
 

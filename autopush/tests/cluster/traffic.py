@@ -20,7 +20,7 @@ SETTLED = 2.0
 
 QUIET = 0.3
 """Seconds without a frame after which a batch of stored messages has come completely. That is what
-acknowledgements are remembered by: those of a part of a batch don't count (websocket.md 10)."""
+acknowledgements are remembered by: those of a part of a batch don't count (spec/websocket 10)."""
 
 REPEATS = 3
 """How often the users of missing messages come back for them: on a busy machine a node may still
@@ -198,8 +198,8 @@ class Traffic:
         """Whether the acknowledgement must have been kept: not when a node died just after it.
 
         With DynamoDB it may still be lost, though rarely: while a message moves to a later place
-        (storage.md 17.6) it has two rows for some requests' time, and a connection may acknowledge
-        the first one and be gone before the second one is there.
+        (spec/storage 17.6) it has two rows for some requests' time, and a connection may
+        acknowledge the first one and be gone before the second one is there.
         """
         if any(acked <= when < acked + SETTLED for _, when in self.kills):
             return False

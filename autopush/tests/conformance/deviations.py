@@ -60,12 +60,12 @@ DEVIATIONS: dict[str, Deviation] = {
             },
             "headers": {"content-type": "application/json"},
         },
-        "http-endpoint.md Q2: a missing version is v1, so the length is checked",
+        "spec/http-endpoint Q2: a missing version is v1, so the length is checked",
     ),
     "ep_http/pipelined": Deviation(
         1,
         {"answers": [{"status": 201}, {"status": 200}]},
-        "design.md 4: pipelined requests are answered in order; the original lost one",
+        "decisions/http-parser: pipelined requests are answered in order; the original lost one",
     ),
     "ep_ttl/online_max": Deviation(
         1,
@@ -91,7 +91,7 @@ DEVIATIONS: dict[str, Deviation] = {
             ],
             "closed": False,
         },
-        "http-endpoint.md Q14: registration over HTTP makes a complete record, so the UAID is kept",
+        "spec/http-endpoint Q14: HTTP registration makes a complete record, so the UAID is kept",
     ),
 }
 
@@ -106,11 +106,11 @@ ADDED_TO_HEADERS = {
         "location": {"retry-after"},
     },
 }
-"""http-endpoint.md Q29, and the headers of RFC 8030: items which a header, as it was recorded, has
-in addition."""
+"""spec/http-endpoint Q29, and the headers of RFC 8030: items which a header, as it was recorded,
+has in addition."""
 
 ADDED_TO_ERRORS = {"errno", "error", "message", "more_info"}
-"""http-endpoint.md Q8: members all errors have, also those that were recorded without."""
+"""spec/http-endpoint Q8: members all errors have, also those that were recorded without."""
 
 
 def header_as_fixed(name: str, recorded: str) -> set[str] | None:

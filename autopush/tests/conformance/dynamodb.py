@@ -1,6 +1,6 @@
 """The recorded cases with rows of their own in the tables: both daemons, on moto's DynamoDB.
 
-What a row has beside what its case says is as 1.58.3 writes it (storage.md 2, 3).
+What a row has beside what its case says is as 1.58.3 writes it (spec/storage 2, 3).
 """
 
 from __future__ import annotations

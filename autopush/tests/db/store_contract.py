@@ -1,4 +1,4 @@
-"""What every storage back end must do: one suite, run on each of them (storage.md 9, 10, 17).
+"""What every storage back end must do: one suite, run on each of them (spec/storage 9, 10, 17).
 
 A back end's test class is ``class TestX(StoreContract, TestCase)`` with the three methods on top.
 """
@@ -148,7 +148,7 @@ class StoreContract:
         self.assertEqual(user["router_data"], data)
         self.assertEqual((user["something_new"], user["count"]), ("kept", 12345678901234567))
 
-    # ---- return (websocket.md 7)
+    # ---- return (spec/websocket 7)
 
     async def plain(self, **values: Any) -> Any:
         """A record of a user that was here this month; returns it."""
@@ -673,7 +673,7 @@ class StoreContract:
         self.assertEqual(versions(await self.since(0)), ["low", f"version-{TS}-"])
 
     async def test_order_of_all_kinds_of_rows(self):
-        # websocket.md 24: order of delivery; K hides legacy rows below 02: behind a pointer
+        # spec/websocket 24: order of delivery; K hides legacy rows below 02: behind a pointer
         kinds = [
             legacy("00000000-0000-4000-8000-000000000000", "00"),
             legacy("01234000-0000-4000-8000-000000000000", "01234"),
@@ -731,7 +731,7 @@ class StoreContract:
         self.assertEqual(len((await self.since()).messages), left)
 
     async def test_what_is_no_backlog_stays_marked(self):
-        # websocket.md 9.4: accepted while its user agent was connected
+        # spec/websocket 9.4: accepted while its user agent was connected
         await self.put(message(live=True), message(TS + 1), topic("t", "v", live=True))
         await self.put(message(live=True))
         found = (await self.topics()).messages + (await self.since()).messages
@@ -740,7 +740,7 @@ class StoreContract:
         self.assertEqual(marks, wanted)
 
     async def test_an_empty_header_map_is_kept(self):
-        # websocket.md 5.6: `headers` is there with every payload
+        # spec/websocket 5.6: `headers` is there with every payload
         await self.put(message(data="QUJD", headers={}))
         (found,) = (await self.since()).messages
         self.assertEqual((found.data, found.headers), ("QUJD", {}))

@@ -1,4 +1,4 @@
-"""The sample files: configuration.md 13, quirks D8 and D9."""
+"""The sample files: spec/configuration 13, quirks D8 and D9."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dockerfile, compose files and systemd units: deployment.md 2.2, 2.3, quirks D1 to D3."""
+"""Dockerfile, compose files and systemd units: spec/deployment 2.2, 2.3, quirks D1 to D3."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_unknown_channel(phones: Server) -> None:
 def test_a_device_that_is_gone_is_dropped(
     phones: Server, apns: Any, answer: Mapping[str, Any]
 ) -> None:
-    """Fix Q3/B1: also with a real metrics client."""
+    """spec/http-endpoint Q3, B1: also with a real metrics client."""
     phone = Phone(phones)
     apns.script.add(answer)
     refused = push_raw(phone)

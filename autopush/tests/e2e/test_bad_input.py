@@ -242,7 +242,7 @@ async def test_acks_above_the_default_limit(server: Server) -> None:
 
 
 async def test_acks_of_nothing_take_no_memory(server: Server) -> None:
-    """Quirk Q24: look-ups never insert."""
+    """spec/websocket Q24: look-ups never insert."""
     async with unharmed(server), await UserAgent.open(server.ws_url) as agent:
         for part in range(20):
             updates = [{"channelID": f"{part}-{n}", "version": "v"} for n in range(10_000)]

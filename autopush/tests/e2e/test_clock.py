@@ -135,7 +135,7 @@ async def test_connected_browser_across_steps(server: Server, clock: Clock) -> N
 
 
 async def test_browser_returns_after_a_step_back(server: Server, clock: Clock) -> None:
-    """Its record says that it connected in the future (quirk Q34, on one node)."""
+    """Its record says that it connected in the future (spec/websocket Q34, on one node)."""
     agent = await UserAgent.open(server.ws_url)
     subscription = await agent.register()
     await agent.close()

@@ -14,7 +14,7 @@ from autopush.tests.e2e.harness import Server, eventually
 from autopush.tests.e2e.raw import AES128GCM, RawAgent, post_bytes
 
 BATCH = 10
-"""Timestamped messages a batch holds (websocket.md 9.1)."""
+"""Timestamped messages a batch holds (spec/websocket 9.1)."""
 
 TOPIC_BATCH = 9
 MSG_LIMIT = 100
@@ -166,7 +166,7 @@ async def _fill(server: Server, slow: RawAgent, subscription: Subscription) -> l
 
 async def test_browser_that_does_not_read(make_server: Callable[..., Server]) -> None:
     """Back-pressure: its messages wait in storage instead of our memory, and come when it reads;
-    others are not held up (websocket.md 12, quirks Q1 and Q2)."""
+    others are not held up (spec/websocket 12, quirks Q1 and Q2)."""
     server = make_server("--max_direct_unacked", "10000", router=True).start()
     slow = await RawAgent.open(server)
     subscription = await slow.register()

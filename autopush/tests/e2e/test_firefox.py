@@ -1,4 +1,4 @@
-"""The browser itself: Firefox subscribes, receives, stays subscribed (websocket.md 23.6)."""
+"""The browser itself: Firefox subscribes, receives, stays subscribed (spec/websocket 23.6)."""
 
 from __future__ import annotations
 

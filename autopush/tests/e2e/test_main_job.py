@@ -83,7 +83,7 @@ class _no_error:
 
 
 async def test_restricted_endpoint_needs_its_version_in_the_path(server: Server) -> None:
-    """Quirk Q2 of the original: without the version no VAPID was asked for."""
+    """spec/http-endpoint Q2: without the version no VAPID was asked for."""
     async with await UserAgent.open(server.ws_url) as agent:
         subscription = await agent.register(VapidSender().public_key)
         for other in ("", "v1/", "v3/"):
@@ -256,7 +256,7 @@ async def test_unknown_browser_gets_a_new_uaid(server: Server) -> None:
 
 
 async def test_firefox_hello(server: Server) -> None:
-    """What Firefox sends today (websocket.md 23.6)."""
+    """What Firefox sends today (spec/websocket 23.6)."""
     options: JSON = {"subprotocols": ["push-notification"], "origin": server.ws_url}
     async with await UserAgent.open(server.ws_url, hello=False, **options) as agent:
         assert agent.ws.subprotocol is None

@@ -1,4 +1,4 @@
-"""TLS as other people's clients see it: configuration.md 7 with fix C21, http-endpoint.md 9."""
+"""TLS as other people's clients see it: spec/configuration 7 with fix C21, spec/http-endpoint 9."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class NodeTestCase(TestCase):
 
 
 class ConversationTest(NodeTestCase):
-    """websocket.md 24."""
+    """spec/websocket 24."""
 
     def test_register_receive_acknowledge_and_ping(self):
         def talk():
@@ -222,7 +222,7 @@ class ConversationTest(NodeTestCase):
 
 
 class EndTest(NodeTestCase):
-    """websocket.md 3: how connections end."""
+    """spec/websocket 3: how connections end."""
 
     options = {"max_message_size": 10_000}
 
@@ -373,7 +373,7 @@ class DirectListenerTest(NodeTestCase):
         return deferToThread(talk).addCallback(lambda uaid: self.assertEqual(len(uaid), 32))
 
     def test_a_slow_reader_makes_output_pause_and_resume(self):
-        """websocket.md 12, with a real kernel buffer."""
+        """spec/websocket 12, with a real kernel buffer."""
 
         def talk():
             sock = socket.create_connection(self.address, WAIT)

@@ -1,4 +1,4 @@
-"""The applications: routes, refusals, upgrades (http-endpoint.md 1, 2; websocket.md 2, 20)."""
+"""The applications: routes, refusals, upgrades (spec/http-endpoint 1, 2; spec/websocket 2, 20)."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ class Taker(Protocol):
 
 
 class UpgradeTest(AppTestCase):
-    """Who answers on a port that serves WebSocket, too (websocket.md 2.1, 2.2)."""
+    """Who answers on a port that serves WebSocket, too (spec/websocket 2.1, 2.2)."""
 
     def setUp(self):
         super().setUp()

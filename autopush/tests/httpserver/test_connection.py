@@ -1,4 +1,4 @@
-"""Connections: order, limits, time-outs, hand-over (http-endpoint.md 1, websocket.md 2)."""
+"""Connections: order, limits, time-outs, hand-over (spec/http-endpoint 1, spec/websocket 2)."""
 
 from __future__ import annotations
 

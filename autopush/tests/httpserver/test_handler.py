@@ -1,4 +1,4 @@
-"""The base handler (http-endpoint.md 1.1, 2, 9, 13; python-api.md 5.1)."""
+"""The base handler (spec/http-endpoint 1.1, 2, 9, 13; spec/python-api 5.1)."""
 
 from __future__ import annotations
 
@@ -476,7 +476,7 @@ class FakeHandle:
 
 
 class TLSAuthTest(HandlerTestCase):
-    """http-endpoint.md 9."""
+    """spec/http-endpoint 9."""
 
     class Handler(EchoHandler):
         def prepare(self):

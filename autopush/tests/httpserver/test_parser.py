@@ -1,4 +1,4 @@
-"""The parser of HTTP requests: limits and framing (http-endpoint.md 1, RFC 9112)."""
+"""The parser of HTTP requests: limits and framing (spec/http-endpoint 1, RFC 9112)."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class TestLimits:
         assert status(good.replace(b"A: ", b"A: a")) == 431
 
     def test_line_of_the_length_1_58_3_took(self):
-        """http-endpoint.md 1.2: 16384 bytes"""
+        """spec/http-endpoint 1.2: 16384 bytes"""
         line = b"Authorization: " + b"a" * (16384 - 15)
         assert status(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n\r\n") == "end"
         assert status(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"a\r\n\r\n") == 431

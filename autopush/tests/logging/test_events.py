@@ -1,4 +1,4 @@
-"""Log lines (observability.md 1 to 3, python-api.md 4.1)."""
+"""Log lines (spec/observability 1 to 3, spec/python-api 4.1)."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ class TestTextFormat:
 
 
 class TestRedaction:
-    """Quirk O9, design.md 6."""
+    """Quirk O9, decisions/secrets."""
 
     @pytest.mark.parametrize(
         ("header", "shown"),

@@ -1,4 +1,4 @@
-"""Log lines for Kinesis Firehose (observability.md 6)."""
+"""Log lines for Kinesis Firehose (spec/observability 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failures for Sentry (observability.md 5): what arrives, decoded by a stand-in."""
+"""Failures for Sentry (spec/observability 5): what arrives, decoded by a stand-in."""
 
 from __future__ import annotations
 

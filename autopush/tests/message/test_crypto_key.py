@@ -1,4 +1,4 @@
-"""Parameter headers (python-api.md 2.7, http-endpoint.md 5.6)."""
+"""Parameter headers (spec/python-api 2.7, spec/http-endpoint 5.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Base64url and Fernet token texts (RFC 4648 5, http-endpoint.md Q39)."""
+"""Base64url and Fernet token texts (RFC 4648 5, spec/http-endpoint Q39)."""
 
 from __future__ import annotations
 

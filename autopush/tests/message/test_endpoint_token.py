@@ -1,4 +1,4 @@
-"""Endpoint URLs (http-endpoint.md 4 and 5.2)."""
+"""Endpoint URLs (spec/http-endpoint 4 and 5.2)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TestMakeEndpoint:
             make_endpoint(FERNET, URL, UAID.hex, CHID.hex, key)
 
     def test_foreign_characters_in_a_key_are_skipped(self):
-        """websocket.md 5.2: the sender with that key may use the endpoint."""
+        """spec/websocket 5.2: the sender with that key may use the endpoint."""
         key = base64url_encode(b"any bytes")
         url = make_endpoint(FERNET, URL, UAID.hex, CHID.hex, f" {key[:5]}\r\n{key[5:]}é")
         header = f"p256ecdsa={key}"

@@ -1,4 +1,4 @@
-"""ES256 tokens (python-api.md 2.6)."""
+"""ES256 tokens (spec/python-api 2.6)."""
 
 from __future__ import annotations
 

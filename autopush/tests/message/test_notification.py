@@ -1,4 +1,4 @@
-"""Messages: ids, sort keys, rows and wire forms (python-api.md 2.8)."""
+"""Messages: ids, sort keys, rows and wire forms (spec/python-api 2.8)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def opened(notification) -> str:
 
 
 class TestMessageId:
-    """http-endpoint.md 7.1."""
+    """spec/http-endpoint 7.1."""
 
     def test_topic(self):
         notification = message(topic="news")
@@ -157,7 +157,7 @@ class TestFromMessageId:
 
 
 class TestSortKey:
-    """storage.md 4."""
+    """spec/storage 4."""
 
     def test_kinds(self):
         assert message(topic="news").sort_key == f"01:{CHID}:news"
@@ -221,7 +221,7 @@ class TestSortKey:
 
 
 class TestFromMessageTable:
-    """storage.md 3.2."""
+    """spec/storage 3.2."""
 
     row = {"chidmessageid": f"02:5:{CHID}", "updateid": "id", "ttl": 60, "timestamp": 9}
 
@@ -284,7 +284,7 @@ class TestFromMessageTable:
 
 
 class TestHeaders:
-    """http-endpoint.md 5.7."""
+    """spec/http-endpoint 5.7."""
 
     def clean(self, **headers):
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -515,7 +515,7 @@ class TestWireForms:
     def test_from_serialized_converts_or_ignores_what_is_of_the_wrong_type(
         self, changes, attribute, value
     ):
-        """websocket.md 19: "else 200"; and storage gets no row it could not read."""
+        """spec/websocket 19: "else 200"; and storage gets no row it could not read."""
         found = WebPushNotification.from_serialized(
             UAID, {"channelID": str(CHID), "version": "id", **changes}
         )
@@ -530,7 +530,7 @@ class TestWireForms:
         assert abs(found.timestamp - time.time()) < 60
 
     def test_from_serialized_takes_an_empty_header_map(self):
-        """websocket.md 19: only data without a header map is refused."""
+        """spec/websocket 19: only data without a header map is refused."""
         found = WebPushNotification.from_serialized(
             UAID, {"channelID": str(CHID), "version": "id", "data": "x", "headers": {}}
         )

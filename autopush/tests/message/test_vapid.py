@@ -1,4 +1,4 @@
-"""VAPID (http-endpoint.md 6)."""
+"""VAPID (spec/http-endpoint 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics over Datadog's HTTP API (observability.md 7.2)."""
+"""Metrics over Datadog's HTTP API (spec/observability 7.2)."""
 
 from __future__ import annotations
 

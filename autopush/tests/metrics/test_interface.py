@@ -1,4 +1,4 @@
-"""Metrics (observability.md 7, python-api.md 4.2)."""
+"""Metrics (spec/observability 7, spec/python-api 4.2)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def config(**options):
 
 
 class TestSelection:
-    """observability.md 7: the first that is configured."""
+    """spec/observability 7: the first that is configured."""
 
     def test_none(self):
         for host in None, "":

@@ -1,4 +1,4 @@
-"""Metrics as statsd datagrams (observability.md 7.1)."""
+"""Metrics as statsd datagrams (spec/observability 7.1)."""
 
 from __future__ import annotations
 

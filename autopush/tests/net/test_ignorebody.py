@@ -1,4 +1,4 @@
-"""IgnoreBody (python-api.md 2.10)."""
+"""IgnoreBody (spec/python-api 2.10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client of the node-to-node hop (configuration.md 11, websocket.md 19)."""
+"""The client of the node-to-node hop (spec/configuration 11, spec/websocket 19)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PROXY protocol listener behind a real HAProxy (configuration.md 8).
+"""The PROXY protocol listener behind a real HAProxy (spec/configuration 8).
 
 These tests need haproxy (Debian: ``apt-get install haproxy``; ``.ci/run`` does that). Headers made
 by hand are in ``test_main.py``.

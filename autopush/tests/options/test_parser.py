@@ -1,4 +1,4 @@
-"""Options: configuration.md 2 and 3."""
+"""Options: spec/configuration 2 and 3."""
 
 from __future__ import annotations
 

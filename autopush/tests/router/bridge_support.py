@@ -211,7 +211,7 @@ class BridgeTestCase(TestCase):
         )
 
     def assert_kept(self, answer: Any, router_type: str) -> None:
-        """Check that the device's record stays as it is (http-endpoint.md 5.8)."""
+        """Check that the device's record stays as it is (spec/http-endpoint 5.8)."""
         if isinstance(answer, RouterException):
             if router_type != "gcm":
                 self.assertNotIn(answer.status_code, (404, 410))
@@ -224,7 +224,7 @@ class BridgeTestCase(TestCase):
         self.assertEqual(answer.headers["Retry-After"], str(seconds))
 
     async def assert_encodings(self) -> None:
-        """Check that keys and data of every encoding reach the device (bridges.md 9.1)."""
+        """Check that keys and data of every encoding reach the device (spec/bridges 9.1)."""
         for encoding in HEADERS:
             self.assertEqual((await self.send(b"\x00secret\xff", encoding)).status_code, 201)
             self.assertEqual(
@@ -238,7 +238,7 @@ class BridgeTestCase(TestCase):
             )
 
     async def assert_clamped(self, member: str) -> None:
-        """Check the bounds of the TTL (bridges.md 9.2), in the payload and in the answer."""
+        """Check the bounds of the TTL (spec/bridges 9.2), in the payload and in the answer."""
         for ttl, sent in ((None, 60), (0, 60), (59, 60), (61, 61), (5184000, 2419200)):
             answer = await self.send(ttl=ttl)
             self.assertEqual(answer.headers["TTL"], str(sent))

@@ -1,4 +1,4 @@
-"""bridges.md 8, 10 and 11: ADM, against the stand-in."""
+"""spec/bridges 8, 10 and 11: ADM, against the stand-in."""
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
@@ -305,6 +305,6 @@ class TestNoAnswer(ADMTestCase):
 
 
 def test_names():
-    """python-api.md 7"""
+    """spec/python-api 7"""
     assert ADMClient.refresh_key and ADMClient.send
     assert issubclass(ADMAuthError, Exception)

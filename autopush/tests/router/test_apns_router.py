@@ -1,4 +1,4 @@
-"""bridges.md 7: the APNs router, with a client that notes what it is asked to send."""
+"""spec/bridges 7: the APNs router, with a client that notes what it is asked to send."""
 
 from __future__ import annotations
 

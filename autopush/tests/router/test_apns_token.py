@@ -1,4 +1,4 @@
-"""Token authentication to APNs (bridges.md 10): an addition."""
+"""Token authentication to APNs (spec/bridges 10): an addition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bridges.md 7.3 to 7.5 over TLS, against the stand-in (and so over real sockets)."""
+"""spec/bridges 7.3 to 7.5 over TLS, against the stand-in (and so over real sockets)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backlogs as far as an endpoint knows them (websocket.md 9.4)."""
+"""Backlogs as far as an endpoint knows them (spec/websocket 9.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bridges share (bridges.md 9)."""
+"""What the bridges share (spec/bridges 9)."""
 
 from __future__ import annotations
 

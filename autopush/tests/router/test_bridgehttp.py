@@ -253,7 +253,7 @@ def test_busy_is_answered_503():
     "name", ["ADMRouter", "APNSRouter", "FCMRouter", "FCMv1Router", "GCMRouter", "WebPushRouter"]
 )
 def test_package_has_the_routers(name):
-    """python-api.md 7"""
+    """spec/python-api 7"""
     assert getattr(router, name).__name__ == name
     assert name in router.__all__
     with pytest.raises(AttributeError):

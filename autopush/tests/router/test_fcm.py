@@ -1,4 +1,4 @@
-"""bridges.md 5 and 11: legacy FCM, against the stand-in."""
+"""spec/bridges 5 and 11: legacy FCM, against the stand-in."""
 
 from unittest import mock
 
@@ -259,7 +259,7 @@ class TestNoAnswer(FCMTestCase):
 
 
 def test_names():
-    """python-api.md 7"""
+    """spec/python-api 7"""
     assert FCMRouter._route and FCMRouter._process_reply
     assert FCMRouter.reasonTable["NotRegistered"].errno == 103
     assert FCMRouter.MAX_TTL == 2419200

@@ -1,4 +1,4 @@
-"""bridges.md 6, 10 and 11: FCM HTTP v1, against the stand-in."""
+"""spec/bridges 6, 10 and 11: FCM HTTP v1, against the stand-in."""
 
 import json
 import time
@@ -535,7 +535,7 @@ class TestManySends(FCMv1TestCase):
 
 
 def test_names():
-    """python-api.md 7"""
+    """spec/python-api 7"""
     from autopush.router import fcm_v1, fcmv1client
     from autopush.router.fcm import FCMRouter
 

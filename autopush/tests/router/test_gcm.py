@@ -1,4 +1,4 @@
-"""bridges.md 4 and 11: GCM, against the stand-in."""
+"""spec/bridges 4 and 11: GCM, against the stand-in."""
 
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.router import gcm
@@ -284,7 +284,7 @@ class TestNoAnswer(GCMTestCase):
 
 
 class TestNames(GCMTestCase):
-    """python-api.md 7"""
+    """spec/python-api 7"""
 
     def test_message(self):
         message = JSONMessage(["a"], "key", 5, True, {"x": "y"})

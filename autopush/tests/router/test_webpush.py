@@ -1,4 +1,4 @@
-"""bridges.md 3: delivery to connection nodes."""
+"""spec/bridges 3: delivery to connection nodes."""
 
 import json
 from typing import Any, cast
@@ -317,7 +317,7 @@ class TestSave:
 
 
 class TestRoom:
-    """What may wait is bounded where it is accepted (design.md 6)."""
+    """What may wait is bounded where it is accepted (decisions/quotas)."""
 
     FULL = "Too much is waiting: 100 messages are waiting for this user agent already"
 
@@ -379,7 +379,7 @@ class TestRoom:
 
 
 class TestUserWhoMovesMeanwhile:
-    """storage.md S17: the record that was read before names a month that nobody reads any more."""
+    """spec/storage S17: the record read before names a month that nobody reads any more."""
 
     OLD = "message_2026_10"
 

@@ -1,4 +1,4 @@
-"""drop_users: configuration.md 1.5, storage.md 14, quirk C14."""
+"""drop_users: spec/configuration 1.5, spec/storage 14, quirk C14."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""endpoint_diagnostic: configuration.md 1.4, storage.md 15, quirk C13."""
+"""endpoint_diagnostic: spec/configuration 1.4, spec/storage 15, quirk C13."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_endpoint_files_are_accepted(side, tmp_path, capsys):
 
 
 def test_the_object_of_1_58_3(side):
-    """python-api.md 9."""
+    """spec/python-api 9."""
     endpoint = url()
     words = (endpoint, "--crypto_key", KEY, "--db_dsn", side.dsn)
     cli = EndpointDiagnosticCLI(words, side.resource, use_files=False)

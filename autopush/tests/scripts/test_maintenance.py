@@ -1,4 +1,4 @@
-"""maintenance.py: storage.md 13, configuration.md 1.6, quirk D7."""
+"""maintenance.py: spec/storage 13, spec/configuration 1.6, quirk D7."""
 
 from __future__ import annotations
 

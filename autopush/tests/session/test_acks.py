@@ -1,4 +1,4 @@
-"""ack and nack (websocket.md 5.4, 5.5 and 10)."""
+"""ack and nack (spec/websocket 5.4, 5.5 and 10)."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_10_what_waits_for_company_is_written_at_the_end(rig):
 
 
 def test_10_the_pointer_does_not_move_to_a_row_that_is_gone(rig):
-    """storage.md 17.6: who stores a message finds its place by the rows that are there."""
+    """spec/storage 17.6: who stores a message finds its place by the rows that are there."""
     session, stored = batch(rig)
     session.received(ack(stored[2]))
     rig.clock.advance(GATHER)

@@ -1,5 +1,5 @@
 """Nothing lost, nothing acknowledged again: a user agent and its senders against a model of what is
-due, on the real stores (websocket.md 5.3, 9, 10, 14, 15).
+due, on the real stores (spec/websocket 5.3, 9, 10, 14, 15).
 
 Hypothesis draws what happens. The model knows three kinds of accepted messages: those that are
 *due* must come, those that *may* come were replaced, or had an acknowledgement that was not

@@ -1,4 +1,4 @@
-"""The end of a connection (websocket.md 14 and 16)."""
+"""The end of a connection (spec/websocket 14 and 16)."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_14_4_unacknowledged_direct_ones_are_saved(rig):
 
 
 def test_14_4_they_follow_a_user_that_moved_to_another_month(rig):
-    """storage.md S17: the next connection, on another node, was quicker."""
+    """spec/storage S17: the next connection, on another node, was quicker."""
     session = rig.live()
     notification = message(ttl=60)
     rig.deliver(notification)

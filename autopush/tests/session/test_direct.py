@@ -1,4 +1,4 @@
-"""Direct notifications, and those that are stored as well (websocket.md 11)."""
+"""Direct notifications, and those that are stored as well (spec/websocket 11)."""
 
 from __future__ import annotations
 

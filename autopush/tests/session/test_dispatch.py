@@ -1,4 +1,4 @@
-"""Which message does what, by state (websocket.md 4)."""
+"""Which message does what, by state (spec/websocket 4)."""
 
 from __future__ import annotations
 

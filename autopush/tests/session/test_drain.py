@@ -1,4 +1,4 @@
-"""The stored notification loop (websocket.md 9 and 12)."""
+"""The stored notification loop (spec/websocket 9 and 12)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""hello (websocket.md 5.1 and 7)."""
+"""hello (spec/websocket 5.1 and 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monthly transition (websocket.md 15)."""
+"""Monthly transition (spec/websocket 15)."""
 
 from __future__ import annotations
 

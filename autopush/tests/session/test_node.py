@@ -65,7 +65,7 @@ def test_shutdown_closes_and_saves(rig):
     assert outcome(done) is None
     (row,) = rig.store.messages[MONTH, UAID].values()
     assert row.update_id == notification.version
-    # No Session events during shutdown (observability.md 4.4).
+    # No Session events during shutdown (spec/observability 4.4).
     assert events.of("Session") == []
 
 

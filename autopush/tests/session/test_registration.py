@@ -1,4 +1,4 @@
-"""register and unregister (websocket.md 5.2 and 5.3)."""
+"""register and unregister (spec/websocket 5.2 and 5.3)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Users who stay connected for weeks (quirk S2, storage.md 8.5), and messages that come to a month
-which the user has left (quirk S17)."""
+"""Users who stay connected for weeks (quirk S2, spec/storage 8.5), and messages that come to a
+month which the user has left (quirk S17)."""
 
 from __future__ import annotations
 

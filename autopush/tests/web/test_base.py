@@ -1,4 +1,4 @@
-"""http-endpoint.md 3 and 11: what all answers of the endpoint have in common."""
+"""spec/http-endpoint 3 and 11: what all answers of the endpoint have in common."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Version and load-balancer heartbeat (http-endpoint.md 10, configuration.md 10)."""
+"""Version and load-balancer heartbeat (spec/http-endpoint 10, spec/configuration 10)."""
 
 from __future__ import annotations
 

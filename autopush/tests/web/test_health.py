@@ -1,4 +1,4 @@
-"""Health and status (http-endpoint.md 10, websocket.md 20)."""
+"""Health and status (spec/http-endpoint 10, spec/websocket 20)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class StatusTest(HealthTestCase):
 
 
 class HeaderTest(HealthTestCase):
-    """CORS and STS headers on all health routes (section 3.3, configuration.md C20)."""
+    """CORS and STS headers on all health routes (section 3.3, spec/configuration C20)."""
 
     PATHS = ("/status", "/health", "/__heartbeat__", "/__lbheartbeat__", "/v1/err/x")
 
@@ -131,7 +131,7 @@ class HealthTest(HealthTestCase):
         self.flushLoggedErrors(StoreError)
 
     def test_failed_check_is_logged_as_failure(self):
-        """Section 10; observability.md 4.3"""
+        """Section 10; spec/observability 4.3"""
         self.store.result = succeed({"router": None, "storage": "Nonexistent table"})
         self.get("/health")
         (event,) = self.events

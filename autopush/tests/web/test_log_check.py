@@ -1,4 +1,4 @@
-"""The route that makes the service log an error (http-endpoint.md 10)."""
+"""The route that makes the service log an error (spec/http-endpoint 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""http-endpoint.md 7: message ids and ``DELETE /m``."""
+"""spec/http-endpoint 7: message ids and ``DELETE /m``."""
 
 import pytest
 from twisted.logger import capturedLogs

@@ -1,4 +1,4 @@
-"""The internal API of a connection node (websocket.md 19), over a real HTTP connection."""
+"""The internal API of a connection node (spec/websocket 19), over a real HTTP connection."""
 
 # mypy: disable-error-code="arg-type,truthy-function,var-annotated"
 

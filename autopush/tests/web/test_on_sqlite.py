@@ -87,6 +87,6 @@ class TestOnSqlite(TestCase):
 
 
 class TestOnHashedSqlite(TestOnSqlite):
-    """Q19: the UAID of the token is used throughout."""
+    """spec/http-endpoint Q19: the UAID of the token is used throughout."""
 
     key_hash = "SuperSikkret"

@@ -1,4 +1,4 @@
-"""http-endpoint.md 8: the registration API."""
+"""spec/http-endpoint 8: the registration API."""
 
 import json
 from uuid import UUID
@@ -411,7 +411,7 @@ class TestUser:
         assert ok(self.request(known, "GET"))["channelIDs"] == [CHID]
 
     def test_channels_of_a_bridge_user_whatever_the_month(self, known):
-        """storage.md S4"""
+        """spec/storage S4"""
         known.store.users[UAID] = {"router_type": "fcm"}
         known.store.channels[None, UAID] = known.store.channels.pop((known.month, UAID))
         known.store.months.current = "message_2027_01"
@@ -515,7 +515,7 @@ class TestSubscription:
 
 
 class TestDocumentedArguments:
-    """python-api.md 6.2: the methods do with what is documented, without the record"""
+    """spec/python-api 6.2: the methods do with what is documented, without the record"""
 
     @pytest.fixture(autouse=True)
     def only_the_uaid(self, monkeypatch):
@@ -551,7 +551,7 @@ class TestDocumentedArguments:
 
 
 class TestMetricsAndEvents:
-    """Section 13, observability.md 8"""
+    """Section 13, spec/observability 8"""
 
     FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 

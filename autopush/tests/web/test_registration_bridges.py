@@ -1,4 +1,4 @@
-"""http-endpoint.md 8 with the real routers of the bridges, and records of old deployments."""
+"""spec/http-endpoint 8 with the real routers of the bridges, and records of old deployments."""
 
 import json
 import tempfile
@@ -190,7 +190,7 @@ class TestExistingUsers:
 
     @pytest.fixture
     def old(self, endpoint, bridge):
-        """As Appendix of storage.md 2: no ``current_month``, ``expiry`` 0."""
+        """As in spec/storage 2: no ``current_month``, ``expiry`` 0."""
         endpoint.store.users[UAID] = {
             "router_type": bridge,
             "router_data": json.loads(json.dumps(OLD_RECORDS[bridge])),

@@ -1,4 +1,4 @@
-"""http-endpoint.md 5.4 to 5.6: what the headers and the body of a message must be like."""
+"""spec/http-endpoint 5.4 to 5.6: what the headers and the body of a message must be like."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""http-endpoint.md 5 and 13: ``POST /wpush``, from the user's record to the answer."""
+"""spec/http-endpoint 5 and 13: ``POST /wpush``, from the user's record to the answer."""
 
 import json
 import time
@@ -309,7 +309,7 @@ class TestRouting:
 
 
 class TestMetrics:
-    """Section 13.3, observability.md 8"""
+    """Section 13.3, spec/observability 8"""
 
     def error_tags(self, endpoint):
         return [tags for _, tags in endpoint.metrics.of("notification.message.error")]
@@ -367,7 +367,7 @@ class TestMetrics:
 
 
 class TestEvents:
-    """Section 13, observability.md 4.2"""
+    """Section 13, spec/observability 4.2"""
 
     def event(self, events, text):
         return next(e for e in events if e["log_format"] == text)

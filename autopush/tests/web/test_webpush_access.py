@@ -1,4 +1,4 @@
-"""http-endpoint.md 4, 5.2 and 6: who may send to which endpoint."""
+"""spec/http-endpoint 4, 5.2 and 6: who may send to which endpoint."""
 
 import pytest
 from hypothesis import given

@@ -311,7 +311,7 @@ class TestHello(WebSocketFaultCase):
 
 
 class TestRegister(WebSocketFaultCase):
-    """5.2: any error of the store is ``overloaded``; the connection goes on (quirk Q5)."""
+    """5.2: any error of the store is ``overloaded``; the connection goes on (spec/websocket Q5)."""
 
     async def _register(self, browser: Browser) -> Any:
         await browser.say(messageType="register", channelID=CHID2)
@@ -405,7 +405,7 @@ class TestFetch(WebSocketFaultCase):
 
 
 class TestAck(WebSocketFaultCase):
-    """10 and storage.md 12: no acknowledgement is lost, whether the user agent stays or leaves."""
+    """10, spec/storage 12: no acknowledgement is lost, whether the user agent stays or leaves."""
 
     async def _acknowledge(self, kind: Any, operation: str, fault: str) -> tuple[Browser, str]:
         uaid = await self.user(kind)

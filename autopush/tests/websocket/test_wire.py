@@ -169,7 +169,7 @@ def test_a_configured_slim_class_is_used():
     assert PushServerProtocol.parent_class.__name__ == "SlimServerProtocol"
 
 
-# -------------------------------------------------------------------- websocket.md 2: handshake
+# -------------------------------------------------------------------- spec/websocket 2: handshake
 
 REFUSED = {
     "1 method": (request("POST / HTTP/1.1"), "405 HTTP method 'POST' not allowed"),
@@ -401,7 +401,7 @@ def test_an_unfinished_handshake_is_aborted_after_5_seconds(server):
     assert opened.ending is None
 
 
-# ----------------------------------------------------------------- websocket.md 3: frame level
+# ----------------------------------------------------------------- spec/websocket 3: frame level
 
 
 def test_text_messages_are_dispatched(server):
@@ -481,7 +481,7 @@ def test_a_message_of_exactly_the_limit_passes(server):
     assert len(heard(transport)[0]["a"]) == 9_992
 
 
-# --------------------------------------------------------------------- websocket.md 4: decoding
+# --------------------------------------------------------------------- spec/websocket 4: decoding
 
 
 @pytest.mark.parametrize("text", ["", "x", "null", "1", '"hello"', "[]", "[{}]", "{", "{}x"])
@@ -655,7 +655,7 @@ def test_tls_is_closed_as_a_whole(server):
     assert transport.ending == "close"
 
 
-# ------------------------------------------------------------ websocket.md 12: two kinds of pause
+# ------------------------------------------------------------ spec/websocket 12: two kinds of pause
 
 
 def test_reading_pause(server):
@@ -752,7 +752,7 @@ def test_one_who_pings_without_reading_is_owed_one_pong(server):
     assert transport.take_frames() == [(PONG, b"999")]
 
 
-# --------------------------------------------------------- websocket.md 3: automatic ping, idle
+# --------------------------------------------------------- spec/websocket 3: automatic ping, idle
 
 
 def pinging(cls, **changes):
@@ -1013,7 +1013,7 @@ def test_shutdown_refuses_new_ones(server):
     assert reply == b"HTTP/1.1 503 shutting down\r\nRetry-After: 10\r\n\r\n"
 
 
-# ------------------------------------------------------------- python-api.md 8: documented members
+# ------------------------------------------------------------ spec/python-api 8: documented members
 
 
 def test_process_members_reach_the_session(server):

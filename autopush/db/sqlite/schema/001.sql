@@ -1,4 +1,4 @@
--- Version 1 of the embedded store (storage.md 17.7). Applied inside one transaction by
+-- Version 1 of the embedded store (spec/storage 17.7). Applied inside one transaction by
 -- autopush/db/sqlite_schema.py, which also sets user_version to the number of the file.
 -- Never change a released file: add 002.sql with what leads from here to there.
 --

@@ -1,4 +1,4 @@
-"""The documented blocking surface of ``autopush.db`` (python-api.md 3)."""
+"""The documented blocking surface of ``autopush.db`` (spec/python-api 3)."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ class TestUpdate(TestCase):
 
 
 class TestConnection(SynchronousTestCase):
-    """storage.md 1; S12, configuration.md C3"""
+    """spec/storage 1; S12, spec/configuration C3"""
 
     def setUp(self) -> None:
         names = ("AWS_LOCAL_DYNAMODB", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ACCESS_KEY_ID")

@@ -609,7 +609,7 @@ class TestOtherTables(FaultCase):
 
 
 class TestDocumentedAnswers(FaultCase):
-    """http-endpoint.md 11, through the real handlers."""
+    """spec/http-endpoint 11, through the real handlers."""
 
     delays = SOON[:1]
 

@@ -1,5 +1,5 @@
 """What happens to a user, here and on other nodes, while it is being moved to another month
-(storage.md 8.5): each step of the move against each write that may come in between."""
+(spec/storage 8.5): each step of the move against each write that may come in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monthly rotation under an injected clock (storage.md 8; S3 to S6, S13, S17 to S19)."""
+"""Monthly rotation under an injected clock (spec/storage 8; S3 to S6, S13, S17 to S19)."""
 
 from __future__ import annotations
 
@@ -442,7 +442,7 @@ class TestAwayForTwoMonths(RotationCase):
         self.assertIsNotNone(await self.hello(self.store, connected_at=2000))
 
     async def test_away_for_two_months(self):
-        # Codes 105 and 103 of storage.md 11: its channels have expired, whoever has them.
+        # Codes 105 and 103 of spec/storage 11: its channels have expired, whoever has them.
         await self._user_of("2026_10")
         self.assertIsNone(await self.hello(self.store, connected_at=2000))
         found = await self.store.get_subscription(UAID, CHID)
@@ -571,7 +571,7 @@ class TestBridgeUsers(RotationCase):
 
 
 class TestMovingMonth(RotationCase):
-    """8.5; Q19, Q20, S17: no message is lost in the switch, none comes twice."""
+    """8.5; spec/websocket Q19, Q20, S17: no message is lost in the switch, none comes twice."""
 
     async def setUp(self) -> None:
         super().setUp()
@@ -629,7 +629,7 @@ class TestMovingMonth(RotationCase):
         self.assertEqual(await self.unread(self.new), ["late"])
 
     async def test_message_stored_between_the_last_look_and_the_record(self):
-        # quirks Q19, S17
+        # spec/websocket Q19, S17
         self.times[0] = TS / 1e6
         set_month = self.store.users.set_month
 

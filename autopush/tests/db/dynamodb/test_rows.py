@@ -1,4 +1,4 @@
-"""Rows as 1.58.3 writes them are read, and ours are of exactly its types (storage.md 2, 3, 4)."""
+"""Rows as 1.58.3 writes them are read, and ours are of exactly its types (spec/storage 2, 3, 4)."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ class TestReadingOldRows(RowsCase):
         self.assertEqual((stored.ttl, stored.timestamp), (60, NOW))
 
     async def test_null_timestamp_is_unreadable(self):
-        # quirks S20, Q15: it made the user's fetch fail for ever
+        # quirks S20, spec/websocket Q15: it made the user's fetch fail for ever
         self.row(
             f"02:{TS}:{CHID}",
             updateid=s("version"),
@@ -482,7 +482,7 @@ class TestWritingRows(RowsCase):
 
 
 class TestRequests(RowsCase):
-    """How many requests an operation takes (storage.md 16; each costs most of a millisecond)."""
+    """How many requests an operation takes (spec/storage 16; each costs most of a millisecond)."""
 
     async def setUp(self) -> None:
         await super().setUp()

@@ -1,4 +1,4 @@
-"""Health of the embedded store: it tells the truth (configuration.md 10, websocket.md 20)."""
+"""Health of the embedded store: it tells the truth (spec/configuration 10, spec/websocket 20)."""
 
 from __future__ import annotations
 

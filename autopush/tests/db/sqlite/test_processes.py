@@ -1,4 +1,4 @@
-"""Several processes on one file, and a process that dies (storage.md 17.1).
+"""Several processes on one file, and a process that dies (spec/storage 17.1).
 
 Run as a program this module is one of those processes: it works until it is done or killed and
 prints a line for each write the store has acknowledged.

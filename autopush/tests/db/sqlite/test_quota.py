@@ -1,4 +1,4 @@
-"""How much may wait for a user in the embedded store (design.md 6)."""
+"""How much may wait for a user in the embedded store (decisions/quotas)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is particular to the SQLite store: its file, its thread, its errors (storage.md 17)."""
+"""What is particular to the SQLite store: its file, its thread, its errors (spec/storage 17)."""
 
 from __future__ import annotations
 
@@ -625,7 +625,7 @@ class TestErrors(SqliteCase):
 
 
 class TestLimits(SqliteCase):
-    """What one user may take of the disk that all share (design.md 6)."""
+    """What one user may take of the disk that all share (decisions/quotas)."""
 
     async def test_channels_of_a_user(self):
         self.patch(sqlite_records, "MAX_CHANNELS", 3)
@@ -734,7 +734,7 @@ def _now(outcome: Any) -> Any:
 
 
 class TestMonths(SqliteCase):
-    """One table that never ends (17.4, quirk Q13)."""
+    """One table that never ends (17.4, spec/websocket Q13)."""
 
     async def test_any_month_means_the_one_table(self):
         store = await self.open_store(month="push")
@@ -755,7 +755,7 @@ class TestJson(SynchronousTestCase):
 
 
 class TestDsn(SqliteCase):
-    """``db_dsn`` (design.md 2)."""
+    """``db_dsn`` (decisions/stores)."""
 
     def conf(self, dsn: str) -> Any:
         return SimpleNamespace(
