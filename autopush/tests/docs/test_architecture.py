@@ -15,7 +15,7 @@ import pytest
 from twisted.python.reflect import namedAny
 
 from autopush.tests.docs.support import DOCS, pages
-from autopush.tests.test_layers import DEPTH
+from autopush.tests.test_layers import DEPTH, PACKAGE
 
 sys.path.insert(0, str(DOCS / "_ext"))
 from autopush_drawing import SMALL, Arrow, Box, Picture, Text, svg, words
@@ -51,6 +51,15 @@ def test_names_of_the_code_exist():
 def test_full_names_exist(page):
     names = [name for name in DOTTED.findall(MANUAL[page]) if name.startswith("autopush.")]
     assert not [name for name in names if name not in FILES and not exists(name)]
+
+
+ROLE = re.compile(r":(?:mod|class|func|meth|attr|data|exc):`(?:[^`<]*<)?~?(autopush\.[\w.]+)>?`")
+
+
+def test_names_in_docstrings_exist():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        missing = [name for name in ROLE.findall(path.read_text("utf-8")) if not exists(name)]
+        assert not missing, path
 
 
 def test_each_flow_names_where_it_begins():
