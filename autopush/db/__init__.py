@@ -16,8 +16,8 @@ a *channel row* with its subscriptions; and *messages* that wait. The latter two
 message table of the user's month (:mod:`~autopush.db.months`). What a row is called and holds is
 the same in every store (:mod:`~autopush.db.rows`), and in DynamoDB what 1.58.3 understands.
 
-What a method's Deferred says has happened is durable. It fires, or fails, within :mod:`a time
-<autopush.db.deadlines>`, whatever the database does. One contract is tested against every store.
+What a method's Deferred says has happened is durable. It fires, or fails, within seconds, whatever
+the database does (:mod:`autopush.db.deadlines`). One contract is tested against every store.
 
 What 1.58.3 had in this module is here, too, most of it only when it is asked for.
 """
