@@ -17,6 +17,7 @@ copyright = "the autopush authors, MPL 2.0"
 version = release = __version__
 
 extensions = [
+    "autopush_drawing",
     "autopush_limits",
     "autopush_options",
     "sphinx.ext.autodoc",
@@ -25,7 +26,7 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["tables.css", "dark.css"]
 html_theme_options = {"description": "Web Push service", "page_width": "1100px"}
 smartquotes = False
 # Other people's classes are not linked: their inventories would have to be downloaded.

@@ -1,4 +1,26 @@
-"""What the service remembers: the interface and its back ends (spec/storage)."""
+"""What the service remembers: the interface and its back ends (spec/storage).
+
+Sessions and handlers know a :class:`~autopush.db.interface.Store` and nothing else. Which one it
+is says ``db_dsn``, read by :func:`~autopush.db.open.store_from_dsn`::
+
+                            Store
+               (interface: every method fires a Deferred)
+                 │                                  │
+           DynamoStore                         SqliteStore
+     a thread for each request           one thread writes, anybody reads
+                 │                                  │
+    DynamoDB, shared by a cluster        a file, shared by one machine
+
+Three kinds of things are kept: a *record* for each user, which says how and where it is reached;
+a *channel row* with its subscriptions; and *messages* that wait. The latter two are in the
+message table of the user's month (:mod:`~autopush.db.months`). What a row is called and holds is
+the same in every store (:mod:`~autopush.db.rows`), and in DynamoDB what 1.58.3 understands.
+
+What a method's Deferred says has happened is durable. It fires, or fails, within seconds, whatever
+the database does (:mod:`autopush.db.deadlines`). One contract is tested against every store.
+
+What 1.58.3 had in this module is here, too, most of it only when it is asked for.
+"""
 
 from __future__ import annotations
 

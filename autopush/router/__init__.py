@@ -1,4 +1,16 @@
-"""Where a notification goes: one router per ``router_type`` (spec/bridges)."""
+"""Where a notification goes: one router per ``router_type`` (spec/bridges).
+
+A router (:class:`~autopush.router.interface.IRouter`) has two ends. ``register`` looks at what a
+device says of itself when it registers; ``route_notification`` takes a notification and the
+user's record, and returns what the sender is told and what becomes of the record, or raises
+:class:`~autopush.exceptions.RouterException`. It never answers a request itself, nor writes a
+record of a bridge's user: handlers do.
+
+:class:`~autopush.router.webpush.WebPushRouter` is the one for browsers: to their node, or into
+the store. The others (:class:`~autopush.router.bridge.BridgeRouter`) are bridges to the push
+services of vendors: a module for each router, with a module for the client that speaks to the
+vendor beside it.
+"""
 
 from __future__ import annotations
 

@@ -55,14 +55,3 @@ def test_preferences_are_those_the_service_prints(tmp_path):
     with Server(tmp_path) as server:
         printed = set(re.findall(r"dom\.push\.\S+", server.output))
     assert printed == set(re.findall(r"dom\.push\.\w+(?:\.\w+)*", README))
-
-
-def test_make_targets_exist():
-    makefile = (TREE / "Makefile").read_text()
-    for target in set(re.findall(r"make (serve|test|lint|docs|install)\b", README)):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-
-
-def test_files_mentioned_exist():
-    for name in re.findall(r"\]\((?!http)([^)]+)\)|`(configs/[^`]+|\.ci/run)`", README):
-        assert (TREE / (name[0] or name[1])).exists(), name

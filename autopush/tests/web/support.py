@@ -166,7 +166,10 @@ def refused(answer):
 
 
 def field_errors(answer):
-    """The field errors of a refused request (section 3.2), which is a standard error as well."""
+    """The field errors of a refused request, which is a standard error as well.
+
+    Source: spec/http-endpoint 3.2.
+    """
     status, errno, message = refused(answer)
     body = json.loads(answer.body)
     assert (status, body["error"]) == (400, "Bad Request")
