@@ -12,7 +12,7 @@ from autopush.session.states import State
 from autopush.session.wire import Message
 
 if TYPE_CHECKING:
-    from autopush.session.session import Session
+    from autopush.session.session import BaseSession
 
 NACK_CODES = (301, 302, 303)
 
@@ -27,7 +27,7 @@ CLOSE_TOO_MANY_PINGS = 4774
 """Close code; Firefox then stays away until its network changes."""
 
 
-def ack(session: Session, message: Message) -> None:
+def ack(session: BaseSession, message: Message) -> None:
     """Take acknowledgements.
 
     :raises Malformed: an element is no object, or names a channel by list or object.
@@ -47,7 +47,7 @@ def ack(session: Session, message: Message) -> None:
         _taken(session)
 
 
-def nack(session: Session, message: Message) -> None:
+def nack(session: BaseSession, message: Message) -> None:
     """Count a complaint; the notification still has to be acknowledged."""
     version = message.get("version")
     if not version:
@@ -66,7 +66,7 @@ def nack(session: Session, message: Message) -> None:
     session.nacks += 1
 
 
-def ping(session: Session, _: Message) -> None:
+def ping(session: BaseSession, _: Message) -> None:
     """Answer a ping, or end the connection when they come too often."""
     now = session.node.clock.seconds()
     last = session.last_ping
@@ -77,7 +77,7 @@ def ping(session: Session, _: Message) -> None:
     session.wire.send({})
 
 
-def _by_chunks(session: Session, updates: list[Any]) -> None:
+def _by_chunks(session: BaseSession, updates: list[Any]) -> None:
     """Take many updates, letting others have their turn in between."""
     session.hold_reading()
     rest = iter(updates)
@@ -107,13 +107,13 @@ def _by_chunks(session: Session, updates: list[Any]) -> None:
     step()
 
 
-def _taken(session: Session) -> None:
+def _taken(session: BaseSession) -> None:
     """Do what follows from acknowledgements: the follow-up of spec/websocket 10."""
     settle.settle(session)
     drain.advance(session)
 
 
-def _acknowledge(session: Session, update: Any) -> None:
+def _acknowledge(session: BaseSession, update: Any) -> None:
     if not update:
         return
     if update.__class__ is not dict:
