@@ -45,7 +45,7 @@ def closed(session: BaseSession) -> Deferred[None]:
     """
     if session.state is not State.CLOSED:
         session.close()
-        session.state = State.CLOSED
+        session.to(State.CLOSED)
         session.wire = GONE
         session.queue = None
         if session.uaid is not None:

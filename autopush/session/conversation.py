@@ -103,7 +103,7 @@ class Session(BaseSession):
         """
         if self.state >= CLOSING:
             return
-        self.state = CLOSING
+        self.to(CLOSING)
         self.cancel_timer()
         if self.registered:
             assert self.uaid is not None

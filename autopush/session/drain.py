@@ -58,7 +58,7 @@ def start(session: BaseSession) -> None:
 def _begin_pass(session: BaseSession) -> None:
     """From the first row that may be there: a message may have been stored behind others that were
     acknowledged since, and whose rows no longer tell (spec/storage 17.6)."""
-    session.state = DRAINING_TOPICS
+    session.to(DRAINING_TOPICS)
     session.position = session.passed
 
 
@@ -140,7 +140,7 @@ async def _round(session: BaseSession) -> bool:
         session.check_wanted = False
         _begin_pass(session)
     elif last_page:
-        session.state = DRAINING_TIMESTAMPED if topics else LIVE
+        session.to(DRAINING_TIMESTAMPED if topics else LIVE)
     return True
 
 

@@ -57,7 +57,7 @@ def begin(session: BaseSession, message: Message) -> None:
     valid, uaid = validate_uaid(offered or "")
     session.uaid = uaid
     session.existing_uaid = valid
-    session.state = State.IDENTIFYING
+    session.to(State.IDENTIFYING)
     wanted = message.get("broadcasts", _ABSENT)
     Deferred.fromCoroutine(_identify(session, valid, wanted))
 
@@ -199,7 +199,7 @@ def _finish(session: BaseSession, entry: Entry, wanted: Any) -> None:
         other.close()
     _leave_other_node(session, entry.previous)
     node.clients[session.uaid] = session
-    session.state = State.LIVE
+    session.to(State.LIVE)
     session.wire.send(_reply(session, wanted))
     if enabled("debug"):
         log.debug("hello", **identity(session))

@@ -33,7 +33,7 @@ def begin(session: BaseSession, resume: Callable[[BaseSession], None]) -> None:
 
     :param resume: begins a pass over what is stored, in the new month or once more in the old one
     """
-    session.state = State.MOVING_MONTH
+    session.to(State.MOVING_MONTH)
     Deferred.fromCoroutine(_move(session, resume))
 
 
@@ -56,7 +56,7 @@ async def _move(session: BaseSession, resume: Callable[[BaseSession], None]) -> 
                 return
     except StoreBusy:
         if session.state is State.MOVING_MONTH:
-            session.state = State.LIVE
+            session.to(State.LIVE)
             session.start_timer(session.node.randrange(*RETRY), resume)
             session.replay()
         return

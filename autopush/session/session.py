@@ -225,6 +225,10 @@ class BaseSession(ABC):
 
     # ---- what the commands share
 
+    def to(self, state: State) -> None:
+        """Change the state; :data:`~autopush.session.states.TRANSITIONS` has all that happen."""
+        self.state = state
+
     def complain(self, error: Malformed) -> None:
         """Log a message that makes no sense."""
         log.info("Malformed message", reason=str(error), uaid_hash=self.uaid_hash)
