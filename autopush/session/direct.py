@@ -15,7 +15,18 @@ from twisted.python.failure import Failure
 
 from autopush.clock import ns_time
 from autopush.session.events import sent
-from autopush.session.outstanding import DELETING, GONE, NONE, STORED, WRITING, Direct, Key
+from autopush.session.outstanding import (
+    AWAITED,
+    CROSSING,
+    DELETING,
+    GONE,
+    NONE,
+    STORED,
+    UNSURE,
+    WRITING,
+    Direct,
+    Key,
+)
 from autopush.session.wire import Message
 
 if TYPE_CHECKING:
@@ -57,13 +68,14 @@ def acknowledged(session: BaseSession, key: Key, entry: Direct) -> None:
     """Let go of an entry just taken from ``session.direct``, and of its row."""
     if not entry.row:
         return
-    if entry.writing and session.node.store.take_back(session.month, entry.notification):
+    writing = entry.row is WRITING
+    if writing and session.node.store.take_back(session.month, entry.notification):
         entry.row = GONE
         return
+    entry.row = CROSSING if writing else DELETING
     if session.leaving is None:
         session.leaving = {}
     session.leaving[key] = entry
-    entry.early = entry.writing
     _delete(session, key, entry)
 
 
@@ -152,21 +164,21 @@ def _place(session: BaseSession, notification: WebPushNotification) -> None:
 
 
 def _written(result: object, session: BaseSession, key: Key, entry: Direct) -> object:
-    entry.writing = False
-    if entry.row is WRITING:
+    row = entry.row
+    if row is WRITING:
         # That nobody waits any more for it doesn't mean that it isn't written.
         failed = isinstance(result, Failure) and not result.check(CancelledError)
         entry.row = NONE if failed else STORED
-    elif entry.row is GONE and entry.early:
-        # The store does not keep the order of its operations: nothing was there to delete.
-        entry.early = False
+    elif row is CROSSING:
+        entry.row = UNSURE
+    elif row is AWAITED:
+        entry.row = DELETING
         _delete(session, key, entry)
     session.row_operation_done()
     return result
 
 
 def _delete(session: BaseSession, key: Key, entry: Direct) -> None:
-    entry.row = DELETING
     session.row_operations += 1
     node = session.node
     done = node.background.persist(node.store.delete_message, session.month, entry.notification)
@@ -174,10 +186,10 @@ def _delete(session: BaseSession, key: Key, entry: Direct) -> None:
 
 
 def _deleted(found: object, session: BaseSession, key: Key, entry: Direct) -> None:
-    if found is True:
-        entry.early = False
-    if entry.early and not entry.writing:
-        entry.early = False
+    if entry.row is CROSSING and found is not True:
+        entry.row = AWAITED
+    elif entry.row is UNSURE and found is not True:
+        entry.row = DELETING
         _delete(session, key, entry)
     else:
         entry.row = GONE

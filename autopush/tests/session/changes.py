@@ -6,13 +6,17 @@ asks for :func:`faults` after each test.
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections import defaultdict
 from typing import Any
 
+from autopush.session.outstanding import ROW_TRANSITIONS, Direct
 from autopush.session.session import BaseSession
 from autopush.session.states import TRANSITIONS
 
-taken: set[tuple[Any, Any]] = set()
-"""The changes so far, as pairs."""
+taken: defaultdict[type, set[tuple[Any, Any]]] = defaultdict(set)
+"""The changes so far, as pairs, by the kind of state (numbers of different kinds are equal)."""
 
 _faults: list[str] = []
 
@@ -40,13 +44,19 @@ class Watched:
         if state not in self.table[before]:
             _faults.append(f"{before!r} -> {state!r}")
             raise AssertionError(_faults[-1])
-        taken.add((before, state))
+        taken[type(state)].add((before, state))
         self.slot.__set__(instance, state)
+
+
+WATCHED: tuple[tuple[type, str, dict[Any, frozenset[Any]]], ...] = (
+    (BaseSession, "state", TRANSITIONS),
+    (Direct, "row", ROW_TRANSITIONS),
+)
 
 
 def install() -> None:
     """Watch from now on."""
-    for owner, name, table in ((BaseSession, "state", TRANSITIONS),):
+    for owner, name, table in WATCHED:
         slot = vars(owner)[name]
         if not isinstance(slot, Watched):
             setattr(owner, name, Watched(slot, table))
@@ -57,6 +67,21 @@ def faults() -> list[str]:
     found = _faults.copy()
     _faults.clear()
     return found
+
+
+def shown_in(picture: str) -> set[tuple[str, str]]:
+    """The changes that a picture shows, ``STATE ──reason──▶ STATE``, as pairs of names.
+
+    ``any`` is each state of the lines above.
+    """
+    above: set[str] = set()
+    shown: set[tuple[str, str]] = set()
+    for line in re.findall(r"^    (.+▶.+)$", picture, re.MULTILINE):
+        chain = re.split(r" ─+[^─▶]+─+▶ ", line)
+        for state, after in itertools.pairwise(chain):
+            shown |= {(one, after) for one in (above if state == "any" else {state})}
+        above |= set(chain)
+    return shown
 
 
 def edges(table: dict[Any, frozenset[Any]]) -> set[tuple[Any, Any]]:
