@@ -114,38 +114,40 @@ def _taken(session: BaseSession) -> None:
 
 
 def _acknowledge(session: BaseSession, update: Any) -> None:
-    if not update:
-        return
     if update.__class__ is not dict:
-        raise Malformed("an update is no object")
+        if update:
+            raise Malformed("an update is no object")
+        return
     chid = update.get("channelID")
     version = update.get("version")
     if not chid or not version:
         return
-    if chid.__class__ is not str:
+    if chid.__class__ is not str or version.__class__ is not str:
         if isinstance(chid, list | dict):
             raise Malformed("channelID of an update is no text")
-        return
-    if version.__class__ is not str:
         return
     key = (chid, version)
     # Look-ups never insert: unknown channels must not take memory (quirk Q24).
     outstanding = session.direct
-    if outstanding is not None:
-        entry = outstanding.pop(key, None)
-        if entry is not None:
-            session.direct_acked += 1
-            session.node.recent.add(version, session.connected_at)
-            if enabled("debug"):
-                log_ack(session, "direct", version, entry.notification, extract_code(update))
-            if entry.row:
-                direct.acknowledged(session, key, entry)
-            return
-    if session.stored:
-        notification = session.stored.get(key)
-        if notification is not None and not (session.settling and key in session.settling):
-            session.stored_acked += 1
-            session.node.recent.add(version, session.connected_at)
-            if enabled("debug"):
-                log_ack(session, "stored", version, notification, extract_code(update))
-            settle.acknowledged(session, key, notification)
+    entry = outstanding.pop(key, None) if outstanding else None
+    if entry is None:
+        _acknowledge_stored(session, key, update)
+        return
+    session.direct_acked += 1
+    session.node.recent.add(version, session.connected_at)
+    if enabled("debug"):
+        log_ack(session, "direct", version, entry.notification, extract_code(update))
+    if entry.row:
+        direct.acknowledged(session, key, entry)
+
+
+def _acknowledge_stored(session: BaseSession, key: tuple[str, str], update: Any) -> None:
+    notification = session.stored.get(key) if session.stored else None
+    if notification is None or (session.settling and key in session.settling):
+        return
+    version = key[1]
+    session.stored_acked += 1
+    session.node.recent.add(version, session.connected_at)
+    if enabled("debug"):
+        log_ack(session, "stored", version, notification, extract_code(update))
+    settle.acknowledged(session, key, notification)

@@ -110,21 +110,15 @@ async def _round(session: BaseSession) -> bool:
     limit = PAGE + direct.unpaged(session)
     session.stale = False
     batch = await _fetch(session, topics, limit)
-    if session.state >= CLOSING or session.wire.output_paused:
+    if _interrupted(session):
         return False
     messages = batch.messages
     new = [n for n in messages if not direct.holds(session, (str(n.channel_id), n.version))]
     direct.forget_gone(session)
     ended = await ends.among(session, new) if new else ()
-    if session.state >= CLOSING or session.wire.output_paused:
+    if _interrupted(session):
         return False
-    moved = batch.timestamp is not None and batch.timestamp > (session.position or 0)
-    if moved:
-        session.position = batch.timestamp
-        if topics:
-            session.passed = batch.timestamp
-        elif not any(n.sortkey_timestamp == batch.timestamp for n in messages):
-            settle.passed(session, batch.timestamp)  # expired, so that it was not even read
+    moved = _move_on(session, batch, topics)
     live, removals = _sort_out(session, new, ended)
     if live:
         _send_live(session, live)
@@ -134,14 +128,37 @@ async def _round(session: BaseSession) -> bool:
         await removal
     if session.state >= CLOSING:
         return False
-    last_page = len(messages) < limit - 1 if topics else not moved and len(messages) < limit
-    if last_page and session.stale:
+    if len(messages) < limit - 1 if topics else not moved and len(messages) < limit:
+        _next_phase(session, topics)
+    return True
+
+
+def _interrupted(session: BaseSession) -> bool:
+    """Whether what was read is of no use any more: it will be read again, here or elsewhere."""
+    return session.state >= CLOSING or session.wire.output_paused
+
+
+def _move_on(session: BaseSession, batch: Batch, topics: bool) -> bool:
+    """Go to where this batch has been read to; whether that is further than before."""
+    stamp = batch.timestamp
+    if stamp is None or stamp <= (session.position or 0):
+        return False
+    session.position = stamp
+    if topics:
+        session.passed = stamp
+    elif not any(n.sortkey_timestamp == stamp for n in batch.messages):
+        settle.passed(session, stamp)  # expired, so that it was not even read
+    return True
+
+
+def _next_phase(session: BaseSession, topics: bool) -> None:
+    """The last page of this phase of the pass was read."""
+    if session.stale:
         # Something was stored while this was fetched; it may have been read too early.
         session.check_wanted = False
         _begin_pass(session)
-    elif last_page:
+    else:
         session.to(DRAINING_TIMESTAMPED if topics else LIVE)
-    return True
 
 
 async def _fetch(session: BaseSession, topics: bool, limit: int) -> Batch:
