@@ -12,7 +12,7 @@ from autopush.session.states import State
 from autopush.session.wire import Message
 
 if TYPE_CHECKING:
-    from autopush.session.session import Session
+    from autopush.session.session import BaseSession
 
 NACK_CODES = (301, 302, 303)
 
@@ -27,7 +27,7 @@ CLOSE_TOO_MANY_PINGS = 4774
 """Close code; Firefox then stays away until its network changes."""
 
 
-def ack(session: Session, message: Message) -> None:
+def ack(session: BaseSession, message: Message) -> None:
     """Take acknowledgements.
 
     :raises Malformed: an element is no object, or names a channel by list or object.
@@ -47,7 +47,7 @@ def ack(session: Session, message: Message) -> None:
         _taken(session)
 
 
-def nack(session: Session, message: Message) -> None:
+def nack(session: BaseSession, message: Message) -> None:
     """Count a complaint; the notification still has to be acknowledged."""
     version = message.get("version")
     if not version:
@@ -66,7 +66,7 @@ def nack(session: Session, message: Message) -> None:
     session.nacks += 1
 
 
-def ping(session: Session, _: Message) -> None:
+def ping(session: BaseSession, _: Message) -> None:
     """Answer a ping, or end the connection when they come too often."""
     now = session.node.clock.seconds()
     last = session.last_ping
@@ -77,7 +77,7 @@ def ping(session: Session, _: Message) -> None:
     session.wire.send({})
 
 
-def _by_chunks(session: Session, updates: list[Any]) -> None:
+def _by_chunks(session: BaseSession, updates: list[Any]) -> None:
     """Take many updates, letting others have their turn in between."""
     session.hold_reading()
     rest = iter(updates)
@@ -107,45 +107,47 @@ def _by_chunks(session: Session, updates: list[Any]) -> None:
     step()
 
 
-def _taken(session: Session) -> None:
+def _taken(session: BaseSession) -> None:
     """Do what follows from acknowledgements: the follow-up of spec/websocket 10."""
     settle.settle(session)
     drain.advance(session)
 
 
-def _acknowledge(session: Session, update: Any) -> None:
-    if not update:
-        return
+def _acknowledge(session: BaseSession, update: Any) -> None:
     if update.__class__ is not dict:
-        raise Malformed("an update is no object")
+        if update:
+            raise Malformed("an update is no object")
+        return
     chid = update.get("channelID")
     version = update.get("version")
     if not chid or not version:
         return
-    if chid.__class__ is not str:
+    if chid.__class__ is not str or version.__class__ is not str:
         if isinstance(chid, list | dict):
             raise Malformed("channelID of an update is no text")
-        return
-    if version.__class__ is not str:
         return
     key = (chid, version)
     # Look-ups never insert: unknown channels must not take memory (quirk Q24).
     outstanding = session.direct
-    if outstanding is not None:
-        entry = outstanding.pop(key, None)
-        if entry is not None:
-            session.direct_acked += 1
-            session.node.recent.add(version, session.connected_at)
-            if enabled("debug"):
-                log_ack(session, "direct", version, entry.notification, extract_code(update))
-            if entry.row:
-                direct.acknowledged(session, key, entry)
-            return
-    if session.stored:
-        notification = session.stored.get(key)
-        if notification is not None and not (session.settling and key in session.settling):
-            session.stored_acked += 1
-            session.node.recent.add(version, session.connected_at)
-            if enabled("debug"):
-                log_ack(session, "stored", version, notification, extract_code(update))
-            settle.acknowledged(session, key, notification)
+    entry = outstanding.pop(key, None) if outstanding else None
+    if entry is None:
+        _acknowledge_stored(session, key, update)
+        return
+    session.direct_acked += 1
+    session.node.recent.add(version, session.connected_at)
+    if enabled("debug"):
+        log_ack(session, "direct", version, entry.notification, extract_code(update))
+    if entry.row:
+        direct.acknowledged(session, key, entry)
+
+
+def _acknowledge_stored(session: BaseSession, key: tuple[str, str], update: Any) -> None:
+    notification = session.stored.get(key) if session.stored else None
+    if notification is None or (session.settling and key in session.settling):
+        return
+    version = key[1]
+    session.stored_acked += 1
+    session.node.recent.add(version, session.connected_at)
+    if enabled("debug"):
+        log_ack(session, "stored", version, notification, extract_code(update))
+    settle.acknowledged(session, key, notification)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from autopush.session.wire import Message
 
 if TYPE_CHECKING:
-    from autopush.session.session import Session
+    from autopush.session.session import BaseSession
 
 NOT_FOUND = "Broadcast not found"
 
@@ -22,7 +22,7 @@ def answer(wanted: Any) -> Message:
     return {"errors": dict.fromkeys(wanted, NOT_FOUND)}
 
 
-def subscribe(session: Session, message: Message) -> None:
+def subscribe(session: BaseSession, message: Message) -> None:
     """``broadcast_subscribe``: answered only where there is something to say."""
     found = answer(message.get("broadcasts"))
     if found:

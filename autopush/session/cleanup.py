@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from autopush.session import direct, peers, settle
 from autopush.session.events import enabled, log
+from autopush.session.outstanding import Direct
 from autopush.session.records import number
 from autopush.session.states import State
 from autopush.session.stats import base_tags, session_fields
@@ -16,10 +17,10 @@ from autopush.session.wire import GONE
 
 if TYPE_CHECKING:
     from autopush.db.interface import User
-    from autopush.session.session import Session
+    from autopush.session.session import BaseSession
 
 
-def begin(session: Session) -> None:
+def begin(session: BaseSession) -> None:
     """The session takes nothing any more: save what was not acknowledged.
 
     Now, and not when TCP ends: the user agent may be connected again long before that.
@@ -37,19 +38,18 @@ def begin(session: Session) -> None:
     session.node.background.watch(Deferred.fromCoroutine(_save(session, owed, saved)))
 
 
-def run(session: Session) -> Deferred[None]:
-    """Clean up once TCP has ended; fires when un-acknowledged notifications are saved."""
-    session.close()
-    session.state = State.CLOSED
-    session.wire = GONE
-    session.queue = None
-    if session.uaid is not None:
-        _report(session)
-    return saved(session)
+def closed(session: BaseSession) -> Deferred[None]:
+    """Clean up once TCP has ended; may be called again.
 
-
-def saved(session: Session) -> Deferred[None]:
-    """Fires when nothing of a session that has ended is left to be saved."""
+    :returns: fires when nothing of the session is left to be saved
+    """
+    if session.state is not State.CLOSED:
+        session.close()
+        session.to(State.CLOSED)
+        session.wire = GONE
+        session.queue = None
+        if session.uaid is not None:
+            _report(session)
     if session.saved is None or session.saved.called:
         return succeed(None)
     also: Deferred[None] = Deferred()
@@ -57,7 +57,7 @@ def saved(session: Session) -> Deferred[None]:
     return also
 
 
-def _report(session: Session) -> None:
+def _report(session: BaseSession) -> None:
     node = session.node
     seconds = max(0.0, node.now() - session.connected_at / 1000)
     if node.metered:
@@ -66,7 +66,7 @@ def _report(session: Session) -> None:
         log.info("Session", **session_fields(session, int(seconds)))
 
 
-async def _save(session: Session, owed: list[direct.Direct], saved: Deferred[None]) -> None:
+async def _save(session: BaseSession, owed: list[Direct], saved: Deferred[None]) -> None:
     """Store what only this session knows, then let the connection that follows look for it."""
     node = session.node
     record: User | None = None
@@ -90,7 +90,7 @@ async def _save(session: Session, owed: list[direct.Direct], saved: Deferred[Non
         await _tell_successor(session, record)
 
 
-async def _store(session: Session, owed: list[direct.Direct]) -> None:
+async def _store(session: BaseSession, owed: list[Direct]) -> None:
     node = session.node
     writes = [
         node.background.persist(node.store.restore_message, session.month, entry.notification)
@@ -101,9 +101,9 @@ async def _store(session: Session, owed: list[direct.Direct]) -> None:
         await write
 
 
-def _latest(owed: list[direct.Direct]) -> Iterable[direct.Direct]:
+def _latest(owed: list[Direct]) -> Iterable[Direct]:
     """Without those that another one of the same topic has replaced."""
-    places: dict[object, direct.Direct] = {}
+    places: dict[object, Direct] = {}
     for entry in owed:
         notification = entry.notification
         topic = notification.topic
@@ -111,7 +111,7 @@ def _latest(owed: list[direct.Direct]) -> Iterable[direct.Direct]:
     return places.values()
 
 
-async def _record(session: Session) -> User | None:
+async def _record(session: BaseSession) -> User | None:
     """The record as it is by now; None also if it can't be read."""
     assert session.uaid is not None
     try:
@@ -121,7 +121,7 @@ async def _record(session: Session) -> User | None:
         return None
 
 
-async def _tell_successor(session: Session, record: User) -> None:
+async def _tell_successor(session: BaseSession, record: User) -> None:
     """The user agent may have connected again, here or elsewhere, before all was stored."""
     node = session.node
     assert session.uaid is not None

@@ -8,7 +8,6 @@ left behind by the read pointer.
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -16,55 +15,26 @@ from twisted.python.failure import Failure
 
 from autopush.clock import ns_time
 from autopush.session.events import sent
+from autopush.session.outstanding import (
+    AWAITED,
+    CROSSING,
+    DELETING,
+    GONE,
+    NONE,
+    STORED,
+    UNSURE,
+    WRITING,
+    Direct,
+    Key,
+)
 from autopush.session.wire import Message
 
 if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
-    from autopush.session.session import Session
-
-Key = tuple[str, str | None]
-"""Channel id and version: what an acknowledgement names."""
+    from autopush.session.session import BaseSession
 
 
-class Row(enum.IntEnum):
-    """What storage knows of a direct notification. Falsy: nothing."""
-
-    NONE = 0
-    WRITING = 1
-    STORED = 2
-    DELETING = 3
-    GONE = 4
-    """Deleted, but a fetch that started before may still bring it."""
-
-
-NONE, WRITING, STORED, DELETING, GONE = Row
-
-
-class Direct:
-    """A notification sent directly and the state of its row."""
-
-    __slots__ = ("early", "notification", "row", "writing")
-
-    def __init__(self, notification: WebPushNotification, row: Row) -> None:
-        self.notification = notification
-        self.row = row
-        self.writing = row is WRITING
-        self.early = False
-        """Whether its deletion was asked for before it was written."""
-
-    @property
-    def kept(self) -> bool:
-        """Whether a fetch that starts now may still bring its row."""
-        return self.row is not GONE or (self.early and self.writing)
-
-    @property
-    def paged(self) -> bool:
-        """Whether the read pointer can leave the row behind: topic rows it can't."""
-        notification = self.notification
-        return not (notification.topic or notification.legacy)
-
-
-def send(session: Session, notification: WebPushNotification) -> None:
+def send(session: BaseSession, notification: WebPushNotification) -> None:
     """Send and remember until acknowledged.
 
     :raises Exception: the notification has no valid frame; nothing was sent or remembered.
@@ -74,7 +44,7 @@ def send(session: Session, notification: WebPushNotification) -> None:
     session.wire.send(frame)
 
 
-def send_and_store(session: Session, notification: WebPushNotification) -> Deferred[Any]:
+def send_and_store(session: BaseSession, notification: WebPushNotification) -> Deferred[Any]:
     """Send and store at the same time; fires when the row is durable.
 
     :raises StoreError: as the Deferred's failure. It was sent all the same, and is saved at the
@@ -94,21 +64,22 @@ def send_and_store(session: Session, notification: WebPushNotification) -> Defer
     return stored
 
 
-def acknowledged(session: Session, key: Key, entry: Direct) -> None:
+def acknowledged(session: BaseSession, key: Key, entry: Direct) -> None:
     """Let go of an entry just taken from ``session.direct``, and of its row."""
     if not entry.row:
         return
-    if entry.writing and session.node.store.take_back(session.month, entry.notification):
+    writing = entry.row is WRITING
+    if writing and session.node.store.take_back(session.month, entry.notification):
         entry.row = GONE
         return
+    entry.row = CROSSING if writing else DELETING
     if session.leaving is None:
         session.leaving = {}
     session.leaving[key] = entry
-    entry.early = entry.writing
     _delete(session, key, entry)
 
 
-def unregistered(session: Session, chid: str) -> None:
+def unregistered(session: BaseSession, chid: str) -> None:
     """Forget what was sent to a channel that is no more."""
     direct = session.direct
     if direct:
@@ -116,21 +87,21 @@ def unregistered(session: Session, chid: str) -> None:
             acknowledged(session, key, direct.pop(key))
 
 
-def holds(session: Session, key: Key) -> bool:
+def holds(session: BaseSession, key: Key) -> bool:
     """Whether a stored row is one of ours, and so must not be sent again."""
     if session.direct is not None and key in session.direct:
         return True
     return session.leaving is not None and key in session.leaving
 
 
-def forget_gone(session: Session) -> None:
+def forget_gone(session: BaseSession) -> None:
     """No fetch is running that could bring back rows deleted since it started."""
     if session.leaving:
         kept = {key: entry for key, entry in session.leaving.items() if entry.kept}
         session.leaving = kept or None
 
 
-def pointer_limit(session: Session) -> int | None:
+def pointer_limit(session: BaseSession) -> int | None:
     """Sort-key timestamp the stored read pointer must stay below, so that a row that was not
     acknowledged is read again by the next connection."""
     if not session.direct:
@@ -143,7 +114,7 @@ def pointer_limit(session: Session) -> int | None:
     return min((stamp for stamp in stamps if stamp is not None), default=None)
 
 
-def unpaged(session: Session) -> int:
+def unpaged(session: BaseSession) -> int:
     """How many of our rows, at most, each fetch brings again, whatever was read before.
 
     Counts also those we did not store: a sender that got no answer may have.
@@ -155,7 +126,7 @@ def unpaged(session: Session) -> int:
     return count
 
 
-def unacknowledged(session: Session) -> list[Direct]:
+def unacknowledged(session: BaseSession) -> list[Direct]:
     """What a session that ends owes its user: all that is not of the moment only (TTL 0)."""
     if not session.direct:
         return []
@@ -168,18 +139,18 @@ def renew(notification: WebPushNotification) -> None:
         notification.sortkey_timestamp = ns_time()
 
 
-def _remember(session: Session, frame: Message, entry: Direct) -> Key:
+def _remember(session: BaseSession, frame: Message, entry: Direct) -> Key:
     direct = session.direct
     if direct is None:
         direct = session.direct = {}
     key = (frame["channelID"], frame["version"])
     direct[key] = entry
     if session.node.metered:
-        sent(session, entry.notification, "Direct")
+        sent(session.node, entry.notification, "Direct")
     return key
 
 
-def _place(session: Session, notification: WebPushNotification) -> None:
+def _place(session: BaseSession, notification: WebPushNotification) -> None:
     """See to it that the row sorts after all this session has read."""
     if notification.topic or notification.legacy:
         return
@@ -192,33 +163,33 @@ def _place(session: Session, notification: WebPushNotification) -> None:
         notification.sortkey_timestamp = session.position + 1 + ns_time() % 1_000_000
 
 
-def _written(result: object, session: Session, key: Key, entry: Direct) -> object:
-    entry.writing = False
-    if entry.row is WRITING:
+def _written(result: object, session: BaseSession, key: Key, entry: Direct) -> object:
+    row = entry.row
+    if row is WRITING:
         # That nobody waits any more for it doesn't mean that it isn't written.
         failed = isinstance(result, Failure) and not result.check(CancelledError)
         entry.row = NONE if failed else STORED
-    elif entry.row is GONE and entry.early:
-        # The store does not keep the order of its operations: nothing was there to delete.
-        entry.early = False
+    elif row is CROSSING:
+        entry.row = UNSURE
+    elif row is AWAITED:
+        entry.row = DELETING
         _delete(session, key, entry)
     session.row_operation_done()
     return result
 
 
-def _delete(session: Session, key: Key, entry: Direct) -> None:
-    entry.row = DELETING
+def _delete(session: BaseSession, key: Key, entry: Direct) -> None:
     session.row_operations += 1
     node = session.node
     done = node.background.persist(node.store.delete_message, session.month, entry.notification)
     done.addCallback(_deleted, session, key, entry)
 
 
-def _deleted(found: object, session: Session, key: Key, entry: Direct) -> None:
-    if found is True:
-        entry.early = False
-    if entry.early and not entry.writing:
-        entry.early = False
+def _deleted(found: object, session: BaseSession, key: Key, entry: Direct) -> None:
+    if entry.row is CROSSING and found is not True:
+        entry.row = AWAITED
+    elif entry.row is UNSURE and found is not True:
+        entry.row = DELETING
         _delete(session, key, entry)
     else:
         entry.row = GONE

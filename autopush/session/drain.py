@@ -22,7 +22,7 @@ from autopush.session.states import State
 if TYPE_CHECKING:
     from autopush.db.interface import Batch
     from autopush.message.notification import WebPushNotification
-    from autopush.session.session import Session
+    from autopush.session.session import BaseSession
 
 DRAINING_TOPICS, DRAINING_TIMESTAMPED = State.DRAINING_TOPICS, State.DRAINING_TIMESTAMPED
 LIVE, CLOSING = State.LIVE, State.CLOSING
@@ -38,7 +38,7 @@ ROUNDS = 20
 have thousands of expired rows."""
 
 
-def check(session: Session) -> None:
+def check(session: BaseSession) -> None:
     """Something was stored for this user: make sure that a full pass comes."""
     session.check_wanted = True
     if session.fetching:
@@ -47,7 +47,7 @@ def check(session: Session) -> None:
         start(session)
 
 
-def start(session: Session) -> None:
+def start(session: BaseSession) -> None:
     """Begin a full pass."""
     session.cancel_timer()
     session.check_wanted = False
@@ -55,14 +55,14 @@ def start(session: Session) -> None:
     advance(session)
 
 
-def _begin_pass(session: Session) -> None:
+def _begin_pass(session: BaseSession) -> None:
     """From the first row that may be there: a message may have been stored behind others that were
     acknowledged since, and whose rows no longer tell (spec/storage 17.6)."""
-    session.state = DRAINING_TOPICS
+    session.to(DRAINING_TOPICS)
     session.position = session.passed
 
 
-def advance(session: Session) -> None:
+def advance(session: BaseSession) -> None:
     """Do what comes next, if nothing is in the way: the follow-up of spec/websocket 10."""
     if session.fetching or session.stored or session.settling:
         return
@@ -77,7 +77,7 @@ def advance(session: Session) -> None:
         Deferred.fromCoroutine(_drain(session))
 
 
-async def _drain(session: Session) -> None:
+async def _drain(session: BaseSession) -> None:
     """Fetch until there is something to wait for."""
     over = False
     try:
@@ -102,7 +102,7 @@ async def _drain(session: Session) -> None:
         _pass_over(session)
 
 
-async def _round(session: Session) -> bool:
+async def _round(session: BaseSession) -> bool:
     """One fetch and what follows from it; whether to go on at once."""
     if session.wire.output_paused:
         return False
@@ -110,21 +110,15 @@ async def _round(session: Session) -> bool:
     limit = PAGE + direct.unpaged(session)
     session.stale = False
     batch = await _fetch(session, topics, limit)
-    if session.state >= CLOSING or session.wire.output_paused:
+    if _interrupted(session):
         return False
     messages = batch.messages
     new = [n for n in messages if not direct.holds(session, (str(n.channel_id), n.version))]
     direct.forget_gone(session)
     ended = await ends.among(session, new) if new else ()
-    if session.state >= CLOSING or session.wire.output_paused:
+    if _interrupted(session):
         return False
-    moved = batch.timestamp is not None and batch.timestamp > (session.position or 0)
-    if moved:
-        session.position = batch.timestamp
-        if topics:
-            session.passed = batch.timestamp
-        elif not any(n.sortkey_timestamp == batch.timestamp for n in messages):
-            settle.passed(session, batch.timestamp)  # expired, so that it was not even read
+    moved = _move_on(session, batch, topics)
     live, removals = _sort_out(session, new, ended)
     if live:
         _send_live(session, live)
@@ -134,17 +128,40 @@ async def _round(session: Session) -> bool:
         await removal
     if session.state >= CLOSING:
         return False
-    last_page = len(messages) < limit - 1 if topics else not moved and len(messages) < limit
-    if last_page and session.stale:
-        # Something was stored while this was fetched; it may have been read too early.
-        session.check_wanted = False
-        _begin_pass(session)
-    elif last_page:
-        session.state = DRAINING_TIMESTAMPED if topics else LIVE
+    if len(messages) < limit - 1 if topics else not moved and len(messages) < limit:
+        _next_phase(session, topics)
     return True
 
 
-async def _fetch(session: Session, topics: bool, limit: int) -> Batch:
+def _interrupted(session: BaseSession) -> bool:
+    """Whether what was read is of no use any more: it will be read again, here or elsewhere."""
+    return session.state >= CLOSING or session.wire.output_paused
+
+
+def _move_on(session: BaseSession, batch: Batch, topics: bool) -> bool:
+    """Go to where this batch has been read to; whether that is further than before."""
+    stamp = batch.timestamp
+    if stamp is None or stamp <= (session.position or 0):
+        return False
+    session.position = stamp
+    if topics:
+        session.passed = stamp
+    elif not any(n.sortkey_timestamp == stamp for n in batch.messages):
+        settle.passed(session, stamp)  # expired, so that it was not even read
+    return True
+
+
+def _next_phase(session: BaseSession, topics: bool) -> None:
+    """The last page of this phase of the pass was read."""
+    if session.stale:
+        # Something was stored while this was fetched; it may have been read too early.
+        session.check_wanted = False
+        _begin_pass(session)
+    else:
+        session.to(DRAINING_TIMESTAMPED if topics else LIVE)
+
+
+async def _fetch(session: BaseSession, topics: bool, limit: int) -> Batch:
     store = session.node.store
     assert session.uaid is not None
     if not topics:
@@ -156,7 +173,7 @@ async def _fetch(session: Session, topics: bool, limit: int) -> Batch:
 
 
 def _sort_out(
-    session: Session, messages: list[WebPushNotification], ended: Container[UUID]
+    session: BaseSession, messages: list[WebPushNotification], ended: Container[UUID]
 ) -> tuple[list[WebPushNotification], list[Deferred[None]]]:
     """Those to be sent, and the deletions of others that are under way."""
     now = int(session.node.now())
@@ -176,12 +193,12 @@ def _sort_out(
     return live, [removal for removal in removals if removal is not None]
 
 
-def _comes_again(session: Session, notification: WebPushNotification) -> bool:
+def _comes_again(session: BaseSession, notification: WebPushNotification) -> bool:
     """Whether this connection has acknowledged it already (see :mod:`autopush.session.recent`)."""
     return session.node.recent.has(notification.version, session.connected_at)
 
 
-def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
+def _send_live(session: BaseSession, messages: list[WebPushNotification]) -> None:
     node = session.node
     stored = session.stored
     if stored is None:
@@ -200,16 +217,16 @@ def _send_live(session: Session, messages: list[WebPushNotification]) -> None:
             return
         frame = notification.websocket_format()
         if node.metered:
-            sent(session, notification, "Stored")
+            sent(node, notification, "Stored")
         session.wire.send(frame)
 
 
-def _is_backlog(session: Session, notification: WebPushNotification) -> bool:
+def _is_backlog(session: BaseSession, notification: WebPushNotification) -> bool:
     """Whether it has piled up while its user agent was away: this is what ``msg_limit`` counts."""
     return not notification.live and notification.timestamp * 1000 < session.connected_at
 
 
-def _pass_over(session: Session) -> None:
+def _pass_over(session: BaseSession) -> None:
     """Nothing is left (spec/websocket 9.2 step 3)."""
     session.sent_count = 0
     session.channels = None
@@ -219,10 +236,10 @@ def _pass_over(session: Session) -> None:
     elif session.reset_uaid:
         drop_user(session)
     elif session.rotate:
-        month.begin(session)
+        month.begin(session, start)
 
 
-def drop_user(session: Session) -> None:
+def drop_user(session: BaseSession) -> None:
     """Drop the record, so that the user agent gets a new UAID and registers again; close."""
     node = session.node
     node.background.persist(node.store.drop_user, session.uaid)

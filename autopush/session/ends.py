@@ -11,10 +11,10 @@ from uuid import UUID
 
 if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
-    from autopush.session.session import Session
+    from autopush.session.session import BaseSession
 
 
-async def among(session: Session, messages: list[WebPushNotification]) -> set[UUID]:
+async def among(session: BaseSession, messages: list[WebPushNotification]) -> set[UUID]:
     """The channels of these messages that are not registered any more.
 
     What was read at the beginning of the pass acquits most; only who is not among those is looked

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
@@ -10,12 +11,33 @@ from autopush.logging import enabled
 
 if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
-    from autopush.session.session import Session
+    from autopush.metrics import IMetrics
+    from autopush.session.agent import UserAgent
 
 log = Logger(namespace="autopush.websocket.PushServerProtocol")
 """The documented name space of all these events."""
 
 __all__ = ["enabled", "extract_code", "identity", "log", "log_ack", "redacted", "sent"]
+
+
+class Identified(Protocol):
+    """Whom an event is about: a session."""
+
+    @property
+    def agent(self) -> UserAgent:
+        """The other end."""
+
+    @property
+    def uaid_hash(self) -> str | None:
+        """The UAID for logs."""
+
+
+class Counting(Protocol):
+    """Where notifications are counted: a node."""
+
+    metrics: IMetrics
+    histograms: bool
+    now: Callable[[], float]
 
 
 def extract_code(message: dict[str, Any]) -> int:
@@ -24,7 +46,7 @@ def extract_code(message: dict[str, Any]) -> int:
     return code if type(code) is int else 0  # not isinstance: true is no code
 
 
-def identity(session: Session) -> dict[str, Any]:
+def identity(session: Identified) -> dict[str, Any]:
     """The fields every event of an identified session carries."""
     return {"uaid_hash": session.uaid_hash, **session.agent.info}
 
@@ -35,7 +57,7 @@ def redacted(endpoint: str) -> str:
 
 
 def log_ack(
-    session: Session, source: str, version: str, notification: WebPushNotification, code: int
+    session: Identified, source: str, version: str, notification: WebPushNotification, code: int
 ) -> None:
     """Log a matched acknowledgement; callers check the level first."""
     log.debug(
@@ -51,9 +73,8 @@ def log_ack(
     )
 
 
-def sent(session: Session, notification: WebPushNotification, source: str) -> None:
+def sent(node: Counting, notification: WebPushNotification, source: str) -> None:
     """Count a notification that goes out; ``source`` is ``Direct`` or ``Stored``."""
-    node = session.node
     metrics = node.metrics
     if node.histograms:
         metrics.observe("notification.age", max(0.0, node.now() - notification.timestamp))

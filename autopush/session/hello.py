@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from autopush.db.interface import MOVING_FROM, User
 from autopush.exceptions import StoreError
 from autopush.ids import validate_uaid
-from autopush.session import broadcasts, drain, peers, records
+from autopush.session import broadcasts, drain, peers, records, upkeep
 from autopush.session.errors import Malformed, hello_error
 from autopush.session.events import enabled, identity, log
 from autopush.session.month import is_later
@@ -18,7 +18,7 @@ from autopush.session.states import State
 from autopush.session.wire import Message
 
 if TYPE_CHECKING:
-    from autopush.session.session import Session
+    from autopush.session.session import BaseSession
 
 _ABSENT = object()
 
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
     """Whether the user keeps its UAID, and so may have messages waiting."""
 
 
-def begin(session: Session, message: Message) -> None:
+def begin(session: BaseSession, message: Message) -> None:
     """The first message of a connection.
 
     :raises Malformed: ``uaid`` has the wrong type; the user agent may try again.
@@ -57,18 +57,18 @@ def begin(session: Session, message: Message) -> None:
     valid, uaid = validate_uaid(offered or "")
     session.uaid = uaid
     session.existing_uaid = valid
-    session.state = State.IDENTIFYING
+    session.to(State.IDENTIFYING)
     wanted = message.get("broadcasts", _ABSENT)
     Deferred.fromCoroutine(_identify(session, valid, wanted))
 
 
-def duplicate(session: Session, _: Message) -> None:
+def duplicate(session: BaseSession, _: Message) -> None:
     """A hello on a connection that had one."""
     session.wire.send(hello_error("duplicate hello", 401))
     session.close()
 
 
-async def _identify(session: Session, valid: bool, wanted: Any) -> None:
+async def _identify(session: BaseSession, valid: bool, wanted: Any) -> None:
     node, uaid = session.node, session.uaid
     assert uaid is not None
     node.identifying[uaid] += 1
@@ -96,12 +96,12 @@ async def _identify(session: Session, valid: bool, wanted: Any) -> None:
             del node.identifying[uaid]
 
 
-def _overloaded(session: Session) -> None:
+def _overloaded(session: BaseSession) -> None:
     session.wire.send(hello_error("error - overloaded", 503))
     session.close()
 
 
-async def _enter(session: Session, valid: bool) -> Entry:
+async def _enter(session: BaseSession, valid: bool) -> Entry:
     """Write the record that leads to this connection: the known user's, or a new one."""
     node = session.node
     assert session.uaid is not None
@@ -127,7 +127,7 @@ async def _enter(session: Session, valid: bool) -> Entry:
     return Entry(written, previous, False)
 
 
-def _accepts(session: Session, record: User) -> bool:
+def _accepts(session: BaseSession, record: User) -> bool:
     """Whether the record can be kept. It is dropped if not, unless it is a bridge user's."""
     node = session.node
     if records.is_bridge(record):
@@ -143,7 +143,7 @@ def _accepts(session: Session, record: User) -> bool:
     return False
 
 
-async def _return(session: Session, record: User) -> Entry | None:
+async def _return(session: BaseSession, record: User) -> Entry | None:
     """Take over the record of a known user; None if it was dropped under our hands."""
     node = session.node
     assert session.uaid is not None
@@ -159,7 +159,7 @@ async def _return(session: Session, record: User) -> Entry | None:
     return _take_over(session, record, previous)
 
 
-def _take_over(session: Session, record: User, previous: User) -> Entry:
+def _take_over(session: BaseSession, record: User, previous: User) -> Entry:
     """The record leads here now; ``record`` is as it was read, ``previous`` as it was then."""
     months = session.node.store.months
     month = record["current_month"]
@@ -170,7 +170,7 @@ def _take_over(session: Session, record: User, previous: User) -> Entry:
     return Entry(True, previous, True)
 
 
-def _outdo(session: Session, record: User) -> None:
+def _outdo(session: BaseSession, record: User) -> None:
     """Don't let our own past shut out this user agent.
 
     Where there are no other nodes, a record from a moment later than any connection of this process
@@ -185,7 +185,7 @@ def _outdo(session: Session, record: User) -> None:
         session.connected_at = stored + 1
 
 
-def _finish(session: Session, entry: Entry, wanted: Any) -> None:
+def _finish(session: BaseSession, entry: Entry, wanted: Any) -> None:
     node = session.node
     assert session.uaid is not None
     if node.stopping:
@@ -199,7 +199,7 @@ def _finish(session: Session, entry: Entry, wanted: Any) -> None:
         other.close()
     _leave_other_node(session, entry.previous)
     node.clients[session.uaid] = session
-    session.state = State.LIVE
+    session.to(State.LIVE)
     session.wire.send(_reply(session, wanted))
     if enabled("debug"):
         log.debug("hello", **identity(session))
@@ -219,17 +219,17 @@ def _finish(session: Session, entry: Entry, wanted: Any) -> None:
     session.replay()
 
 
-def _note_move(session: Session, previous: User) -> None:
+def _note_move(session: BaseSession, previous: User) -> None:
     """Have done what another node may have left half done, or may do to this connection."""
     assert session.uaid is not None
     left = previous.get(MOVING_FROM)
     if left and left != session.month:
-        session.node.upkeep.resume(session.uaid, left, session.month)
+        upkeep.resume(session.node, session.uaid, left, session.month)
     if session.rotate:
-        session.node.upkeep.moving(session.uaid, session.month, None)
+        session.node.moves.note(session.uaid, session.month, None)
 
 
-def _leave_other_node(session: Session, previous: User) -> None:
+def _leave_other_node(session: BaseSession, previous: User) -> None:
     node = session.node
     node_id = previous.get("node_id")
     connected_at = records.number(previous.get("connected_at"))
@@ -239,7 +239,7 @@ def _leave_other_node(session: Session, previous: User) -> None:
         node.background.watch(Deferred.fromCoroutine(request))
 
 
-def _reply(session: Session, wanted: Any) -> Message:
+def _reply(session: BaseSession, wanted: Any) -> Message:
     conf = session.node.conf
     reply: Message = {
         "messageType": "hello",

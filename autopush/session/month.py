@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
 from autopush.db.interface import Connection
 from autopush.exceptions import StoreBusy
-from autopush.session import drain
 from autopush.session.events import log
 from autopush.session.states import State
 
 if TYPE_CHECKING:
-    from autopush.session.session import Session
+    from autopush.session.session import BaseSession
 
 RETRY = (1, 1800)
 """Seconds, lower limit and upper limit (exclusive), before a throttled transition is tried
@@ -28,13 +28,16 @@ def is_later(month: str, other: str) -> bool:
     return month[:-8] == other[:-8] and len(month) == len(other) and month > other
 
 
-def begin(session: Session) -> None:
-    """Move to the current month; commands wait until that is done."""
-    session.state = State.MOVING_MONTH
-    Deferred.fromCoroutine(_move(session))
+def begin(session: BaseSession, resume: Callable[[BaseSession], None]) -> None:
+    """Move to the current month; commands wait until that is done.
+
+    :param resume: begins a pass over what is stored, in the new month or once more in the old one
+    """
+    session.to(State.MOVING_MONTH)
+    Deferred.fromCoroutine(_move(session, resume))
 
 
-async def _move(session: Session) -> None:
+async def _move(session: BaseSession, resume: Callable[[BaseSession], None]) -> None:
     store = session.node.store
     assert session.uaid is not None
     try:
@@ -42,7 +45,7 @@ async def _move(session: Session) -> None:
         await session.row_operations_done()
         new = store.months.current
         if session.state is State.MOVING_MONTH and new != session.month:
-            move = session.node.upkeep.moving(session.uaid, session.month, new)
+            move = session.node.moves.note(session.uaid, session.month, new)
             connection = Connection(session.node.router_url, session.connected_at)
             known = move.known = await store.move_month(
                 session.uaid, session.month, new, connection
@@ -53,8 +56,8 @@ async def _move(session: Session) -> None:
                 return
     except StoreBusy:
         if session.state is State.MOVING_MONTH:
-            session.state = State.LIVE
-            session.start_timer(session.node.randrange(*RETRY), drain.start)
+            session.to(State.LIVE)
+            session.start_timer(session.node.randrange(*RETRY), resume)
             session.replay()
         return
     except Exception:
@@ -66,5 +69,5 @@ async def _move(session: Session) -> None:
         session.rotate = False
         session.position = session.passed = None
         # What was stored in either month meanwhile is in the new one now (quirk Q19).
-        drain.start(session)
+        resume(session)
         session.replay()

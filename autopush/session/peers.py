@@ -9,23 +9,23 @@ from autopush.net.nodeclient import NodeGone
 from autopush.session.events import log
 
 if TYPE_CHECKING:
-    from autopush.session.node import Node
+    from autopush.session.session import BaseNode
 
 _NODE_URL = re.compile(r"https?://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?").fullmatch
 
 
-async def disconnect(node: Node, node_id: Any, uaid: str, connected_at: int) -> None:
+async def disconnect(node: BaseNode, node_id: Any, uaid: str, connected_at: int) -> None:
     """Ask another node to close the connection this user agent had there."""
     path = f"/notif/{uaid}/{connected_at}"
     await _request(node, "DELETE", node_id, path, "Failed to delete old node")
 
 
-async def notify(node: Node, node_id: Any, uaid: str) -> None:
+async def notify(node: BaseNode, node_id: Any, uaid: str) -> None:
     """Tell another node that something was stored for a user connected there."""
     await _request(node, "PUT", node_id, f"/notif/{uaid}", "Failed to notify node")
 
 
-async def _request(node: Node, method: str, node_id: Any, path: str, complaint: str) -> None:
+async def _request(node: BaseNode, method: str, node_id: Any, path: str, complaint: str) -> None:
     """Nodes come and go: that one can't be reached is no error."""
     if node.peers is None:
         return

@@ -16,7 +16,7 @@ from autopush.session.states import State
 from autopush.session.wire import Message
 
 if TYPE_CHECKING:
-    from autopush.session.session import Session
+    from autopush.session.session import BaseSession
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
@@ -39,7 +39,7 @@ UNREGISTER_ERROR: Message = {
 }
 
 
-def register(session: Session, message: Message) -> None:
+def register(session: BaseSession, message: Message) -> None:
     """Subscribe a channel: answer with its endpoint URL.
 
     :raises Malformed: ``channelID`` is neither text nor null.
@@ -60,7 +60,7 @@ def register(session: Session, message: Message) -> None:
     Deferred.fromCoroutine(_register(session, chid, message.get("key")))
 
 
-def unregister(session: Session, message: Message) -> None:
+def unregister(session: BaseSession, message: Message) -> None:
     """End a channel's subscription: answer when senders are refused and nothing of it is stored.
 
     :raises Malformed: ``channelID`` is no text.
@@ -95,14 +95,14 @@ def _fault(chid: str) -> str | None:
     return "Bad UUID format, uselower case, dashed format"
 
 
-def _refuse(session: Session, kind: str, reason: str) -> None:
+def _refuse(session: BaseSession, kind: str, reason: str) -> None:
     """Answer with an error, which does not name the channel: quirk Q6, kept."""
     session.wire.send(
         {"messageType": kind, "status": 401, "more_info": MORE_INFO, "reason": reason}
     )
 
 
-async def _register(session: Session, chid: str, key: Any) -> None:
+async def _register(session: BaseSession, chid: str, key: Any) -> None:
     node = session.node
     assert session.uaid is not None
     session.hold_reading()
@@ -125,7 +125,7 @@ async def _register(session: Session, chid: str, key: Any) -> None:
     session.release_reading()
 
 
-async def _unregister(session: Session, message: Message, chid: str) -> None:
+async def _unregister(session: BaseSession, message: Message, chid: str) -> None:
     assert session.uaid is not None
     session.hold_reading()
     settle.flush(session)
@@ -143,7 +143,7 @@ async def _unregister(session: Session, message: Message, chid: str) -> None:
     session.release_reading()
 
 
-def _registered(session: Session, chid: str, endpoint: str) -> None:
+def _registered(session: BaseSession, chid: str, endpoint: str) -> None:
     session.wire.send(
         {
             "messageType": "register",
@@ -165,7 +165,7 @@ def _registered(session: Session, chid: str, endpoint: str) -> None:
         )
 
 
-def _log_unregister(session: Session, message: Message, given: str) -> None:
+def _log_unregister(session: BaseSession, message: Message, given: str) -> None:
     if enabled("info"):
         code = {"code": extract_code(message)} if "code" in message else {}
         log.info(
@@ -177,7 +177,7 @@ def _log_unregister(session: Session, message: Message, given: str) -> None:
         )
 
 
-def _forget(session: Session, chid: str) -> None:
+def _forget(session: BaseSession, chid: str) -> None:
     """Let go of what was sent to a channel that is no more: nothing of it is in storage now."""
     if session.state < State.CLOSING:
         direct.unregistered(session, chid)

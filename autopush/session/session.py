@@ -1,73 +1,108 @@
-"""One connected user agent: commands in, replies and storage calls out.
+"""The data of a connected user agent and of its node, and what all commands share of them.
 
-Knows no socket and no HTTP. The states are in :mod:`~autopush.session.states`, each concern has
-its own module, and what they share is the attributes of :class:`Session` (spec/websocket 8)::
-
-    > {"messageType": "hello", "use_webpush": true, "uaid": "<32 hex>"}         hello
-    < {"messageType": "hello", "uaid": "<32 hex>", "status": 200, ...}
-    > {"messageType": "register", "channelID": "<uuid>", "key": "<base64url>"}  registration
-    < {"messageType": "register", "channelID": "<uuid>", "pushEndpoint": "<url>", "status": 200}
-    < {"messageType": "notification", "channelID": "<uuid>", "version": ...}    direct, drain
-    > {"messageType": "ack", "updates": [{"channelID": ..., "version": ...}]}   acks
-    > {"messageType": "nack", "version": "...", "code": 301}                    acks
-    > {"messageType": "unregister", "channelID": "<uuid>", "code": 200}         registration
-    < {"messageType": "unregister", "channelID": "<uuid>", "code": 200, "status": 200}
-    > {"messageType": "broadcast_subscribe", "broadcasts": {"<id>": "<version>"}}  broadcasts
-    < {"messageType": "broadcast", "broadcasts": {"errors": {"<id>": "..."}}}
-    > {}                                                                        acks
-    < {}
+Imports no command. What these classes declare and don't define, because it takes commands to do it,
+is in :class:`autopush.session.conversation.Session` and :class:`autopush.session.delivery.Node`;
+there are no others.
 """
 
 from __future__ import annotations
 
+import enum
+import random
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
 from autopush.ids import generate_hash
-from autopush.session import acks, agent, broadcasts, cleanup, drain, hello, registration
-from autopush.session.clock import Call
-from autopush.session.direct import Direct, Key
+from autopush.session import agent
+from autopush.session.background import Background
+from autopush.session.clock import Call, Clock
 from autopush.session.errors import Malformed
 from autopush.session.events import log
+from autopush.session.moves import Moves
+from autopush.session.outstanding import Direct, Done, Key
+from autopush.session.recent import Recent
 from autopush.session.states import State
-from autopush.session.stats import base_tags
 from autopush.session.wire import Message, Wire
 
 if TYPE_CHECKING:
+    from autopush.config import AutopushConfig
+    from autopush.db.interface import Store
     from autopush.message.notification import WebPushNotification
-    from autopush.session.node import Node
-    from autopush.session.settle import Done
+    from autopush.metrics import IMetrics
 
-MAX_QUEUED = 1000
-"""Messages kept while a hello is processed. Reading stops with the first one, so only what came
-in the same piece is more; a user agent has no reason to send even ten."""
-
-COMMANDS: dict[str, Callable[[Session, Message], None]] = {
-    "ack": acks.ack,
-    "broadcast_subscribe": broadcasts.subscribe,
-    "hello": hello.duplicate,
-    "nack": acks.nack,
-    "ping": acks.ping,
-    "register": registration.register,
-    "unregister": registration.unregister,
-}
-
-UNIDENTIFIED, DRAINING_TOPICS, LIVE = State.UNIDENTIFIED, State.DRAINING_TOPICS, State.LIVE
-CLOSING, CLOSED = State.CLOSING, State.CLOSED
+UNIDENTIFIED, CLOSING = State.UNIDENTIFIED, State.CLOSING
 
 
-class Session:
-    """A connection from its handshake to its end.
+class Delivery(enum.Enum):
+    """What became of a notification, or of a request to look for stored ones."""
 
-    :param node: what the connections of this process share
-    :param wire: the connection itself
-    :param connected_at: milliseconds since the epoch at the handshake, from
-        :func:`autopush.utils.ms_time`; identifies the connection
-    :param user_agent: the User-Agent header, if any
-    :param host: the Host header without its port
-    """
+    DELIVERED = "delivered"
+    NOT_CONNECTED = "not connected"
+    BUSY = "busy"
+
+
+class Peers(Protocol):
+    """How other nodes are reached."""
+
+    def request(self, method: str, url: str, body: bytes = b"") -> Deferred[int]:
+        """One HTTP request; fires with the status of the answer."""
+
+
+class BaseNode(ABC):
+    """What all sessions of one connection node share."""
+
+    def __init__(
+        self,
+        conf: AutopushConfig,
+        store: Store,
+        metrics: IMetrics,
+        clock: Clock,
+        peers: Peers | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+        randrange: Callable[[int, int], int] = random.randrange,
+    ) -> None:
+        self.conf = conf
+        self.store = store
+        self.metrics = metrics
+        self.metered = bool(getattr(metrics, "active", True))
+        self.histograms = bool(getattr(metrics, "histograms", False))
+        self.clock = clock
+        self.peers = peers
+        self.now = now
+        self.randrange = randrange
+        self.clients: dict[str, BaseSession] = {}
+        """The live session of each UAID."""
+        self.identifying: Counter[str] = Counter()
+        """UAIDs whose hello is under way: their records may lead here already."""
+        self.saving: set[BaseSession] = set()
+        """Sessions that have ended, but for their notifications being stored."""
+        self.background = Background(clock)
+        self.recent = Recent()
+        self.moves = Moves(clock)
+        self.latest = 0
+        """The largest ``connected_at`` of this process."""
+        self.stopping = False
+        self.store_direct = conf.store_direct
+        self.max_unacked = conf.max_direct_unacked
+
+    @property
+    def router_url(self) -> str:
+        """How other nodes reach this one: its ``node_id`` in router records."""
+        return self.conf.router_url
+
+    @abstractmethod
+    def check(self, uaid: str) -> Delivery:
+        """Something was stored for this user: look for it, now or when possible."""
+
+
+class BaseSession(ABC):
+    """What is known of a connection; spec/websocket 8 says of what use each attribute is."""
 
     __slots__ = (
         "ack_writes",
@@ -113,7 +148,7 @@ class Session:
     )
 
     def __init__(
-        self, node: Node, wire: Wire, connected_at: int, user_agent: str | None, host: str
+        self, node: BaseNode, wire: Wire, connected_at: int, user_agent: str | None, host: str
     ) -> None:
         self.node = node
         self.wire = wire
@@ -156,31 +191,19 @@ class Session:
         self.reading_holds = 0
         self.saved: Deferred[None] | None = None
 
-    # ---- what the connection reports
+    # ---- what takes commands
 
-    def received(self, message: Message) -> None:
-        """A JSON object came from the user agent. Never raises."""
-        try:
-            self._dispatch(message)
-        except Malformed as error:
-            self.complain(error)
-        except Exception:
-            log.failure("Unexpected error")
+    @abstractmethod
+    def advance(self) -> None:
+        """Go on with what is stored for the user agent, if nothing is in the way."""
 
-    def bad_input(self) -> None:
-        """Something else came: not JSON, no object, or binary."""
-        self.close()
+    @abstractmethod
+    def close(self, code: int | None = None) -> None:
+        """Close the connection; nothing the user agent sends counts any more."""
 
-    def output_resumed(self) -> None:
-        """The connection can take more output again."""
-        drain.advance(self)
-
-    def closed(self) -> Deferred[None]:
-        """TCP has ended. May be called again.
-
-        :returns: fires when the notifications that were not acknowledged are saved.
-        """
-        return cleanup.saved(self) if self.state is CLOSED else cleanup.run(self)
+    @abstractmethod
+    def replay(self) -> None:
+        """Take the messages that had to wait."""
 
     # ---- what the connection may ask
 
@@ -195,41 +218,22 @@ class Session:
         return self.uaid is not None and self.node.clients.get(self.uaid) is self
 
     @property
-    def base_tags(self) -> list[str]:
-        """Tags of this session's metrics (spec/websocket 16)."""
-        return base_tags(self)
-
-    @property
     def uaid_hash(self) -> str | None:
         """The UAID for logs: hashed where ``key_hash`` is set."""
         key = self.node.conf.key_hash
         return generate_hash(key, self.uaid) if key and self.uaid else self.uaid
 
-    # ---- what the modules of this package share
+    # ---- what the commands share
 
-    def close(self, code: int | None = None) -> None:
-        """Close the connection; nothing the user agent sends counts any more.
-
-        The node no longer knows it, and what was not acknowledged is being saved, at once; the rest
-        is cleaned up when TCP ends.
-        """
-        if self.state >= CLOSING:
-            return
-        self.state = CLOSING
-        self.cancel_timer()
-        if self.registered:
-            assert self.uaid is not None
-            del self.node.clients[self.uaid]
-        try:
-            cleanup.begin(self)
-        finally:
-            self.wire.close(code)
+    def to(self, state: State) -> None:
+        """Change the state; :data:`~autopush.session.states.TRANSITIONS` has all that happen."""
+        self.state = state
 
     def complain(self, error: Malformed) -> None:
         """Log a message that makes no sense."""
         log.info("Malformed message", reason=str(error), uaid_hash=self.uaid_hash)
 
-    def start_timer(self, delay: float, action: Callable[[Session], None]) -> None:
+    def start_timer(self, delay: float, action: Callable[[BaseSession], None]) -> None:
         """Do something later, unless the connection closes before. There is one at a time."""
         self.cancel_timer()
         if self.state < CLOSING:
@@ -253,14 +257,6 @@ class Session:
         if self.reading_holds == 0:
             self.wire.resume_reading()
 
-    def replay(self) -> None:
-        """Take the messages that had to wait."""
-        messages, self.queue = self.queue, None
-        if messages:
-            for message in messages:
-                self.received(message)
-            self.release_reading()
-
     def row_operation_done(self) -> None:
         """A row was written or deleted, or the read pointer moved."""
         self.row_operations -= 1
@@ -279,35 +275,7 @@ class Session:
         self.row_waiters.append(waiter)
         return waiter
 
-    def _dispatch(self, message: Message) -> None:
-        state = self.state
-        if DRAINING_TOPICS <= state <= LIVE:
-            kind = message.get("messageType")
-            command = COMMANDS.get(kind) if kind.__class__ is str else None
-            if command is not None:
-                command(self, message)
-            elif not message:
-                acks.ping(self, message)
-            else:
-                self.close()
-        elif state is UNIDENTIFIED:
-            if message.get("messageType") == "hello":
-                hello.begin(self, message)
-            else:
-                self.close()
-        elif state < CLOSING:
-            self._enqueue(message)
-
-    def _enqueue(self, message: Message) -> None:
-        if self.queue is None:
-            self.queue = []
-            self.hold_reading()
-        if len(self.queue) >= MAX_QUEUED:
-            self.close()
-        else:
-            self.queue.append(message)
-
-    def _time_out(self, action: Callable[[Session], None]) -> None:
+    def _time_out(self, action: Callable[[BaseSession], None]) -> None:
         self.timer = None
         try:
             action(self)

@@ -18,36 +18,26 @@ the last of its batch, else within :data:`GATHER`, and at the end of the session
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from autopush.session import direct, drain
+from autopush.session import direct
 from autopush.session.background import GIVEN_UP
 from autopush.session.events import log
+from autopush.session.outstanding import Done, Key
 from autopush.session.states import State
 
 if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
-    from autopush.session.session import Session
+    from autopush.session.session import BaseSession
 
 GATHER = 0.1
 """Seconds in which the acknowledgements of a batch may come together, to share one write where the
 pointer is used: browsers send one message each."""
 
 
-class Done(NamedTuple):
-    """A timestamped row that nobody has to get any more."""
-
-    stamp: int
-    """Its sort-key timestamp (µs)."""
-    notification: WebPushNotification | None
-    """What to delete if the pointer can't cover it; None: it may as well come to light again."""
-    key: direct.Key | None
-    """Under which it is in ``session.stored``; None: it was not sent."""
-
-
-def acknowledged(session: Session, key: direct.Key, notification: WebPushNotification) -> None:
+def acknowledged(session: BaseSession, key: Key, notification: WebPushNotification) -> None:
     """Note that a stored notification was acknowledged; :func:`settle` makes that last."""
     if session.settling is None:
         session.settling = set()
@@ -59,7 +49,7 @@ def acknowledged(session: Session, key: direct.Key, notification: WebPushNotific
         _done(session, Done(stamp, notification, key))
 
 
-def discard(session: Session, notification: WebPushNotification) -> Deferred[None] | None:
+def discard(session: BaseSession, notification: WebPushNotification) -> Deferred[None] | None:
     """Get rid of a row that was read but is not to be sent.
 
     :returns: fires when it is deleted, or can't be, which closes the connection; None where
@@ -72,13 +62,13 @@ def discard(session: Session, notification: WebPushNotification) -> Deferred[Non
     return None
 
 
-def passed(session: Session, stamp: int | None) -> None:
+def passed(session: BaseSession, stamp: int | None) -> None:
     """Note that a timestamped row is over and may be passed by the pointer: it has expired."""
     if stamp is not None and not session.node.store.deletes_read:
         _done(session, Done(stamp, None, None))
 
 
-def settle(session: Session) -> None:
+def settle(session: BaseSession) -> None:
     """Write what was noted: at once if nothing of the batch is outstanding any more, else soon."""
     if not session.done:
         return
@@ -88,7 +78,7 @@ def settle(session: Session) -> None:
         session.gathering = session.node.clock.callLater(GATHER, _gathered, session)
 
 
-def flush(session: Session) -> None:
+def flush(session: BaseSession) -> None:
     """Write what was noted, now."""
     if session.gathering is not None:
         session.gathering.cancel()
@@ -114,13 +104,13 @@ def flush(session: Session) -> None:
             _write(session, keys, _delete(session, row.notification))
 
 
-def _done(session: Session, row: Done) -> None:
+def _done(session: BaseSession, row: Done) -> None:
     if session.done is None:
         session.done = []
     session.done.append(row)
 
 
-def _gathered(session: Session) -> None:
+def _gathered(session: BaseSession) -> None:
     session.gathering = None
     try:
         flush(session)
@@ -129,12 +119,12 @@ def _gathered(session: Session) -> None:
         session.close()
 
 
-def _outstanding(session: Session) -> bool:
+def _outstanding(session: BaseSession) -> bool:
     stored, settling = session.stored, session.settling
     return bool(stored) and len(stored or ()) > len(settling or ())
 
 
-def _limit(session: Session) -> int | None:
+def _limit(session: BaseSession) -> int | None:
     """Timestamp of the first row that was read but not acknowledged; None if all were."""
     settling = session.settling or ()
     stamps = [
@@ -146,12 +136,12 @@ def _limit(session: Session) -> int | None:
     return min((stamp for stamp in stamps if stamp is not None), default=None)
 
 
-def _delete(session: Session, notification: WebPushNotification) -> Deferred[object]:
+def _delete(session: BaseSession, notification: WebPushNotification) -> Deferred[object]:
     node = session.node
     return node.background.persist(node.store.delete_message, session.month, notification)
 
 
-def _write(session: Session, keys: list[direct.Key], done: Deferred[object]) -> Deferred[None]:
+def _write(session: BaseSession, keys: list[Key], done: Deferred[object]) -> Deferred[None]:
     """Keep notifications outstanding until storage knows: no fetch may bring them again."""
     session.row_operations += 1
     if keys:
@@ -161,7 +151,7 @@ def _write(session: Session, keys: list[direct.Key], done: Deferred[object]) -> 
     return done.addCallback(_written, session, keys)
 
 
-def _written(result: object, session: Session, keys: list[direct.Key]) -> None:
+def _written(result: object, session: BaseSession, keys: list[Key]) -> None:
     stored, settling = session.stored, session.settling
     for key in keys:
         if settling is not None:
@@ -177,4 +167,4 @@ def _written(result: object, session: Session, keys: list[direct.Key]) -> None:
         session.close()
     elif keys and not session.ack_writes:
         session.release_reading()
-        drain.advance(session)
+        session.advance()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autopush.session.session import Session
+    from autopush.session.session import BaseSession
 
 COUNTERS = (
     "direct_acked",
@@ -18,7 +18,7 @@ COUNTERS = (
 )
 
 
-def session_fields(session: Session, seconds: int) -> dict[str, Any]:
+def session_fields(session: BaseSession, seconds: int) -> dict[str, Any]:
     """Fields of the event, for a connection that lasted ``seconds``."""
     agent = session.agent
     return {
@@ -34,7 +34,7 @@ def session_fields(session: Session, seconds: int) -> dict[str, Any]:
     }
 
 
-def base_tags(session: Session) -> list[str]:
+def base_tags(session: BaseSession) -> list[str]:
     """Metric tags of a session."""
     tags = [f"{name}:{value}" for name, value in session.agent.tags.items()]
     if session.host:

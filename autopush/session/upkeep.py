@@ -13,20 +13,18 @@ No timers and no memory per connection (decisions/timers): a list of UAIDs a day
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
 from autopush.session import drain, peers
 from autopush.session.month import is_later
+from autopush.session.moves import Move
 from autopush.session.records import number
 from autopush.session.states import State
 
 if TYPE_CHECKING:
-    from autopush.session.node import Node
-    from autopush.session.session import Session
+    from autopush.session.session import BaseNode, BaseSession
 
 STEP = 10.0
 """Seconds between two calls of :meth:`Upkeep.step`."""
@@ -36,28 +34,6 @@ DAY = 86_400
 STEPS = int(DAY / STEP)
 """Steps of a round: each takes an equal share of the connections, so that their writes spread."""
 
-LOOK_BACK = 60.0
-"""Seconds after a move until the old month is looked at again: a sender of 1.58.3 waits seconds for
-a node and half a minute for the throttled write that follows; ours store a second time instead."""
-
-MAX_MOVES = 50_000
-"""Users in the queue for that look, about 50 MB with ten channels each; beyond it the oldest is let
-go. They are those of one minute."""
-
-
-@dataclass(slots=True)
-class Move:
-    """A user's way from one message table to another."""
-
-    at: float
-    """Seconds of the node's clock."""
-    uaid: str
-    old: str
-    new: str | None
-    """None: whichever another node moves the user to."""
-    known: frozenset[str] | None = None
-    """The channels that came along, as far as that is known: later ones are carried over, too."""
-
 
 class Upkeep:
     """The round of one connection node.
@@ -65,43 +41,23 @@ class Upkeep:
     :param node: whose connections
     """
 
-    __slots__ = ("_moves", "_node", "_rest", "_share", "_steps_left")
+    __slots__ = ("_node", "_rest", "_share", "_steps_left")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: BaseNode) -> None:
         self._node = node
         self._rest: list[str] = []
         self._share = 0
         self._steps_left = 0
-        self._moves: OrderedDict[tuple[str, str], Move] = OrderedDict()
 
     def step(self) -> None:
         """To be called every ``STEP`` seconds."""
         self._visit_some()
-        before = self._node.clock.seconds() - LOOK_BACK
-        while self._moves and next(iter(self._moves.values())).at <= before:
-            self._look_back(self._moves.popitem(last=False)[1])
-
-    def moving(self, uaid: str, old: str, new: str | None) -> Move:
-        """Note that a user is about to move to another month.
-
-        :param new: None: it will, but may be moved by another node before
-        """
-        move = Move(self._node.clock.seconds(), uaid, old, new)
-        self._moves[uaid, old] = move
-        self._moves.move_to_end((uaid, old))
-        if len(self._moves) > MAX_MOVES:
-            self._moves.popitem(last=False)
-        return move
-
-    def resume(self, uaid: str, old: str, new: str) -> None:
-        """A user is here whom a node was moving, perhaps the one that died in the midst of it."""
-        self._node.background.watch(Deferred.fromCoroutine(self._resume(uaid, old, new)))
+        for move in self._node.moves.due():
+            self._look_back(move)
 
     def finish(self) -> None:
         """The node stops: take the looks that are due later now."""
-        moves = list(self._moves.values())
-        self._moves.clear()
-        for move in moves:
+        for move in self._node.moves.take_all():
             self._look_back(move)
 
     # ---- connections that stay
@@ -118,7 +74,7 @@ class Upkeep:
             if session is not None and self._node.now() - session.connected_at / 1000 >= DAY:
                 self._visit(session)
 
-    def _visit(self, session: Session) -> None:
+    def _visit(self, session: BaseSession) -> None:
         node = self._node
         node.background.persist(node.store.touch_channels, session.month, session.uaid)
         current = node.store.months.current
@@ -137,7 +93,7 @@ class Upkeep:
         if session is not None and session.month == move.old:
             # The messages of that month are still its business.
             if move.new is None:
-                self.moving(move.uaid, move.old, None)
+                node.moves.note(move.uaid, move.old, None)
             return
         record = await persist(store.get_user, move.uaid)
         month = record.get("current_month") if isinstance(record, dict) else None
@@ -150,14 +106,19 @@ class Upkeep:
         elif record.get("node_id") not in (None, node.router_url):
             await peers.notify(node, record["node_id"], move.uaid)
 
-    async def _resume(self, uaid: str, old: str, new: str) -> None:
-        node = self._node
-        await node.background.persist(node.store.finish_move, uaid, old, new)
-        # Whoever has carried it: what this connection has read before may not have been all.
-        node.check(uaid)
+
+def resume(node: BaseNode, uaid: str, old: str, new: str) -> None:
+    """A user is here whom a node was moving, perhaps the one that died in the midst of it."""
+    node.background.watch(Deferred.fromCoroutine(_resume(node, uaid, old, new)))
 
 
-async def _follow(session: Session) -> None:
+async def _resume(node: BaseNode, uaid: str, old: str, new: str) -> None:
+    await node.background.persist(node.store.finish_move, uaid, old, new)
+    # Whoever has carried it: what this connection has read before may not have been all.
+    node.check(uaid)
+
+
+async def _follow(session: BaseSession) -> None:
     """Begin the move to the current month, unless the user has left this connection."""
     assert session.uaid is not None
     record = await session.node.store.get_user(session.uaid)

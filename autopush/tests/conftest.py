@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from twisted.logger import globalLogBeginner
+
+from autopush.tests.session import changes
 
 LONGEST_ID = 40
 """Longer parameters (keys and tokens, mostly made anew for each run) don't become part of a test's
@@ -25,6 +28,14 @@ def pytest_configure(config: pytest.Config) -> None:
         setattr(DEFAULT_TIMEOUT_CONFIG, part, PATIENCE)
     nowhere: Any = lambda event: None  # noqa: E731
     globalLogBeginner.beginLoggingTo([nowhere], True, redirectStandardIO=False)
+    changes.install()
+
+
+@pytest.fixture(autouse=True)
+def changes_of_state() -> Iterator[None]:
+    """Fail a test in which something changed its state in a way that no table knows."""
+    yield
+    assert changes.faults() == []
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -476,7 +476,7 @@ def test_preferences_are_those_of_the_firefox_test():
 
 
 def test_protocol_has_every_message_type():
-    from autopush.session.session import COMMANDS
+    from autopush.session.conversation import COMMANDS
 
     text = pages()["websocket"]
     for name in COMMANDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autopush.session.session import MAX_QUEUED
+from autopush.session.conversation import MAX_QUEUED
 from autopush.tests.session.support import CHID, MORE_INFO, UAID, Events, Rig, hello
 
 DUPLICATE = {

@@ -231,6 +231,7 @@ def test_9_4_the_limit_is_not_per_batch():
 def test_9_4_what_was_delivered_directly_is_no_backlog():
     """A stalled user agent finds all of it when it returns."""
     rig = Rig(msg_limit=5)
+    rig.store.add_channel(MONTH, UAID, CHID)
     session = rig.live()
     notifications = [message() for _ in range(50)]
     for notification in notifications:

@@ -166,7 +166,7 @@ def test_15_the_connection_may_end_meanwhile(rig, failure):
 
 
 def test_15_rows_being_deleted_are_waited_for(rig):
-    rig.node._store_direct = True
+    rig.node.store_direct = True
     rig.store.hold("fetch_since")
     session = rig.hello(UAID)
     direct = message()
@@ -182,7 +182,7 @@ def test_15_rows_being_deleted_are_waited_for(rig):
 
 
 def test_15_rows_not_acknowledged_move_along(rig):
-    rig.node._store_direct = True
+    rig.node.store_direct = True
     rig.store.hold("fetch_since")
     session = rig.hello(UAID)
     direct = message()

@@ -7,8 +7,9 @@ import pytest
 
 from autopush.constants import MAX_EXPIRY
 from autopush.exceptions import StoreBusy, StoreError
+from autopush.session.moves import LOOK_BACK
 from autopush.session.states import State
-from autopush.session.upkeep import DAY, LOOK_BACK, STEP, STEPS
+from autopush.session.upkeep import DAY, STEP, STEPS
 from autopush.tests.session.support import (
     CHID,
     CHID2,

@@ -198,6 +198,6 @@ class World:
         user, subscribed = await self.store.get_subscription(uaid, chid)
         if user is None or not subscribed:
             return False
-        conf = cast(Any, SimpleNamespace(endpoint_url="http://push.example"))
+        conf = cast(Any, SimpleNamespace(endpoint_url="http://push.example", msg_limit=0))
         router = WebPushRouter(conf, None, self.store, cast(Any, self), now=self.now)
         return (await router.route(notification, user)).status_code == 201

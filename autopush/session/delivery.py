@@ -1,52 +1,26 @@
-"""What all sessions of one connection node share."""
+"""What a connection node does with its sessions."""
 
 from __future__ import annotations
 
-import enum
-import random
-import time
-from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from autopush.session import direct, drain
-from autopush.session.background import Background
-from autopush.session.clock import Clock
-from autopush.session.recent import Recent
+from autopush.session import cleanup, direct, drain
+from autopush.session.session import BaseNode, Delivery
 from autopush.session.states import State
 from autopush.session.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from autopush.config import AutopushConfig
-    from autopush.db.interface import Store
     from autopush.message.notification import WebPushNotification
-    from autopush.metrics import IMetrics
-    from autopush.session.session import Session
 
 MOVING_MONTH = State.MOVING_MONTH
-
-
-class Delivery(enum.Enum):
-    """What became of a notification, or of a request to look for stored ones."""
-
-    DELIVERED = "delivered"
-    NOT_CONNECTED = "not connected"
-    BUSY = "busy"
-
 
 DELIVERED, NOT_CONNECTED, BUSY = Delivery.DELIVERED, Delivery.NOT_CONNECTED, Delivery.BUSY
 
 
-class Peers(Protocol):
-    """How other nodes are reached."""
-
-    def request(self, method: str, url: str, body: bytes = b"") -> Deferred[int]:
-        """One HTTP request; fires with the status of the answer."""
-
-
-class Node:
+class Node(BaseNode):
     """The user agents connected to this process.
 
     :param conf: configuration
@@ -58,45 +32,10 @@ class Node:
     :param randrange: source of randomness for delays
     """
 
-    def __init__(
-        self,
-        conf: AutopushConfig,
-        store: Store,
-        metrics: IMetrics,
-        clock: Clock,
-        peers: Peers | None = None,
-        *,
-        now: Callable[[], float] = time.time,
-        randrange: Callable[[int, int], int] = random.randrange,
-    ) -> None:
-        self.conf = conf
-        self.store = store
-        self.metrics = metrics
-        self.metered = bool(getattr(metrics, "active", True))
-        self.histograms = bool(getattr(metrics, "histograms", False))
-        self.clock = clock
-        self.peers = peers
-        self.now = now
-        self.randrange = randrange
-        self.clients: dict[str, Session] = {}
-        """The live session of each UAID."""
-        self.identifying: Counter[str] = Counter()
-        """UAIDs whose hello is under way: their records may lead here already."""
-        self.saving: set[Session] = set()
-        """Sessions that have ended, but for their notifications being stored."""
-        self.background = Background(clock)
-        self.recent = Recent()
-        self.upkeep = Upkeep(self)
-        self.latest = 0
-        """The largest ``connected_at`` of this process."""
-        self.stopping = False
-        self._store_direct = conf.store_direct
-        self._max_unacked = conf.max_direct_unacked
-
-    @property
-    def router_url(self) -> str:
-        """How other nodes reach this one: its ``node_id`` in router records."""
-        return self.conf.router_url
+    @cached_property
+    def upkeep(self) -> Upkeep:
+        """What is done now and then for those who are connected."""
+        return Upkeep(self)
 
     async def deliver(self, uaid: str, notification: WebPushNotification) -> Delivery:
         """Send a notification at once if the user is here (spec/websocket 11).
@@ -115,10 +54,10 @@ class Node:
         if (
             session.wire.output_paused
             or session.state is MOVING_MONTH
-            or (unacked is not None and len(unacked) >= self._max_unacked)
+            or (unacked is not None and len(unacked) >= self.max_unacked)
         ):
             return BUSY
-        if self._store_direct and notification.ttl:
+        if self.store_direct and notification.ttl:
             if self.store.refusal(notification) is not None:
                 return BUSY
             await direct.send_and_store(session, notification)
@@ -166,9 +105,9 @@ class Node:
         try:
             for session in list(self.clients.values()):
                 session.close()
-                session.closed()
+                cleanup.closed(session)
             while self.saving:
-                await next(iter(self.saving)).closed()
+                await cleanup.closed(next(iter(self.saving)))
             self.upkeep.finish()
             await self.background.idle()
         finally:
