@@ -19,6 +19,7 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from autopush.addresses import NODE_ORIGIN
 from autopush.net.eager import send_now
 
 if TYPE_CHECKING:
@@ -36,12 +37,7 @@ IDLE_TIMEOUT = 60
 BODY_LIMIT = 64 * 1024
 """Bytes of an answer's body. Nodes send a sentence; the body is read and dropped."""
 
-_URL = re.compile(
-    r"(?P<scheme>https?)://"
-    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
-    r"(?::(?P<port>[0-9]{1,5}))?"
-    r"(?P<path>/[!-~]*)?"
-)
+_URL = re.compile(NODE_ORIGIN + r"(?P<path>/[!-~]*)?")
 _METHOD = re.compile(r"[A-Z]{1,16}")
 
 

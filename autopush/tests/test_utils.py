@@ -10,6 +10,7 @@ import requests
 from cryptography.exceptions import InvalidSignature
 
 from autopush import utils
+from autopush.addresses import is_node_url
 from autopush.message.encoding import base64url_encode
 from autopush.tests.message.vapid_support import Sender, claims
 from autopush.utils import (
@@ -24,6 +25,28 @@ from autopush.utils import (
 )
 
 UUID = uuid.UUID("0123abcd-0123-4012-8012-0123456789ab")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://node-1.example",
+        "http://[::1]:8081",
+        "http://h",
+        "http://a_b.c:81",
+        "http://10.0.0.1",
+    ],
+)
+def test_nodes_urls(value):
+    assert is_node_url(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 1, b"http://h", "", "h", "ftp://h", "http://h/", "http://-h", "http://.", "http://u@h"],
+)
+def test_what_is_no_nodes_url(value):
+    assert not is_node_url(value)
 
 
 def test_documented_names_exist():
