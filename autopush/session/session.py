@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 
-from autopush.ids import generate_hash
+from autopush.ids import hash_uaid
 from autopush.session import acks, agent, broadcasts, cleanup, drain, hello, registration
 from autopush.session.clock import Call
 from autopush.session.direct import Direct, Key
@@ -202,8 +202,7 @@ class Session:
     @property
     def uaid_hash(self) -> str | None:
         """The UAID for logs: hashed where ``key_hash`` is set."""
-        key = self.node.conf.key_hash
-        return generate_hash(key, self.uaid) if key and self.uaid else self.uaid
+        return self.uaid and hash_uaid(self.node.conf.key_hash, self.uaid)
 
     # ---- what the modules of this package share
 

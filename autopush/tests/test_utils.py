@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidSignature
 
 from autopush import utils
 from autopush.addresses import is_node_url
+from autopush.ids import hash_uaid
 from autopush.message.encoding import base64url_encode
 from autopush.tests.message.vapid_support import Sender, claims
 from autopush.utils import (
@@ -122,6 +123,7 @@ def test_generate_hash_test_vector():
     message = "01234567123401234123456789ABCDEF"
     assert generate_hash("SuperSikkret", message) == digest
     assert generate_hash(b"SuperSikkret", message.encode()) == digest
+    assert hash_uaid("SuperSikkret", message) == digest and hash_uaid("", message) == message
     assert generate_hash("é", "é") == generate_hash("é".encode(), "é".encode())
 
 

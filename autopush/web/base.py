@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from autopush.exceptions import InvalidRequest, RouterException, StoreBusy, StoreError
 from autopush.httpserver.connection import REASONS
 from autopush.httpserver.handler import BaseHandler
-from autopush.ids import generate_hash
+from autopush.ids import hash_uaid
 from autopush.logging import enabled
 from autopush.types import JSONDict
 
@@ -506,7 +506,7 @@ class BaseWebHandler(JSONErrorHandler):
         )
 
     def _uaid_hash(self, uaid: str) -> str:
-        return uaid_hash(self.conf.key_hash, uaid)
+        return hash_uaid(self.conf.key_hash, uaid)
 
 
 def failure_of(exc: Exception) -> Failure:
@@ -519,14 +519,9 @@ def was_stored(response: RouterResponse | RouterException) -> bool:
     return response.logged_status in (201, 202)
 
 
-def uaid_hash(key_hash: str, uaid: str) -> str:
-    """Return a UAID as logs may show it (spec/storage 5)."""
-    return generate_hash(key_hash, uaid) if key_hash else uaid
-
-
 def loggable_record(key_hash: str, user: JSONDict) -> str:
     """Return the text of a user's record without what allows to reach the device (Q24)."""
-    record = {**user, "uaid": uaid_hash(key_hash, str(user.get("uaid", "")))}
+    record = {**user, "uaid": hash_uaid(key_hash, str(user.get("uaid", "")))}
     if "router_data" in record:
         record["router_data"] = "[redacted]"
     return repr(record)

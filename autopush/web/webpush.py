@@ -18,6 +18,7 @@ from autopush.exceptions import (
     RouterException,
     VapidAuthException,
 )
+from autopush.ids import hash_uaid
 from autopush.logging import enabled
 from autopush.message import endpoint_token, vapid
 from autopush.message.crypto_key import CryptoKeyException
@@ -31,7 +32,6 @@ from autopush.web.base import (
     ThreadedValidate,
     loggable_record,
     threaded_validate,
-    uaid_hash,
     was_stored,
 )
 from autopush.web.schemas_webpush import (
@@ -250,7 +250,7 @@ async def drop_user(app: Any, uaid: str, user: User, code: int) -> InvalidReques
         ThreadedValidate.log.debug(
             "Dropping User",
             code=code,
-            uaid_hash=uaid_hash(key_hash, uaid),
+            uaid_hash=hash_uaid(key_hash, uaid),
             uaid_record=loggable_record(key_hash, user),
         )
     app.metrics.increment("updates.drop_user", tags=[f"errno:{code}"])

@@ -61,8 +61,9 @@ from autopush.db.interface import (
 )
 from autopush.db.lastconnect import generate_last_connect
 from autopush.db.months import LatestMonths, RotatingMonths
-from autopush.db.rows import TIMESTAMPED, hash_uaid
+from autopush.db.rows import TIMESTAMPED
 from autopush.exceptions import StoreBusy, StoreError
+from autopush.ids import hash_uaid
 from autopush.message.notification import WebPushNotification
 
 T = TypeVar("T")

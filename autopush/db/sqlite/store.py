@@ -45,7 +45,6 @@ from autopush.db.rows import (
     TOPICS_END,
     MessageRow,
     channel_ids,
-    hash_uaid,
     key_timestamp,
     load_json,
     read_message,
@@ -69,6 +68,7 @@ from autopush.db.sqlite.health import HealthCheck
 from autopush.db.sqlite.ops import Call, Delete, Put, WriteBatch
 from autopush.db.sqlite.quota import SAMPLE, StoredQuota, Usage, usage
 from autopush.exceptions import AutopushException, StoreBusy, StoreError, UserFull
+from autopush.ids import hash_uaid
 from autopush.message.notification import WebPushNotification
 
 T = TypeVar("T")
@@ -292,7 +292,7 @@ class SqliteStore(Store):
     # ---- helpers
 
     def _key(self, uaid: str) -> str:
-        return hash_uaid(self._key_hash, uaid) if self._key_hash else uaid
+        return hash_uaid(self._key_hash, uaid)
 
     def _row(self, sql: str, values: tuple[object, ...]) -> Any:
         """One row or None.
