@@ -21,6 +21,7 @@ from twisted.logger import Logger
 
 from autopush.addresses import NODE_ORIGIN
 from autopush.net.eager import send_now
+from autopush.waiters import Waiters
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -344,7 +345,7 @@ class NodeClient:
         self._timeout = connect_timeout + response_timeout
         self._trust_root = trust_root
         self._pools: dict[Address, _Pool] = {}
-        self._closing: list[Deferred[None]] = []
+        self._closing: Waiters[None] = Waiters()
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = reactor
 
@@ -412,17 +413,14 @@ class NodeClient:
             self._sweeper.stop()
         for pool in list(self._pools.values()):
             pool.close()
-        done: Deferred[None] = Deferred()
-        self._closing.append(done)
+        done = self._closing.wait()
         self.connection_closed()
         return done
 
     def connection_closed(self) -> None:
         """A pool has one connection less."""
         if self.closed and not any(pool.open for pool in self._pools.values()):
-            closing, self._closing = self._closing, []
-            for waiter in closing:
-                waiter.callback(None)
+            self._closing.fire(None)
 
 
 __all__ = ["NodeBusy", "NodeClient", "NodeGone", "parse_url"]

@@ -35,6 +35,7 @@ from twisted.web.http_headers import Headers
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.router.bridge import RETRY_AFTER, BridgeMetrics, busy, parse_retry_after
+from autopush.waiters import Waiters
 
 MAX_CONNECTIONS = 100
 """Connections of one credential. At 50 ms an answer that is 2,000 sends a second. They may all be
@@ -354,7 +355,7 @@ class TokenCache:
         self._value: str | None = None
         self._renew_at = self._ends_at = self._fetched_at = 0.0
         self._fetching = False
-        self._waiting: list[Deferred[str]] = []
+        self._waiting: Waiters[str] = Waiters()
         self._error: Exception | None = None
         self._error_until = 0.0
 
@@ -381,8 +382,7 @@ class TokenCache:
             self._renew_at = self._ends_at = 0.0
 
     def _wait(self) -> Deferred[str]:
-        waiter: Deferred[str] = Deferred(self._waiting.remove)
-        self._waiting.append(waiter)
+        waiter = self._waiting.wait()
         if not self._fetching:
             self._settle()
         return waiter
@@ -409,9 +409,4 @@ class TokenCache:
 
     def _settle(self) -> None:
         """Tell those who wait how the fetch ended."""
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if self._error is not None:
-                waiter.errback(self._error)
-            else:
-                waiter.callback(str(self._value))
+        self._waiting.fire(str(self._value) if self._error is None else Failure(self._error))

@@ -34,6 +34,7 @@ from autopush.session.events import log
 from autopush.session.states import State
 from autopush.session.stats import base_tags
 from autopush.session.wire import Message, Wire
+from autopush.waiters import Waiters
 
 if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
@@ -141,7 +142,7 @@ class Session:
         self.gathering: Call | None = None
         self.ack_writes = 0
         self.row_operations = 0
-        self.row_waiters: list[Deferred[None]] | None = None
+        self.row_waiters: Waiters[None] | None = None
         # The stored loop: how far it has read in this pass, and the read pointer in storage, up to
         # which nothing has to be read again, as far as is known here
         self.position: int | None = None
@@ -265,18 +266,15 @@ class Session:
         self.row_operations -= 1
         if not self.row_operations and self.row_waiters:
             waiters, self.row_waiters = self.row_waiters, None
-            for waiter in waiters:
-                waiter.callback(None)
+            waiters.fire(None)
 
     def row_operations_done(self) -> Deferred[None]:
         """Fires when no row of ours is being written or deleted, and no pointer moved."""
         if not self.row_operations:
             return succeed(None)
-        waiter: Deferred[None] = Deferred()
         if self.row_waiters is None:
-            self.row_waiters = []
-        self.row_waiters.append(waiter)
-        return waiter
+            self.row_waiters = Waiters()
+        return self.row_waiters.wait()
 
     def _dispatch(self, message: Message) -> None:
         state = self.state
