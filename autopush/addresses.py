@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from functools import lru_cache
 from typing import Any
 
 default_ports = {"ws": 80, "http": 80, "wss": 443, "https": 443}
@@ -33,6 +34,12 @@ def canonical_url(scheme: str, hostname: str, port: int | None = None) -> str:
 def is_node_url(value: Any) -> bool:
     """Whether it has the shape of a node's URL."""
     return isinstance(value, str) and _NODE_URL.fullmatch(value) is not None
+
+
+@lru_cache(maxsize=1024)
+def shared_host(host: str) -> str:
+    """One object for equal texts: all sessions of a node name the same few hosts."""
+    return host
 
 
 def resolve_ip(hostname: str) -> str:

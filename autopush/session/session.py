@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 
+from autopush import addresses, useragent
 from autopush.ids import hash_uaid
-from autopush.session import acks, agent, broadcasts, cleanup, drain, hello, registration
+from autopush.session import acks, broadcasts, cleanup, drain, hello, registration
 from autopush.session.clock import Call
 from autopush.session.direct import Direct, Key
 from autopush.session.errors import Malformed
@@ -120,8 +121,8 @@ class Session:
         self.wire = wire
         self.connected_at = connected_at
         node.latest = max(node.latest, connected_at)
-        self.agent = agent.user_agent(user_agent)
-        self.host = agent.shared_host(host)
+        self.agent = useragent.user_agent(user_agent)
+        self.host = addresses.shared_host(host)
         self.state = UNIDENTIFIED
         self.uaid: str | None = None
         self.month = ""
