@@ -20,6 +20,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from autopush.addresses import NODE_ORIGIN
+from autopush.net.answer import Answer
 from autopush.net.eager import send_now
 from autopush.waiters import Waiters
 
@@ -98,7 +99,7 @@ class _Request:
 
 
 class _Connection(Protocol):
-    """One connection to a node; also the callbacks of its llhttp parser."""
+    """One connection to a node."""
 
     def __init__(self, pool: _Pool) -> None:
         self.pool = pool
@@ -106,24 +107,22 @@ class _Connection(Protocol):
         self.used = False
         self.idle_since = 0.0
         self.transport: Any
-        self._parser: Any = None
-        self._reset()
-
-    def _reset(self) -> None:
-        self._received = self._complete = self._framed = False
-        self._status = self._body = 0
+        self._received = False
+        self._answer: Answer | None = None
 
     def connectionMade(self) -> None:
         try:
             self.transport.setTcpNoDelay(True)
         except (AttributeError, OSError):
             pass  # not TCP
-        self._parser = httptools.HttpResponseParser(self)
+        self._answer = Answer()
 
     def send(self, request: _Request) -> None:
         """Put a request on the idle connection."""
         self.request = request
-        self._reset()
+        self._received = False
+        if self._answer is not None:
+            self._answer.reset()
         rest = send_now(self.transport, request.data)
         if rest:
             self.transport.write(rest)
@@ -133,25 +132,25 @@ class _Connection(Protocol):
         self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        if self.request is None or self._parser is None:
+        answer = self._answer
+        if self.request is None or answer is None:
             self.abort()  # nobody asked
             return
         self._received = True
         try:
-            self._parser.feed_data(data)
+            answer.feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("malformed answer")
             return
-        if self._body > BODY_LIMIT:
+        if answer.size > BODY_LIMIT:
             self._fail("answer too long")
-        elif self._complete:
-            self._answered()
+        elif answer.complete:
+            self._answered(answer.status, answer.keep)
 
-    def _answered(self) -> None:
+    def _answered(self, status: int, keep: bool) -> None:
         request, self.request = self.request, None
         self.used = True
-        status = self._status
-        if self._keep:
+        if keep:
             self.pool.release(self)
         else:
             self.pool.discard(self)
@@ -171,42 +170,20 @@ class _Connection(Protocol):
         self._fail("no answer in time")
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
-        self._parser = None
+        answer, self._answer = self._answer, None
         request, self.request = self.request, None
         self.pool.discard(self)
         self.pool.closed(self)
         if request is None or request.done is None:
             return
-        if self._status >= 200 and not self._framed and not self._complete:
-            request.answer(self._status)  # its body ended with the connection
+        if answer is not None and answer.status >= 200 and not answer.framed:
+            request.answer(answer.status)  # its body ended with the connection
         elif self.used and not self._received and not request.retried:
             # The node closed the idle connection just as we used it (RFC 9112 9.3.1).
             request.retried = True
             self.pool.submit(request)
         else:
             request.fail(NodeGone(reason.getErrorMessage()))
-
-    # ---- llhttp
-
-    def on_header(self, name: bytes, _value: bytes) -> None:
-        if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._framed = True
-
-    def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
-
-    def on_body(self, data: bytes) -> None:
-        self._body += len(data)
-
-    def on_message_complete(self) -> None:
-        if self._status < 200:
-            self._status = 0  # 1xx: the answer is still to come
-            self._framed = False
-            return
-        if self._complete:
-            raise ValueError("more than one answer")
-        self._complete = True
-        self._keep = self._parser.should_keep_alive()
 
 
 class _Pool:

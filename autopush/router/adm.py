@@ -124,7 +124,7 @@ class ADMClient:
             text = reply.text[:MAX_DETAIL].replace(str(self._client_secret), "...")
             self.logger.error("Could not get ADM Auth token {text}", text=text)
             raise ADMAuthError(f"status {reply.code}")
-        data = _json_object(reply)
+        data = reply.json_object() or {}
         token, lifetime = data.get("access_token"), data.get("expires_in", 0)
         if not isinstance(token, str) or not token or not _printable(token):
             raise ADMError("no access token in the answer")
@@ -184,14 +184,6 @@ class ADMClient:
             "X-Amzn-Accept-Type": "com.amazon.device.messaging.ADMSendResult@1.0",
             "Accept": "application/json",
         }
-
-
-def _json_object(reply: Reply) -> JSONDict:
-    try:
-        data = reply.json()
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _printable(token: str) -> bool:
@@ -282,7 +274,7 @@ class ADMRouter(BridgeRouter):
 
         :raises RouterException: it did not take the message
         """
-        data = _json_object(reply)
+        data = reply.json_object() or {}
         if reply.code != 200:
             raise self._not_taken(reply, str(data.get("reason", ""))[:MAX_DETAIL], router_data)
         self._count.sent(notification)

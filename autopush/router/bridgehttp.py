@@ -35,6 +35,7 @@ from twisted.web.http_headers import Headers
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.router.bridge import RETRY_AFTER, BridgeMetrics, busy, parse_retry_after
+from autopush.types import JSONDict
 from autopush.waiters import Waiters
 
 MAX_CONNECTIONS = 100
@@ -121,6 +122,14 @@ class Reply(NamedTuple):
         :raises ValueError: it isn't JSON
         """
         return orjson.loads(self.content)
+
+    def json_object(self) -> JSONDict | None:
+        """Return the decoded body if it is a JSON object."""
+        try:
+            data = self.json()
+        except ValueError:
+            return None
+        return data if isinstance(data, dict) else None
 
     @property
     def retry_after(self) -> int | None:

@@ -318,7 +318,7 @@ class FCMv1:
         code = response.code
         if code == 401:
             raise FCMAuthenticationError("Authentication Error", refused=True)
-        data = _json_object(response)
+        data = response.json_object()
         error = data.get("error") if data is not None else None
         if 200 <= code < 300 and data is not None and not error:
             result.success = 1
@@ -361,14 +361,6 @@ PERMANENT = frozenset({"UNREGISTERED", "NOT_FOUND", "SENDER_ID_MISMATCH", "INVAL
 
 RETRIED = frozenset({"QUOTA_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"})
 """Errors after which the same message may be sent again."""
-
-
-def _json_object(response: Reply) -> JSONDict | None:
-    try:
-        data = response.json()
-    except ValueError:
-        return None
-    return data if isinstance(data, dict) else None
 
 
 def _details(error: JSONDict) -> list[JSONDict]:

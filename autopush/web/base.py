@@ -168,6 +168,11 @@ def standard_error(
     return body
 
 
+def invalid_request(exc: InvalidRequest) -> JSONDict:
+    """Return the body that tells which rule a request broke."""
+    return standard_error(exc.status_code, exc.errno, f"Request did not validate {exc}")
+
+
 def _field_texts(place: str, errors: Any) -> Iterator[str]:
     """Yield what is wrong with each field, after its name."""
     if isinstance(errors, dict):

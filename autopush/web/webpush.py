@@ -149,12 +149,17 @@ def check_headers_and_size(
         except ValidationError as exc:
             errors.update(exc.normalized_messages())
         if len(body) > max_data:
-            raise InvalidRequest(
-                f"Data payload must be smaller than {max_data}", status_code=413, errno=104
-            )
+            raise too_long(max_data)
     if errors:
         raise ValidationError({"headers": errors})
     return result
+
+
+def too_long(max_data: int) -> InvalidRequest:
+    """Return the refusal of a body of more than ``max_data`` bytes."""
+    return InvalidRequest(
+        f"Data payload must be smaller than {max_data}", status_code=413, errno=104
+    )
 
 
 def authenticate_sender(app: Any, token: EndpointToken) -> JSONDict:
