@@ -45,17 +45,17 @@ def routers_from_config(
 
     :param agent: client for other connection nodes; None: there are none
     :param node: the connection node in this process, if there is one
-    :param metrics: default: the node's or the store's, if they have any
+    :param metrics: default: the node's, if there is one
     :raises InvalidConfig, OSError: a bridge can't work with its settings
     """
     router_conf = conf.router_conf
+    if metrics is None:
+        metrics = node.metrics if node is not None else SinkMetrics()
     routers: dict[str, IRouter] = {
         "webpush": WebPushRouter(
             conf, router_conf.get("webpush"), db, agent, node=node, metrics=metrics
         )
     }
-    if metrics is None:
-        metrics = getattr(node, "metrics", None) or getattr(db, "metrics", None) or SinkMetrics()
     bridges = {
         "apns": "APNSRouter",
         "gcm": "GCMRouter",

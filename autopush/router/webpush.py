@@ -60,7 +60,7 @@ class WebPushRouter(IRouter):
     :param router_conf: not used
     :param agent: client for the other nodes' internal API; None: there are no other nodes
     :param node: the connection node in this process, if there is one
-    :param metrics: default: the node's or the store's, if they have any
+    :param metrics: default: the node's, if there is one
     :param now: wall clock, seconds since the epoch
     """
 
@@ -83,8 +83,8 @@ class WebPushRouter(IRouter):
         self.agent = agent
         self.node = node
         if metrics is None:
-            metrics = getattr(node, "metrics", None) or getattr(db, "metrics", None)
-        self.metrics: IMetrics = metrics or SinkMetrics()
+            metrics = node.metrics if node is not None else SinkMetrics()
+        self.metrics = metrics
         self.backlogs = Backlogs(conf.msg_limit, now)
 
     def register(

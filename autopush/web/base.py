@@ -249,12 +249,10 @@ class BaseWebHandler(JSONErrorHandler):
     cors_response_headers: ClassVar[tuple[str, ...]] = ()
     challenge: ClassVar[str] = PREF_SCHEME
 
-    _base_tags: dict[str, str]
     _handling_message = False
 
     def initialize(self, **kwargs: Any) -> None:
         super().initialize(**kwargs)
-        self._base_tags = {}
         self._start_time = time.time()
         self._timings: dict[str, float] = {}
 
