@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -27,7 +28,6 @@ import google.auth.exceptions
 import google.auth.transport
 import orjson
 import requests
-from google.auth import _helpers as google_clock
 from google.oauth2.service_account import Credentials as ServiceAccountCredentials
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -239,7 +239,8 @@ class FCMv1:
         await deferToThread(credentials.refresh, self._transport)
         if credentials.expiry is None:
             return Token(credentials.token, 0)
-        left = credentials.expiry - google_clock.utcnow()
+        ends = credentials.expiry  # in UTC, naive
+        left = ends.replace(tzinfo=UTC) - datetime.now(UTC)
         return Token(credentials.token, max(0.0, left.total_seconds()))
 
     async def _token(self) -> str:

@@ -34,7 +34,7 @@ LAYERS: dict[str, str] = {
     "options": "options",
     "configuration": "config",
     "messages": "message",
-    "ground": "addresses clock constants exceptions ids ssl types useragent waiters",
+    "ground": "addresses clock constants exceptions ids libraries ssl types useragent waiters",
 }
 """From the top: names directly under ``autopush``, by layer. A layer may import those below it and
 itself."""

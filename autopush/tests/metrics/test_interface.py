@@ -182,6 +182,16 @@ def test_periodic_reporter_sets_three_gauges_in_order(busy_pool, prefix):
     ]
 
 
+def test_another_twisted_has_no_figure_of_waiting_calls(busy_pool, monkeypatch):
+    monkeypatch.setattr(module.twisted, "__version__", "27.1.1")
+    metrics = Recorder()
+    periodic_reporter(metrics)
+    assert metrics.gauges == [
+        ("twisted.threadpool.idleWorkerCount", 1, {}),
+        ("twisted.threadpool.busyWorkerCount", 2, {}),
+    ]
+
+
 def test_periodic_reporter_reads_the_real_pool():
     metrics = Recorder()
     periodic_reporter(metrics)
