@@ -16,6 +16,7 @@ Source: spec/bridges 8 and 10; Amazon, "Send a Message via ADM" and "Request an 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -169,12 +170,16 @@ class ADMClient:
             self._tokens.invalidate(token)
         raise ADMAuthError("a new access token was refused")
 
+    def access_token(self) -> Deferred[str]:
+        """Fires with a valid access token, however long that takes."""
+        return self._tokens.get()
+
     def _token(self) -> Deferred[str]:
         def too_late(_result: object, timeout: float) -> Any:
             raise BridgeTimeout(f"no access token within {timeout:g} s")
 
         timeout = self._client.timeout
-        return self._tokens.get().addTimeout(timeout, self._client.reactor, too_late)
+        return self.access_token().addTimeout(timeout, self._client.reactor, too_late)
 
     def _headers(self, token: str) -> dict[str, str]:
         return {
@@ -200,6 +205,7 @@ class ADMRouter(BridgeRouter):
     """
 
     platform = "adm"
+    account = "profile"
 
     def __init__(self, conf: AutopushConfig, router_conf: JSONDict, metrics: IMetrics) -> None:
         super().__init__(conf, router_conf, metrics)
@@ -225,6 +231,10 @@ class ADMRouter(BridgeRouter):
             timeout=options.get("timeout") or DEFAULT_ROUTER_TIMEOUT,
             ca_file=options.get("ca_file"),
         )
+
+    def token_sources(self) -> dict[str, Callable[[], Deferred[str]]]:
+        """See :meth:`BridgeRouter.token_sources`."""
+        return {profile: client.access_token for profile, client in self.clients.items()}
 
     # ---- registration
 

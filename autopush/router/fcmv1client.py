@@ -229,9 +229,11 @@ class FCMv1:
 
     # ---- access token
 
-    def _get_access_token(self) -> Deferred[str]:
+    def access_token(self) -> Deferred[str]:
         """Fires with a valid access token; at most one is being fetched at a time."""
         return self._tokens.get()
+
+    _get_access_token = access_token
 
     async def _fetch_token(self) -> Token:
         """Get a token, in a worker thread."""
@@ -252,7 +254,7 @@ class FCMv1:
         def too_late(_result: object, timeout: float) -> Failure:
             return Failure(FCMAuthenticationError(f"no access token within {timeout:g} s"))
 
-        waiting = self._get_access_token()
+        waiting = self.access_token()
         try:
             return await waiting.addTimeout(self._timeout, self._client.reactor, too_late)
         except FCMAuthenticationError:

@@ -215,6 +215,10 @@ class WebPushRouter(IRouter):
 
     # ---- storing
 
+    def forget(self, notification: WebPushNotification) -> None:
+        """Don't count a notification any more that was taken back by its sender."""
+        self.backlogs.forget(notification)
+
     async def _save_notification(self, notification: WebPushNotification, user: User) -> None:
         """Store the notification in the message table of the user's month.
 

@@ -22,6 +22,7 @@ from autopush.httpserver.connection import REASONS
 from autopush.httpserver.handler import BaseHandler
 from autopush.ids import hash_uaid
 from autopush.logging import enabled
+from autopush.router import BRIDGES
 from autopush.types import JSONDict
 
 if TYPE_CHECKING:
@@ -61,9 +62,6 @@ FIELD_ERRNOS = {"ttl": 112, "topic": 113, "encryption": 111, "encryption-key": 1
 """errno of a header that is missing or malformed, the first that is wrong counts."""
 
 BODY_ERRNO = 108
-
-DROPPED_BY_BRIDGE = frozenset({"apns", "fcm", "adm"})
-"""Router types whose 404 or 410 means that the device is gone (spec/http-endpoint 5.8, Q3)."""
 
 Method = Callable[..., Awaitable[None]]
 
@@ -425,7 +423,8 @@ class BaseWebHandler(JSONErrorHandler):
         """Answer a notification its router refused; a device that is gone is dropped."""
         if exc.log_exception:
             self._log_router_exception(exc)
-        if uaid and router_type in DROPPED_BY_BRIDGE and exc.status_code in (404, 410):
+        bridge = BRIDGES.get(router_type or "")
+        if uaid and bridge is not None and exc.status_code in bridge.gone:
             self.metrics.increment(
                 "notification.bridge.error",
                 tags=[
