@@ -256,25 +256,24 @@ def add_connection_args(parser: OptionParser) -> None:
 
 def connection_parser(config_files: Sequence[str] = ()) -> OptionParser:
     """Return the parser of a connection node."""
-    parser = OptionParser(
-        prog="autopush",
-        description="Runs a Connection Node.",
-        default_config_files=list(config_files),
-    )
-    add_connection_args(parser)
-    add_shared_args(parser)
-    _add_check(parser)
-    return parser
+    return _node_parser("autopush", "Runs a Connection Node.", config_files, add_connection_args)
 
 
 def endpoint_parser(config_files: Sequence[str] = ()) -> OptionParser:
     """Return the parser of an endpoint node."""
+    return _node_parser("autoendpoint", "Runs an Endpoint Node.", config_files, add_endpoint_args)
+
+
+def _node_parser(
+    prog: str,
+    description: str,
+    config_files: Sequence[str],
+    add_own_args: Callable[[OptionParser], None],
+) -> OptionParser:
     parser = OptionParser(
-        prog="autoendpoint",
-        description="Runs an Endpoint Node.",
-        default_config_files=list(config_files),
+        prog=prog, description=description, default_config_files=list(config_files)
     )
-    add_endpoint_args(parser)
+    add_own_args(parser)
     add_shared_args(parser)
     _add_check(parser)
     return parser

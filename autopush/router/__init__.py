@@ -37,7 +37,9 @@ BRIDGES = declared(DECLARATIONS)
 """By router type. Their classes are imported only when needed: they bring libraries most services
 do without."""
 
-__all__ = ["BRIDGES", "WebPushRouter", "routers_from_config"]
+CLASSES = {name: bridge for bridge in BRIDGES.values() for name in bridge.classes}
+
+__all__ = ["BRIDGES", *CLASSES, "WebPushRouter", "routers_from_config"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from treq.client import HTTPClient
 from twisted.internet import reactor as _reactor
@@ -35,6 +34,7 @@ from twisted.web.http_headers import Headers
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.router.bridge import RETRY_AFTER, BridgeMetrics, busy, parse_retry_after
+from autopush.ssl import read_certificates
 from autopush.types import JSONDict
 from autopush.waiters import Waiters
 
@@ -175,10 +175,8 @@ def tls_policy(ca_file: str | None) -> HostnameCachingHTTPSPolicy:
     """
     root = platformTrust()
     if ca_file:
-        with open(ca_file, "rb") as file:
-            content = file.read()
         try:
-            found = x509.load_pem_x509_certificates(content)
+            found = read_certificates(ca_file)
         except ValueError as exc:
             raise InvalidConfig(f"Can't use {ca_file}: it holds no certificate") from exc
         root = trustRootFromCertificates(
