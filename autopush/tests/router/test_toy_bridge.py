@@ -24,11 +24,12 @@ def toy(monkeypatch):
     """As if the module were in the list."""
     for router_type, bridge in declared((*DECLARATIONS, TOY)).items():
         monkeypatch.setitem(router.BRIDGES, router_type, bridge)
+    return router.BRIDGES["toy"]
 
 
 @pytest.fixture
 def endpoint(toy):
-    return Endpoint(router_conf=SETTINGS)
+    return Endpoint(router_conf={toy.router_type: SETTINGS["toy"]})
 
 
 def register(endpoint: Endpoint, **body: Any) -> Any:
@@ -37,11 +38,13 @@ def register(endpoint: Endpoint, **body: Any) -> Any:
     return json.loads(answer.body)
 
 
-def test_its_class_is_a_name_of_the_package(toy):
+@pytest.mark.usefixtures("toy")
+def test_its_class_is_a_name_of_the_package():
     assert router.ToyRouter.platform == "toy"
 
 
-def test_without_settings_there_is_none(toy):
+@pytest.mark.usefixtures("toy")
+def test_without_settings_there_is_none():
     assert list(Endpoint().routers) == ["webpush"]
     assert list(Endpoint(router_conf={"toy": {"other": 1}}).routers) == ["webpush"]
 
@@ -86,7 +89,8 @@ def test_a_record_it_can_not_use_is_refused(endpoint):
     assert refused(endpoint.push())[:2] == (410, 105)
 
 
-def test_the_doctor_looks_at_it(toy):
+@pytest.mark.usefixtures("toy")
+def test_the_doctor_looks_at_it():
     conf = AutopushConfig(hostname="h", router_conf=SETTINGS)
     (result,) = bridges(SimpleNamespace(has_api=True, conf=conf))
     assert result.line == "ok    toy: credentials of 2 crates are well-formed"
