@@ -32,20 +32,20 @@ setup(
     package_data={"autopush": ["db/sqlite/schema/*.sql", "py.typed"]},
     install_requires=[
         "attrs>=26.1",
-        "autobahn==26.10.2",  # the trimmed protocol relies on this release's private attributes
+        "autobahn==26.10.2",  # see autopush.libraries
         "boto3>=1.44",
         "ConfigArgParse>=1.9",
         "cryptography>=50",
-        "datadog==0.56.0",  # one of its private methods is overridden
+        "datadog>=0.56,<1",
         "google-auth>=2.63",
-        "h2==4.4.1",  # two of its private methods are overridden
+        "h2==4.4.1",  # see autopush.libraries
         "hpack>=4.2",
         "httptools>=0.9",
         "marshmallow>=4.4,<5",
         "orjson>=3.13",
         "prometheus_client>=0.26",
         "pyOpenSSL>=26.4",
-        "raven==6.10.0",  # some of its private methods are overridden
+        "raven==6.10.0",  # see autopush.libraries
         "requests>=2.34",
         "service-identity>=26.1",
         "treq>=26.7",

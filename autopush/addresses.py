@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from functools import lru_cache
+from typing import Any
 
 default_ports = {"ws": 80, "http": 80, "wss": 443, "https": 443}
+
+NODE_ORIGIN = (
+    r"(?P<scheme>https?)://"
+    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+)
+"""The shape of a node's URL, which nodes write into records as ``node_id``: nothing else is
+connected to."""
+
+_NODE_URL = re.compile(NODE_ORIGIN)
 
 METADATA_URL = "http://169.254.169.254/latest/meta-data/"
 METADATA_TIMEOUT = 1
@@ -16,6 +29,17 @@ def canonical_url(scheme: str, hostname: str, port: int | None = None) -> str:
     if port is None or port == default_ports.get(scheme):
         return f"{scheme}://{hostname}"
     return f"{scheme}://{hostname}:{port}"
+
+
+def is_node_url(value: Any) -> bool:
+    """Whether it has the shape of a node's URL."""
+    return isinstance(value, str) and _NODE_URL.fullmatch(value) is not None
+
+
+@lru_cache(maxsize=1024)
+def shared_host(host: str) -> str:
+    """One object for equal texts: all sessions of a node name the same few hosts."""
+    return host
 
 
 def resolve_ip(hostname: str) -> str:

@@ -34,6 +34,14 @@ def generate_hash(key: str | bytes, payload: str | bytes) -> str:
     return hmac.digest(key, payload, hashlib.sha256).hex()
 
 
+def hash_uaid(key: str, uaid: str) -> str:
+    """Return a UAID as storage and logs have it (spec/storage 5).
+
+    :param key: the ``key_hash`` option; empty: the UAID stays as it is
+    """
+    return generate_hash(key, uaid) if key else uaid
+
+
 def parse_uuid(text: str) -> uuid.UUID:
     """Return a UUID in any of its spellings.
 

@@ -50,6 +50,41 @@ class TLSFileError(InvalidConfig):
     """A key, certificate or parameter file can't be used; the text is one line that names it."""
 
 
+class EncryptedKey(ValueError):
+    """A private key needs a passphrase, which is never asked for."""
+
+
+def parse_private_key(pem: bytes) -> Any:
+    """Return the private key in PEM data; other things in it don't matter.
+
+    :raises ValueError: there is none that can be used; also :class:`EncryptedKey`
+    """
+    try:
+        return load_pem_private_key(pem, password=None)
+    except TypeError as exc:
+        raise EncryptedKey("the key is encrypted") from exc
+    except UnsupportedAlgorithm as exc:
+        raise ValueError(str(exc)) from exc
+
+
+def read_private_key(path: str) -> Any:
+    """Return the private key in a PEM file.
+
+    :raises OSError, ValueError: see :func:`parse_private_key`
+    """
+    with open(path, "rb") as file:
+        return parse_private_key(file.read())
+
+
+def read_certificates(path: str) -> list[x509.Certificate]:
+    """Return the certificates in a PEM file.
+
+    :raises OSError, ValueError: it can't be read, or holds none
+    """
+    with open(path, "rb") as file:
+        return x509.load_pem_x509_certificates(file.read())
+
+
 class AutopushSSLContextFactory(DefaultOpenSSLContextFactory):
     """Server contexts with the settings above.
 
@@ -131,12 +166,13 @@ def load_private_key(path: str) -> Any:
 
     :raises TLSFileError: it can't be read or is none
     """
-    data = _read("TLS key", path)
     try:
-        return load_pem_private_key(data, password=None)
-    except TypeError:
+        return read_private_key(path)
+    except OSError as exc:
+        reason = f"can't be read: {exc.strerror}"
+    except EncryptedKey:
         reason = "is encrypted: store it without a passphrase"
-    except (ValueError, UnsupportedAlgorithm):
+    except ValueError:
         reason = "holds no usable private key in PEM format"
     raise TLSFileError(f"TLS key {path} {reason}")
 
@@ -146,21 +182,13 @@ def load_chain(path: str) -> list[x509.Certificate]:
 
     :raises TLSFileError: it can't be read or holds none
     """
-    data = _read("TLS certificate", path)
     try:
-        return x509.load_pem_x509_certificates(data)
-    except ValueError:
-        raise TLSFileError(
-            f"TLS certificate {path} holds no usable certificate in PEM format"
-        ) from None
-
-
-def _read(what: str, path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_certificates(path)
     except OSError as exc:
-        raise TLSFileError(f"{what} {path} can't be read: {exc.strerror}") from exc
+        reason = f"can't be read: {exc.strerror}"
+    except ValueError:
+        reason = "holds no usable certificate in PEM format"
+    raise TLSFileError(f"TLS certificate {path} {reason}")
 
 
 @contextlib.contextmanager

@@ -44,14 +44,13 @@ from autopush.http import (
     PrometheusHTTPFactory,
 )
 from autopush.logging import PushLogger
-from autopush.memusage import note_frozen
-from autopush.metrics import from_config as metrics_from_config
-from autopush.metrics import periodic_reporter, registry_of
+from autopush.metrics import from_config as metrics_from_config, periodic_reporter, registry_of
 from autopush.net.nodeclient import NodeClient
 from autopush.net.proxyprotocol import HAProxyServerEndpoint
 from autopush.options.commands import SHARED_FILES
 from autopush.router.interface import IRouter
 from autopush.ssl import monkey_patch_ssl_wrap_socket, undo_monkey_patch_ssl_wrap_socket
+from autopush.web.memusage import note_frozen
 
 reactor: Any = _reactor
 

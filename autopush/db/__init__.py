@@ -43,7 +43,6 @@ from autopush.db.interface import (
 from autopush.db.lastconnect import generate_last_connect, has_connected_this_month
 from autopush.db.months import get_month, make_rotating_tablename
 from autopush.db.open import sqlite_path, store_from_dsn
-from autopush.db.rows import hash_uaid
 from autopush.db.sqlite.store import SqliteStore
 
 __all__ = [
@@ -71,7 +70,7 @@ __all__ = [
 
 def hasher(uaid: str) -> str:
     """The UAID as logs name it (``uaid_hash``): see spec/storage 5."""
-    return hash_uaid(sys.modules[__name__].key_hash, uaid)
+    return ids.hash_uaid(sys.modules[__name__].key_hash, uaid)
 
 
 TRACK_DB_CALLS = False

@@ -20,9 +20,10 @@ from autopush.db.dynamodb.messages import Messages
 from autopush.db.dynamodb.users import Users
 from autopush.db.interface import Channels, StoreUnusable, User
 from autopush.db.open import sqlite_path
-from autopush.db.rows import channel_ids, hash_uaid, load_json
+from autopush.db.rows import channel_ids, load_json
 from autopush.db.sqlite import schema as sqlite_schema
 from autopush.db.sqlite.records import GET_USER, LIST_CHANNELS
+from autopush.ids import hash_uaid
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig

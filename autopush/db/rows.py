@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import uuid
 from collections.abc import Iterable
@@ -126,13 +124,6 @@ def other_spellings(chid: str, stored: set[str]) -> set[str]:
     """The unusual ways in which a channel is among these: mixed case, braces."""
     rest = stored.difference(spellings(chid))
     return {text for text in rest if _channel_id(text) == chid}
-
-
-def hash_uaid(key: str, uaid: str) -> str:
-    """The UAID as stored: HMAC-SHA256 with ``key``, the UAID itself if that is empty (5)."""
-    if not key:
-        return uaid
-    return hmac.new(key.encode(), uaid.encode(), hashlib.sha256).hexdigest()
 
 
 def dump_json(value: Any) -> str:

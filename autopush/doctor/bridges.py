@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from cryptography import x509
 from twisted.internet.defer import Deferred, gatherResults
 
 from autopush.app.starterrors import EXPECTED, start_error_text
 from autopush.doctor.certificates import validity
-from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
+from autopush.doctor.report import Result, Subject, fail, ok, warn
 from autopush.exceptions import InvalidConfig
 from autopush.metrics import SinkMetrics
-from autopush.router import routers_from_config
+from autopush.router import BRIDGES, routers_from_config
+from autopush.ssl import TLSFileError, load_chain
 
 TOKENS_WITHIN = 20
 """Seconds for all requests for access tokens together."""
@@ -25,7 +25,7 @@ def bridges(subject: Subject) -> Iterator[Result]:
     if not subject.has_api:
         return
     routers: dict[str, Any] = {}
-    for name in ("fcm", "gcm", "apns", "adm"):
+    for name in BRIDGES:
         if not subject.conf.router_conf.get(name):
             continue
         conf = copy.copy(subject.conf)
@@ -36,7 +36,7 @@ def bridges(subject: Subject) -> Iterator[Result]:
         except (*EXPECTED, ValueError, KeyError, TypeError) as exc:
             yield fail(name, _reason(exc))
             continue
-        yield from WELL_FORMED[name](name, routers[name])
+        yield from _checks(name, routers[name])
     yield from _tokens(routers)
 
 
@@ -48,51 +48,27 @@ def _reason(exc: BaseException) -> str:
     return f"{type(cause).__name__} {cause.args[0] if cause.args else ''}"
 
 
-# ---------------------------------------------------------------------------------- well-formed
-
-
-def _fcm(name: str, router: Any) -> Iterator[Result]:
-    yield ok(name, f"credentials of {plural(len(router.clients), 'app')} are well-formed")
-
-
-def _gcm(name: str, router: Any) -> Iterator[Result]:
-    yield warn(name, f"{plural(len(router.senderIDs), 'sender')}; Google has ended this service")
-
-
-def _adm(name: str, router: Any) -> Iterator[Result]:
-    yield ok(name, f"credentials of {plural(len(router.profiles), 'profile')} are well-formed")
-
-
-def _apns(name: str, router: Any) -> Iterator[Result]:
-    for channel, settings in router._channels.items():
-        label = f"{name} {channel}"
-        if settings.p8:
-            router._provider_token(settings).get()
-            yield ok(label, f"token of key {settings.key_id} for {settings.topic} was made")
+def _checks(name: str, router: Any) -> Iterator[Result]:
+    """What the bridge itself has to say."""
+    for check in router.checks():
+        label = f"{name} {check.label}".strip()
+        if check.certificate is None:
+            yield (warn if check.warning else ok)(label, check.text)
             continue
         try:
-            with open(settings.cert, "rb") as file:
-                certificate = x509.load_pem_x509_certificate(file.read())
-        except (OSError, ValueError) as exc:
-            yield fail(label, f"{settings.cert}: {exc}")
-            continue
-        yield validity(label, certificate, settings.cert)
-
-
-WELL_FORMED = {"fcm": _fcm, "gcm": _gcm, "adm": _adm, "apns": _apns}
-
-
-# --------------------------------------------------------------------------------------- tokens
+            certificate = load_chain(check.certificate)[0]
+        except TLSFileError as exc:
+            yield fail(label, str(exc))
+        else:
+            yield validity(label, certificate, check.certificate)
 
 
 def _tokens(routers: dict[str, Any]) -> Iterator[Result]:
     """Ask for the access tokens of the bridges that need some; runs the event loop."""
     asked = {
-        f"{name} {app}": client
-        for name in ("fcm", "adm")
-        if name in routers
-        for app, client in routers[name].clients.items()
-        if hasattr(client, "_tokens")
+        f"{name} {account}": source
+        for name, router in routers.items()
+        for account, source in router.token_sources().items()
     }
     if not asked:
         return
@@ -101,10 +77,9 @@ def _tokens(routers: dict[str, Any]) -> Iterator[Result]:
     loop: Any = reactor
     results: list[Result] = []
 
-    async def ask(label: str, client: Any) -> None:
-        waiting: Deferred[str] = client._tokens.get()
+    async def ask(label: str, source: Callable[[], Deferred[str]]) -> None:
         try:
-            await waiting.addTimeout(TOKENS_WITHIN, loop)
+            await source().addTimeout(TOKENS_WITHIN, loop)
         except Exception as exc:
             text = str(exc.args[0] if exc.args else "")[:200]
             results.append(fail(label, f"no access token: {type(exc).__name__} {text}"))

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 from service_identity import CertificateError, VerificationError
-from service_identity.cryptography import verify_certificate_hostname as verify_hostname
-from service_identity.cryptography import verify_certificate_ip_address as verify_ip_address
+from service_identity.cryptography import (
+    verify_certificate_hostname as verify_hostname,
+    verify_certificate_ip_address as verify_ip_address,
+)
 
 from autopush.config import SSLConfig
 from autopush.doctor.report import Result, Subject, fail, ok, plural, warn

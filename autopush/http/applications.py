@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from autopush.httpserver.application import RoutedServer, Routes
 from autopush.httpserver.connection import REASONS
-from autopush.web.base import NotFoundHandler
+from autopush.web.base import NotFoundHandler, invalid_request, standard_error
 from autopush.web.dockerflow import LBHeartbeatHandler, VersionHandler
 from autopush.web.health import HealthHandler, MemUsageHandler, StatusHandler
 from autopush.web.log_check import LogCheckHandler
@@ -34,7 +34,7 @@ from autopush.web.registration import (
     SubRegistrationHandler,
     UaidRegistrationHandler,
 )
-from autopush.web.webpush import WebPushHandler
+from autopush.web.webpush import WebPushHandler, too_long
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from autopush.httpserver.request import Headers
     from autopush.router.interface import IRouter
     from autopush.ssl import AutopushSSLContextFactory
-
-_ERROR_URL = "http://autopush.readthedocs.io/en/latest/http.html#error-codes"
 
 
 class BaseHTTPFactory(RoutedServer):
@@ -115,23 +113,11 @@ class EndpointHTTPFactory(BaseHTTPFactory):
 
     def refusal(self, status: int, reason: str) -> tuple[str, bytes]:
         """What no handler gets to see is refused in the API's own form (spec/http-endpoint 3.1)."""
-        error: dict[str, Any] = {
-            "code": status,
-            "errno": 999,
-            "error": REASONS[status],
-            "more_info": _ERROR_URL,
-            "message": reason or REASONS[status],
-        }
         if status == 413:
-            error = {
-                "code": 413,
-                "errno": 104,
-                "error": "Payload Too Large",
-                "more_info": _ERROR_URL,
-                "message": "Request did not validate Data payload must be smaller than "
-                f"{self.conf.max_data}",
-            }
-        return "application/json", json.dumps(error).encode()
+            body = invalid_request(too_long(self.conf.max_data))
+        else:
+            body = standard_error(status, 999, reason or REASONS[status], REASONS[status])
+        return "application/json", json.dumps(body).encode()
 
     def ssl_cf(self) -> AutopushSSLContextFactory | None:
         """TLS context factory of the public listener; None: no TLS."""

@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from autopush.httpserver.parser import BODY_LIMIT, BadRequest, RequestParser
 from autopush.httpserver.request import Request
+from autopush.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -404,7 +405,7 @@ class HTTPServer:
         self.upgrade_factory: Any = None
         self.draining = False
         self.turned_away = 0
-        self._drained: list[Deferred[None]] = []
+        self._drained: Waiters[None] = Waiters()
         self._sweeper: LoopingCall | None = None
         self._listening = False
 
@@ -463,18 +464,14 @@ class HTTPServer:
             connection.drain()
         if not self.connections:
             return succeed(None)
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
-        return drained
+        return self._drained.wait()
 
     def forget(self, connection: HTTPConnection) -> None:
         """A connection is closed or handed over."""
         self.connections.discard(connection)
         if not self.connections:
             self._stop_sweeper()
-            drained, self._drained = self._drained, []
-            for waiter in drained:
-                waiter.callback(None)
+            self._drained.fire(None)
 
     def _sweep(self) -> None:
         now = self.now = self.clock.seconds()

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -49,9 +49,10 @@ from autopush.httpserver.connection import (  # noqa: E402
     http_date,
 )
 from autopush.logging import redact_authorization, redact_uri  # noqa: E402
+from autopush.waiters import Waiters  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine
 
     from autopush.config import AutopushConfig
     from autopush.db.interface import Store
@@ -95,7 +96,7 @@ class BaseHandler(cyclone.web.RequestHandler):
     path_kwargs: dict[str, Any] = {}
     _transforms = ()
     _chunked = False
-    _finish_waiters: Sequence[Deferred[str | None]] = ()
+    _finish_waiters: Waiters[str | None] | None = None
     _client_info_cache: JSONDict | None = None
 
     def __init__(self, application: Any, request: Request, **kwargs: Any) -> None:
@@ -432,19 +433,15 @@ class BaseHandler(cyclone.web.RequestHandler):
 
     def notifyFinish(self) -> Deferred[str | None]:
         """Fires with None when the answer is finished, with a text when the client went away."""
-        waiter: Deferred[str | None] = Deferred()
         if self._finished:
-            waiter.callback(None)
-        else:
-            self._finish_waiters = [*self._finish_waiters, waiter]
-        return waiter
+            return succeed(None)
+        if self._finish_waiters is None:
+            self._finish_waiters = Waiters()
+        return self._finish_waiters.wait()
 
     def _fire_finished(self, result: str | None) -> None:
-        waiters = self._finish_waiters
-        if waiters:
-            self._finish_waiters = ()
-            for waiter in waiters:
-                waiter.callback(result)
+        if self._finish_waiters is not None:
+            self._finish_waiters.fire(result)
 
 
 class PageNotFoundHandler(BaseHandler):

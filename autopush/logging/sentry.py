@@ -29,6 +29,7 @@ from autopush import __version__
 from autopush.exceptions import InvalidConfig
 from autopush.logging.redaction import redact, redact_text
 from autopush.types import JSONDict
+from autopush.waiters import Waiters
 
 reactor: Any = _reactor
 
@@ -66,7 +67,7 @@ class Transport(TwistedHTTPTransport):
         super().__init__(*args, **kwargs)
         self._agent = Agent(reactor, connectTimeout=TIMEOUT, pool=HTTPConnectionPool(reactor))
         self.sending = 0
-        self._idle: list[Deferred[None]] = []
+        self._idle: Waiters[None] = Waiters()
 
     def async_send(
         self, url: str, data: bytes, headers: JSONDict, success_cb: Any, failure_cb: Any
@@ -95,17 +96,13 @@ class Transport(TwistedHTTPTransport):
     def _sent(self, _: object) -> None:
         self.sending -= 1
         if not self.sending:
-            idle, self._idle = self._idle, []
-            for waiter in idle:
-                waiter.callback(None)
+            self._idle.fire(None)
 
     def idle(self) -> Deferred[None]:
         """Fires when nothing is on its way."""
         if not self.sending:
             return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._idle.append(waiter)
-        return waiter
+        return self._idle.wait()
 
 
 class _Rest(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from importlib.metadata import version
 from typing import Any
 
 import datadog
@@ -17,6 +18,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from autopush.libraries import known
 from autopush.metrics.interface import NAMESPACE, IMetrics
 
 reactor: Any = _reactor
@@ -78,12 +80,14 @@ class DatadogMetrics(IMetrics):
         for name in ("datadog.api", "datadog.threadstats"):
             logging.getLogger(name).addHandler(complaints)
         self._client = ThreadStats()
+        self._started = self._ended = False
         self._host = hostname
         self._flush_interval = flush_interval
         self._namespace = namespace
 
     def start(self) -> None:
         """Start the thread."""
+        self._started = True
         self._client.start(
             flush_interval=self._flush_interval, roll_up_interval=self._flush_interval
         )
@@ -91,15 +95,17 @@ class DatadogMetrics(IMetrics):
     def stop(self) -> Deferred[Any]:
         """Send the rest, in a thread that keeps nobody from leaving."""
         client = self._client
-        if client._disabled:
+        if self._ended or not self._started:
             return succeed(None)
+        self._ended = True
         client.stop()
         done: Deferred[Any] = Deferred()
 
         def flush() -> None:
             client.flush(float("inf"))
-            # The package would try again when the interpreter exits.
-            client._disabled = True
+            if known("datadog", version("datadog")):
+                # The package would try again when the interpreter exits.
+                client._disabled = True
             reactor.callFromThread(done.callback, None)
 
         threading.Thread(target=flush, name="datadog", daemon=True).start()
@@ -118,6 +124,8 @@ class DatadogMetrics(IMetrics):
         self._call(self._client.timing, name, duration, kwargs)
 
     def _call(self, method: Any, name: str, value: float, kwargs: dict[str, Any]) -> None:
+        if self._ended:
+            return
         try:
             method(
                 f"{self._namespace}.{name}", value=value, host=self._host, tags=kwargs.get("tags")

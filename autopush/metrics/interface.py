@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, succeed
+
+from autopush.libraries import known
 
 NAMESPACE = "autopush"
 """First part of every name, wherever it is sent to."""
@@ -132,10 +135,8 @@ def periodic_reporter(metrics: IMetrics, prefix: str = "") -> None:
     if not metrics.active:
         return
     pool = reactor.getThreadPool()
-    figures = (
-        ("idleWorkerCount", len(pool.waiters)),
-        ("busyWorkerCount", len(pool.working)),
-        ("backloggedWorkCount", pool._team.statistics().backloggedWorkCount),
-    )
-    for name, figure in figures:
+    figures = {"idleWorkerCount": len(pool.waiters), "busyWorkerCount": len(pool.working)}
+    if known("Twisted", twisted.__version__):
+        figures["backloggedWorkCount"] = pool._team.statistics().backloggedWorkCount
+    for name, figure in figures.items():
         metrics.gauge(f"{prefix}twisted.threadpool.{name}", figure)

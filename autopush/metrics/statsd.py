@@ -42,7 +42,7 @@ log = Logger(namespace="autopush.metrics.TwistedMetrics")
 
 
 class StatsdClient(DogStatsd):
-    """The package's client with the lines of 1.58.3.
+    """The package's socket, and the lines of 1.58.3.
 
     :param address: numeric; a name would be resolved in the first caller's turn
     """
@@ -76,19 +76,12 @@ class StatsdClient(DogStatsd):
         """Drop what is waiting and all that follows."""
         self.waiting = None
 
-    def _report(
-        self,
-        metric: str,
-        metric_type: str,
-        value: Any,
-        tags: Any,
-        sample_rate: Any = None,
-        timestamp: int = 0,
-        sampling: bool = True,
-        cardinality: Any = None,
-    ) -> bool:
-        """Send one metric; what the public methods of the package come down to."""
-        key = (metric, metric_type, tuple(tags) if tags else ())
+    def send_metric(self, name: str, kind: str, value: float, tags: Any) -> None:
+        """Send one metric.
+
+        :param kind: ``c``, ``g`` or ``ms``
+        """
+        key = (name, kind, tuple(tags) if tags else ())
         texts = self._texts.get(key)
         if texts is None:
             texts = self._remember(key)
@@ -105,7 +98,6 @@ class StatsdClient(DogStatsd):
                 pass
         elif self.waiting is not None and len(self.waiting) < MAX_WAITING:
             self.waiting.append(line)
-        return True
 
     def _remember(self, key: tuple[str, str, tuple[str, ...]]) -> tuple[bytes, bytes]:
         name, kind, tags = key
@@ -171,21 +163,21 @@ class TwistedMetrics(IMetrics):
     def increment(self, name: str, count: int = 1, **kwargs: Any) -> None:
         """Add to a counter."""
         try:
-            self.client._report(name, "c", count, kwargs.get("tags"))
+            self.client.send_metric(name, "c", count, kwargs.get("tags"))
         except Exception as exc:
             self._refused(name, exc)
 
     def gauge(self, name: str, count: float, **kwargs: Any) -> None:
         """Set a gauge."""
         try:
-            self.client._report(name, "g", count, kwargs.get("tags"))
+            self.client.send_metric(name, "g", count, kwargs.get("tags"))
         except Exception as exc:
             self._refused(name, exc)
 
     def timing(self, name: str, duration: float, **kwargs: Any) -> None:
         """Report a duration in seconds; milliseconds are sent."""
         try:
-            self.client._report(name, "ms", duration * 1000, kwargs.get("tags"))
+            self.client.send_metric(name, "ms", duration * 1000, kwargs.get("tags"))
         except Exception as exc:
             self._refused(name, exc)
 

@@ -8,13 +8,17 @@ cost, and means that the send buffer is only in use when the peer really doesn't
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import twisted
 from twisted.internet import tcp
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from autopush.libraries import known
 
-def send_now(transport: Any, data: bytes) -> bytes:
+
+def write_through(transport: Any, data: bytes) -> bytes:
     """Write what the kernel takes now.
 
     :param transport: any; only plain TCP can do that
@@ -36,6 +40,19 @@ def send_now(transport: Any, data: bytes) -> bytes:
             return data[sent:]
         # Else the connection is lost: the reactor will see that when it tries.
     return data
+
+
+def write_later(_transport: Any, data: bytes) -> bytes:
+    """Leave all to the transport; as :func:`write_through`."""
+    return data
+
+
+def writer() -> Callable[[Any, bytes], bytes]:
+    """Choose how to write: at once, or as a Twisted does whose insides we don't know."""
+    return write_through if known("Twisted", twisted.__version__) else write_later
+
+
+send_now = writer()
 
 
 class EagerServer(tcp.Server):

@@ -32,8 +32,7 @@ from h2.exceptions import FrameTooLargeError, H2Error, NoAvailableStreamIDError
 from h2.settings import SettingCodes, Settings
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener
-from twisted.internet.protocol import Factory
-from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import Factory, Protocol as TwistedProtocol
 from twisted.logger import Logger
 from zope.interface import implementer
 

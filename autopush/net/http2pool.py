@@ -28,6 +28,7 @@ from autopush.net.http2 import (
     TransportFailed,
     Unprocessed,
 )
+from autopush.waiters import Waiters
 
 MAX_WAITING = 1000
 """Requests that may wait for room: what a server that hangs can pile up here."""
@@ -92,7 +93,7 @@ class Http2Pool:
         self._timers: set[Any] = set()
         self._waking = False
         self._closed = False
-        self._closing: list[Deferred[None]] = []
+        self._closing: Waiters[None] = Waiters()
 
     def send(self, headers: Headers, body: bytes) -> Deferred[Response]:
         """Send a request; fires with its answer. May be cancelled.
@@ -115,8 +116,7 @@ class Http2Pool:
     def close(self) -> Deferred[None]:
         """Fail what is under way; fires when all connections are closed."""
         self._closed = True
-        done: Deferred[None] = Deferred()
-        self._closing.append(done)
+        done = self._closing.wait()
         for timer in [*self._timers, *([self._sweeper] if self._sweeper else [])]:
             timer.cancel()
         self._sweeper = None
@@ -151,9 +151,7 @@ class Http2Pool:
 
     def _tell_closed(self) -> None:
         if self._closed and not self._sockets:
-            closing, self._closing = self._closing, []
-            for done in closing:
-                done.callback(None)
+            self._closing.fire(None)
 
     def retired(self, connection: Http2Connection, error: Http2Error | None) -> None:
         """A connection takes no more requests."""

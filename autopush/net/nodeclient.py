@@ -19,7 +19,10 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from autopush.addresses import NODE_ORIGIN
+from autopush.net.answer import Answer
 from autopush.net.eager import send_now
+from autopush.waiters import Waiters
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -36,12 +39,7 @@ IDLE_TIMEOUT = 60
 BODY_LIMIT = 64 * 1024
 """Bytes of an answer's body. Nodes send a sentence; the body is read and dropped."""
 
-_URL = re.compile(
-    r"(?P<scheme>https?)://"
-    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
-    r"(?::(?P<port>[0-9]{1,5}))?"
-    r"(?P<path>/[!-~]*)?"
-)
+_URL = re.compile(NODE_ORIGIN + r"(?P<path>/[!-~]*)?")
 _METHOD = re.compile(r"[A-Z]{1,16}")
 
 
@@ -101,7 +99,7 @@ class _Request:
 
 
 class _Connection(Protocol):
-    """One connection to a node; also the callbacks of its llhttp parser."""
+    """One connection to a node."""
 
     def __init__(self, pool: _Pool) -> None:
         self.pool = pool
@@ -109,24 +107,22 @@ class _Connection(Protocol):
         self.used = False
         self.idle_since = 0.0
         self.transport: Any
-        self._parser: Any = None
-        self._reset()
-
-    def _reset(self) -> None:
-        self._received = self._complete = self._framed = False
-        self._status = self._body = 0
+        self._received = False
+        self._answer: Answer | None = None
 
     def connectionMade(self) -> None:
         try:
             self.transport.setTcpNoDelay(True)
         except (AttributeError, OSError):
             pass  # not TCP
-        self._parser = httptools.HttpResponseParser(self)
+        self._answer = Answer()
 
     def send(self, request: _Request) -> None:
         """Put a request on the idle connection."""
         self.request = request
-        self._reset()
+        self._received = False
+        if self._answer is not None:
+            self._answer.reset()
         rest = send_now(self.transport, request.data)
         if rest:
             self.transport.write(rest)
@@ -136,25 +132,25 @@ class _Connection(Protocol):
         self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        if self.request is None or self._parser is None:
+        answer = self._answer
+        if self.request is None or answer is None:
             self.abort()  # nobody asked
             return
         self._received = True
         try:
-            self._parser.feed_data(data)
+            answer.feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("malformed answer")
             return
-        if self._body > BODY_LIMIT:
+        if answer.size > BODY_LIMIT:
             self._fail("answer too long")
-        elif self._complete:
-            self._answered()
+        elif answer.complete:
+            self._answered(answer.status, answer.keep)
 
-    def _answered(self) -> None:
+    def _answered(self, status: int, keep: bool) -> None:
         request, self.request = self.request, None
         self.used = True
-        status = self._status
-        if self._keep:
+        if keep:
             self.pool.release(self)
         else:
             self.pool.discard(self)
@@ -174,42 +170,20 @@ class _Connection(Protocol):
         self._fail("no answer in time")
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
-        self._parser = None
+        answer, self._answer = self._answer, None
         request, self.request = self.request, None
         self.pool.discard(self)
         self.pool.closed(self)
         if request is None or request.done is None:
             return
-        if self._status >= 200 and not self._framed and not self._complete:
-            request.answer(self._status)  # its body ended with the connection
+        if answer is not None and answer.status >= 200 and not answer.framed:
+            request.answer(answer.status)  # its body ended with the connection
         elif self.used and not self._received and not request.retried:
             # The node closed the idle connection just as we used it (RFC 9112 9.3.1).
             request.retried = True
             self.pool.submit(request)
         else:
             request.fail(NodeGone(reason.getErrorMessage()))
-
-    # ---- llhttp
-
-    def on_header(self, name: bytes, _value: bytes) -> None:
-        if name.lower() in (b"content-length", b"transfer-encoding"):
-            self._framed = True
-
-    def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
-
-    def on_body(self, data: bytes) -> None:
-        self._body += len(data)
-
-    def on_message_complete(self) -> None:
-        if self._status < 200:
-            self._status = 0  # 1xx: the answer is still to come
-            self._framed = False
-            return
-        if self._complete:
-            raise ValueError("more than one answer")
-        self._complete = True
-        self._keep = self._parser.should_keep_alive()
 
 
 class _Pool:
@@ -348,7 +322,7 @@ class NodeClient:
         self._timeout = connect_timeout + response_timeout
         self._trust_root = trust_root
         self._pools: dict[Address, _Pool] = {}
-        self._closing: list[Deferred[None]] = []
+        self._closing: Waiters[None] = Waiters()
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = reactor
 
@@ -416,17 +390,14 @@ class NodeClient:
             self._sweeper.stop()
         for pool in list(self._pools.values()):
             pool.close()
-        done: Deferred[None] = Deferred()
-        self._closing.append(done)
+        done = self._closing.wait()
         self.connection_closed()
         return done
 
     def connection_closed(self) -> None:
         """A pool has one connection less."""
         if self.closed and not any(pool.open for pool in self._pools.values()):
-            closing, self._closing = self._closing, []
-            for waiter in closing:
-                waiter.callback(None)
+            self._closing.fire(None)
 
 
 __all__ = ["NodeBusy", "NodeClient", "NodeGone", "parse_url"]

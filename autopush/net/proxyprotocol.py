@@ -3,35 +3,63 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
-from twisted.internet.defer import Deferred, maybeDeferred
+import twisted
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
+from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-
-class ProxyHeaderProtocol(HAProxyProtocolWrapper):
-    """Closes on every malformed header; Twisted's lets some errors of its parsers through."""
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._proxyInfo is not None:
-            wrapped: Any = self.wrappedProtocol
-            wrapped.dataReceived(data)
-            return
-        try:
-            super().dataReceived(data)
-        except (ValueError, KeyError, struct.error):
-            if self._proxyInfo is not None:  # raised by what follows the header
-                raise
-            self.loseConnection()
+from autopush.libraries import known
 
 
-class ProxyHeaderFactory(HAProxyWrappingFactory):
-    """Wraps a factory's protocols in :class:`ProxyHeaderProtocol`."""
+@implementer(IStreamServerEndpoint)
+class _Taken:
+    """Stands for an endpoint; returns the factory that was to listen."""
 
-    protocol = ProxyHeaderProtocol  # type: ignore[assignment]
+    def listen(self, factory: IProtocolFactory) -> Any:
+        return succeed(factory)
+
+
+def plain_wrapper(factory: IProtocolFactory) -> IProtocolFactory:
+    """Wrap a factory's protocols in Twisted's own, which lets some errors of its parsers through:
+    they are logged, and end the connection."""
+    taken: list[IProtocolFactory] = []
+    nowhere: Any = _Taken()
+    proxyEndpoint(nowhere).listen(factory).addCallback(taken.append)
+    return taken[0]
+
+
+def careful_wrapper() -> Callable[[IProtocolFactory], IProtocolFactory]:
+    """Return what wraps a factory's protocols in ones that close on every malformed header."""
+    from twisted.protocols.haproxy import _wrapper
+
+    class ProxyHeaderProtocol(_wrapper.HAProxyProtocolWrapper):
+        def dataReceived(self, data: bytes) -> None:
+            if self._proxyInfo is not None:
+                wrapped: Any = self.wrappedProtocol
+                wrapped.dataReceived(data)
+                return
+            try:
+                super().dataReceived(data)
+            except (ValueError, KeyError, struct.error):
+                if self._proxyInfo is not None:  # raised by what follows the header
+                    raise
+                self.loseConnection()
+
+    class ProxyHeaderFactory(_wrapper.HAProxyWrappingFactory):
+        protocol = ProxyHeaderProtocol  # type: ignore[assignment]
+
+    factory: Any = ProxyHeaderFactory
+    return cast(Callable[[IProtocolFactory], IProtocolFactory], factory)
+
+
+def wrapper() -> Callable[[IProtocolFactory], IProtocolFactory]:
+    """Choose the careful way, or Twisted's own where we don't know its insides."""
+    return careful_wrapper() if known("Twisted", twisted.__version__) else plain_wrapper
 
 
 @implementer(IStreamServerEndpoint)
@@ -43,7 +71,7 @@ class HAProxyServerEndpoint:
     :param kwargs: passed to ``listenTCP`` (``interface``, ``backlog``)
     """
 
-    wrapper_factory = ProxyHeaderFactory
+    wrapper_factory: ClassVar[Any] = staticmethod(wrapper())
 
     def __init__(self, reactor: Any, port: int, ssl_cf: Any = None, **kwargs: Any) -> None:
         self.reactor = reactor
@@ -67,6 +95,6 @@ class HAProxyServerEndpoint:
         if self.ssl_cf is not None:
             inner = TLSMemoryBIOFactory(self.ssl_cf, False, factory)
         port = self.reactor.listenTCP(self.port, self.wrapper_factory(inner), **self.kwargs)
-        if self.ssl_cf is not None:
+        if self.ssl_cf is not None and known("Twisted", twisted.__version__):
             port._type = "TLS"  # for the port's log lines, as listenSSL does
         return port

@@ -46,16 +46,11 @@ class SwitchAction(argparse.BooleanOptionalAction):
         setattr(namespace, self.dest, option_string == self.option_strings[0])
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults shown where there are some; options aligned for names of our length."""
+class HelpFormatter(argparse.HelpFormatter):
+    """Options aligned for names of our length."""
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
         super().__init__(prog, max_help_position=32, **kwargs)
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        if action.default in (None, "", False, [], argparse.SUPPRESS) or not action.dest:
-            return action.help or ""
-        return super()._get_help_string(action) or ""
 
 
 class ConfigFile(configargparse.DefaultConfigFileParser):
@@ -85,15 +80,29 @@ def _without_empty(value: Any) -> Any:
 
 
 class OptionParser(configargparse.ArgumentParser):
-    """ConfigArgParse with the "choose" column of spec/configuration 2.7."""
+    """ConfigArgParse with the "choose" column of spec/configuration 2.7.
+
+    :ivar spellings: of all options, and whether one may be given more than once
+    """
 
     def __init__(self, **kwargs: Any) -> None:
+        self.spellings: dict[str, bool] = {}
         super().__init__(
             formatter_class=HelpFormatter,
-            config_file_open_func=_open_utf8,
+            config_file_open_func=self._open_config_file,
             config_file_parser_class=ConfigFile(self._complete_key),
             **kwargs,
         )
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        """Add an option; it can be abbreviated from now on."""
+        action: argparse.Action = super().add_argument(*args, **kwargs)
+        self.note(action)
+        return action
+
+    def note(self, action: argparse.Action, repeatable: bool = False) -> None:
+        """Remember an option, also one that was added to a group."""
+        self.spellings.update(dict.fromkeys(action.option_strings, repeatable))
 
     def parse_known_args(
         self, args: Iterable[str] | None = None, *rest: Any, **kwargs: Any
@@ -110,9 +119,9 @@ class OptionParser(configargparse.ArgumentParser):
         joined: list[str] = []
         rest = iter(args)
         for arg in rest:
-            if isinstance(self._option_string_actions.get(arg), argparse._AppendAction):
+            if self.spellings.get(arg):
                 value = next(rest, None)
-                if value is not None and value.partition("=")[0] not in self._option_string_actions:
+                if value is not None and value.partition("=")[0] not in self.spellings:
                     arg = f"{arg}={value}"
                 elif value is not None:
                     joined.append(arg)
@@ -125,13 +134,13 @@ class OptionParser(configargparse.ArgumentParser):
             positive = super().convert_item_to_command_line_arg(action, key, value)
             off, on = action.option_strings[1], action.option_strings[0]
             return [off if positive == [on] else on]
-        if isinstance(action, argparse._AppendAction) and isinstance(value, list):
+        if isinstance(value, list) and any(map(self.spellings.get, action.option_strings)):
             value = _without_empty(value)
         return list(super().convert_item_to_command_line_arg(action, key, value))
 
-    def _open_config_files(self, command_line_args: list[str]) -> Any:
+    def _open_config_file(self, path: str, mode: str = "r") -> IO[str]:
         try:
-            return super()._open_config_files(command_line_args)
+            return open(path, mode, encoding="utf-8-sig")
         except OSError as exc:
             self.error(f"Unable to open config file: {exc}")
 
@@ -142,10 +151,9 @@ class OptionParser(configargparse.ArgumentParser):
 
     def _spelled_out(self, arg: str) -> str:
         name, equals, value = arg.partition("=")
-        known = self._option_string_actions
-        if not name.startswith("--") or name == "--" or name in known:
+        if not name.startswith("--") or name == "--" or name in self.spellings:
             return arg
-        matches = [option for option in known if option.startswith(name)]
+        matches = [option for option in self.spellings if option.startswith(name)]
         return f"{matches[0]}{equals}{value}" if len(matches) == 1 else arg
 
     def error(self, message: str) -> NoReturn:
@@ -153,13 +161,11 @@ class OptionParser(configargparse.ArgumentParser):
         argparse.ArgumentParser.error(self, message.replace("\n", " "))
 
 
-def _open_utf8(path: str, mode: str = "r") -> IO[str]:
-    return open(path, mode, encoding="utf-8-sig")
-
-
-def _add_option(target: Any, row: Option) -> None:
+def _add_option(parser: OptionParser, target: Any, row: Option) -> None:
     names = [f"--{row.name}"] if row.short is None else [row.short, f"--{row.name}"]
     text = row.help if row.help is argparse.SUPPRESS else row.help.replace("%", "%%")
+    if text is not argparse.SUPPRESS and row.default not in (None, "", False, []):
+        text += " (default: %(default)s)"
     kind: dict[str, Any]
     if row.kind == FLAG:
         kind = {"action": "store_true"}
@@ -169,22 +175,23 @@ def _add_option(target: Any, row: Option) -> None:
         kind = {"action": "append", "metavar": row.metavar}
     else:
         kind = {"type": row.kind, "metavar": row.metavar}
-    target.add_argument(
+    action = target.add_argument(
         *names, dest=row.name, env_var=row.env, default=row.default, help=text, **kind
     )
+    parser.note(action, repeatable=row.kind == LIST)
 
 
 def _add_groups(parser: OptionParser, groups: Iterable[OptionGroup]) -> None:
     for title, rows in groups:
         target = parser.add_argument_group(title)
         for row in rows:
-            _add_option(target, row)
+            _add_option(parser, target, row)
 
 
 def _obsolete_args(parser: OptionParser) -> None:
     """Add the options of spec/configuration 3.4 that ``parser`` doesn't give a meaning."""
     for name in OBSOLETE:
-        if f"--{name}" not in parser._option_string_actions:
+        if f"--{name}" not in parser.spellings:
             kind = int if name == "max_message_size" else str
             parser.add_argument(f"--{name}", type=kind, default=None, help=argparse.SUPPRESS)
 
@@ -249,25 +256,24 @@ def add_connection_args(parser: OptionParser) -> None:
 
 def connection_parser(config_files: Sequence[str] = ()) -> OptionParser:
     """Return the parser of a connection node."""
-    parser = OptionParser(
-        prog="autopush",
-        description="Runs a Connection Node.",
-        default_config_files=list(config_files),
-    )
-    add_connection_args(parser)
-    add_shared_args(parser)
-    _add_check(parser)
-    return parser
+    return _node_parser("autopush", "Runs a Connection Node.", config_files, add_connection_args)
 
 
 def endpoint_parser(config_files: Sequence[str] = ()) -> OptionParser:
     """Return the parser of an endpoint node."""
+    return _node_parser("autoendpoint", "Runs an Endpoint Node.", config_files, add_endpoint_args)
+
+
+def _node_parser(
+    prog: str,
+    description: str,
+    config_files: Sequence[str],
+    add_own_args: Callable[[OptionParser], None],
+) -> OptionParser:
     parser = OptionParser(
-        prog="autoendpoint",
-        description="Runs an Endpoint Node.",
-        default_config_files=list(config_files),
+        prog=prog, description=description, default_config_files=list(config_files)
     )
-    add_endpoint_args(parser)
+    add_own_args(parser)
     add_shared_args(parser)
     _add_check(parser)
     return parser

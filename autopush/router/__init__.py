@@ -15,9 +15,11 @@ vendor beside it.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from autopush.metrics import SinkMetrics
+from autopush.router.bridges.declaration import Bridge
 from autopush.router.interface import IRouter
 from autopush.router.webpush import WebPushRouter
 
@@ -28,22 +30,35 @@ if TYPE_CHECKING:
     from autopush.net.nodeclient import NodeClient
     from autopush.session import Node
 
-BRIDGES = {
-    "ADMRouter": "adm",
-    "APNSRouter": "apnsrouter",
-    "FCMRouter": "fcm",
-    "FCMv1Router": "fcm_v1",
-    "GCMRouter": "gcm",
-}
-"""Classes by module; imported only when needed: they bring libraries most services do without."""
+DECLARATIONS = (
+    "autopush.router.bridges.apns",
+    "autopush.router.bridges.gcm",
+    "autopush.router.bridges.fcm",
+    "autopush.router.bridges.adm",
+)
+"""Modules with a ``BRIDGE``; another bridge is another line."""
 
-__all__ = [*BRIDGES, "WebPushRouter", "routers_from_config"]
+
+def declared(modules: Iterable[str]) -> dict[str, Bridge]:
+    """Return what bridges say of themselves, by router type."""
+    bridges = [importlib.import_module(module).BRIDGE for module in modules]
+    return {bridge.router_type: bridge for bridge in bridges}
+
+
+BRIDGES = declared(DECLARATIONS)
+"""By router type. Their classes are imported only when needed: they bring libraries most services
+do without."""
+
+CLASSES = {name: bridge for bridge in BRIDGES.values() for name in bridge.classes}
+
+__all__ = ["BRIDGES", *CLASSES, "WebPushRouter", "routers_from_config"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in BRIDGES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{BRIDGES[name]}"), name)
+    for bridge in BRIDGES.values():
+        if name in bridge.classes:
+            return bridge.router_class(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def routers_from_config(
@@ -57,28 +72,20 @@ def routers_from_config(
 
     :param agent: client for other connection nodes; None: there are none
     :param node: the connection node in this process, if there is one
-    :param metrics: default: the node's or the store's, if they have any
+    :param metrics: default: the node's, if there is one
     :raises InvalidConfig, OSError: a bridge can't work with its settings
     """
     router_conf = conf.router_conf
+    if metrics is None:
+        metrics = node.metrics if node is not None else SinkMetrics()
     routers: dict[str, IRouter] = {
         "webpush": WebPushRouter(
             conf, router_conf.get("webpush"), db, agent, node=node, metrics=metrics
         )
     }
-    if metrics is None:
-        metrics = getattr(node, "metrics", None) or getattr(db, "metrics", None) or SinkMetrics()
-    bridges = {
-        "apns": "APNSRouter",
-        "gcm": "GCMRouter",
-        "fcm": FCM_VERSIONS.get((router_conf.get("fcm") or {}).get("version", 1)),
-        "adm": "ADMRouter",
-    }
-    for router_type, name in bridges.items():
-        if name is not None and router_conf.get(router_type):
-            routers[router_type] = __getattr__(name)(conf, router_conf[router_type], metrics)
+    for router_type, bridge in BRIDGES.items():
+        settings = router_conf.get(router_type)
+        name = bridge.choose(settings) if settings else None
+        if name is not None:
+            routers[router_type] = bridge.router_class(name)(conf, settings, metrics)
     return routers
-
-
-FCM_VERSIONS = {0: "FCMRouter", 1: "FCMv1Router"}
-"""By ``fcm_version``; the configuration allows no others."""

@@ -16,6 +16,7 @@ Source: spec/bridges 8 and 10; Amazon, "Send a Message via ADM" and "Request an 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -124,7 +125,7 @@ class ADMClient:
             text = reply.text[:MAX_DETAIL].replace(str(self._client_secret), "...")
             self.logger.error("Could not get ADM Auth token {text}", text=text)
             raise ADMAuthError(f"status {reply.code}")
-        data = _json_object(reply)
+        data = reply.json_object() or {}
         token, lifetime = data.get("access_token"), data.get("expires_in", 0)
         if not isinstance(token, str) or not token or not _printable(token):
             raise ADMError("no access token in the answer")
@@ -169,12 +170,16 @@ class ADMClient:
             self._tokens.invalidate(token)
         raise ADMAuthError("a new access token was refused")
 
+    def access_token(self) -> Deferred[str]:
+        """Fires with a valid access token, however long that takes."""
+        return self._tokens.get()
+
     def _token(self) -> Deferred[str]:
         def too_late(_result: object, timeout: float) -> Any:
             raise BridgeTimeout(f"no access token within {timeout:g} s")
 
         timeout = self._client.timeout
-        return self._tokens.get().addTimeout(timeout, self._client.reactor, too_late)
+        return self.access_token().addTimeout(timeout, self._client.reactor, too_late)
 
     def _headers(self, token: str) -> dict[str, str]:
         return {
@@ -184,14 +189,6 @@ class ADMClient:
             "X-Amzn-Accept-Type": "com.amazon.device.messaging.ADMSendResult@1.0",
             "Accept": "application/json",
         }
-
-
-def _json_object(reply: Reply) -> JSONDict:
-    try:
-        data = reply.json()
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _printable(token: str) -> bool:
@@ -208,6 +205,7 @@ class ADMRouter(BridgeRouter):
     """
 
     platform = "adm"
+    account = "profile"
 
     def __init__(self, conf: AutopushConfig, router_conf: JSONDict, metrics: IMetrics) -> None:
         super().__init__(conf, router_conf, metrics)
@@ -233,6 +231,10 @@ class ADMRouter(BridgeRouter):
             timeout=options.get("timeout") or DEFAULT_ROUTER_TIMEOUT,
             ca_file=options.get("ca_file"),
         )
+
+    def token_sources(self) -> dict[str, Callable[[], Deferred[str]]]:
+        """See :meth:`BridgeRouter.token_sources`."""
+        return {profile: client.access_token for profile, client in self.clients.items()}
 
     # ---- registration
 
@@ -282,7 +284,7 @@ class ADMRouter(BridgeRouter):
 
         :raises RouterException: it did not take the message
         """
-        data = _json_object(reply)
+        data = reply.json_object() or {}
         if reply.code != 200:
             raise self._not_taken(reply, str(data.get("reason", ""))[:MAX_DETAIL], router_data)
         self._count.sent(notification)

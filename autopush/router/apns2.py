@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hpack import NeverIndexedHeaderTuple
 from OpenSSL import SSL, crypto
 from twisted.internet.defer import Deferred, succeed
@@ -32,6 +31,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from autopush.net.http2 import Busy, Headers, Http2Connection, Response
 from autopush.net.http2pool import Http2Pool
 from autopush.router.bridge import parse_retry_after
+from autopush.ssl import read_certificates, read_private_key
 
 if TYPE_CHECKING:
     from twisted.logger import Logger
@@ -267,7 +267,7 @@ def tls_options(
         extra = {
             "certificate": chain[0],
             "extraCertChain": chain[1:],
-            "privateKey": read_key(key_file or cert_file),
+            "privateKey": read_private_key(key_file or cert_file),
         }
         check_pair(chain[0], extra["privateKey"])
     trust = None
@@ -278,21 +278,6 @@ def tls_options(
     return optionsForClientTLS(
         server, trustRoot=trust, acceptableProtocols=[b"h2"], extraCertificateOptions=extra
     )
-
-
-def read_certificates(path: str) -> list[x509.Certificate]:
-    """Return the certificates in a PEM file."""
-    with open(path, "rb") as file:
-        return x509.load_pem_x509_certificates(file.read())
-
-
-def read_key(path: str) -> Any:
-    """Return the private key in a PEM file; never asks for a passphrase."""
-    with open(path, "rb") as file:
-        try:
-            return load_pem_private_key(file.read(), password=None)
-        except TypeError as exc:
-            raise ValueError("the key is encrypted") from exc
 
 
 def check_pair(certificate: x509.Certificate, key: Any) -> None:

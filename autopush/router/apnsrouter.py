@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -26,7 +26,7 @@ from autopush.router.apns2 import (
     APNSException,
 )
 from autopush.router.apnstoken import ProviderToken
-from autopush.router.bridge import BridgeRouter, accepted, busy, payload_members
+from autopush.router.bridge import BridgeRouter, Check, accepted, busy, payload_members
 from autopush.router.interface import RouterResponse
 
 if TYPE_CHECKING:
@@ -214,6 +214,16 @@ class APNSRouter(BridgeRouter):
                 pem = file.read()
             self._tokens[names] = ProviderToken(channel.key_id, channel.team_id, pem)
         return self._tokens[names]
+
+    def checks(self) -> Iterator[Check]:
+        """See :meth:`BridgeRouter.checks`."""
+        for name, channel in self._channels.items():
+            token = self._provider_token(channel)
+            if token is None:
+                yield Check(name, "", certificate=channel.cert)
+            else:
+                token.get()
+                yield Check(name, f"token of key {channel.key_id} for {channel.topic} was made")
 
     # ---- registration
 

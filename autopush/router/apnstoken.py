@@ -12,9 +12,9 @@ import orjson
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from autopush.message.encoding import base64url_encode
+from autopush.ssl import parse_private_key
 
 REFRESH_AFTER = 40 * 60
 """Seconds. Apple refuses tokens older than an hour; clocks differ."""
@@ -41,10 +41,7 @@ class ProviderToken:
         self._now = now
         self._token = ""
         self._made_at = 0.0
-        try:
-            key = load_pem_private_key(pem, password=None)
-        except TypeError as exc:
-            raise ValueError("the key is encrypted") from exc
+        key = parse_private_key(pem)
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
             raise ValueError("not a P-256 key")
         self._key = key

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
@@ -149,18 +150,34 @@ class BridgeMetrics:
             )
 
 
+class Check(NamedTuple):
+    """What the doctor is to say of credentials that could be used.
+
+    :ivar label: which of the bridge's they are; empty: all
+    :ivar certificate: PEM file whose dates are to be looked at
+    :ivar warning: it is nothing to be content with
+    """
+
+    label: str
+    text: str
+    certificate: str | None = None
+    warning: bool = False
+
+
 class BridgeRouter(IRouter):
     """A router with one client per credential.
 
     Subclasses fill ``clients`` and define ``register`` and ``_route``.
 
     :cvar platform: the bridge's name in the tags of metrics
+    :cvar account: what its credentials are of, in the doctor's words
     :ivar clients: by the ``app_id`` of the registration URL
     """
 
     log = Logger()
     MAX_TTL = MAX_TTL
     platform: ClassVar[str]
+    account: ClassVar[str] = "app"
 
     def __init__(self, conf: AutopushConfig, router_conf: JSONDict, metrics: IMetrics) -> None:
         self.conf = conf
@@ -168,6 +185,19 @@ class BridgeRouter(IRouter):
         self.metrics = metrics
         self._count = BridgeMetrics(metrics, self.platform)
         self.clients: dict[str, Any] = {}
+
+    def checks(self) -> Iterable[Check]:
+        """What the doctor is to say of the credentials.
+
+        :raises OSError, ValueError: some can't be used after all
+        """
+        count = len(self.clients)
+        accounts = f"{count} {self.account}{'' if count == 1 else 's'}"
+        return [Check("", f"credentials of {accounts} are well-formed")]
+
+    def token_sources(self) -> dict[str, Callable[[], Deferred[str]]]:
+        """What asks the vendor for access tokens, by account."""
+        return {}
 
     def close(self) -> Deferred[Any]:
         """Fires when all connections are closed."""

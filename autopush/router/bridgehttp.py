@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from treq.client import HTTPClient
 from twisted.internet import reactor as _reactor
@@ -35,6 +34,9 @@ from twisted.web.http_headers import Headers
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.router.bridge import RETRY_AFTER, BridgeMetrics, busy, parse_retry_after
+from autopush.ssl import read_certificates
+from autopush.types import JSONDict
+from autopush.waiters import Waiters
 
 MAX_CONNECTIONS = 100
 """Connections of one credential. At 50 ms an answer that is 2,000 sends a second. They may all be
@@ -121,6 +123,14 @@ class Reply(NamedTuple):
         """
         return orjson.loads(self.content)
 
+    def json_object(self) -> JSONDict | None:
+        """Return the decoded body if it is a JSON object."""
+        try:
+            data = self.json()
+        except ValueError:
+            return None
+        return data if isinstance(data, dict) else None
+
     @property
     def retry_after(self) -> int | None:
         """Seconds in ``Retry-After``; None if absent or unreadable."""
@@ -165,10 +175,8 @@ def tls_policy(ca_file: str | None) -> HostnameCachingHTTPSPolicy:
     """
     root = platformTrust()
     if ca_file:
-        with open(ca_file, "rb") as file:
-            content = file.read()
         try:
-            found = x509.load_pem_x509_certificates(content)
+            found = read_certificates(ca_file)
         except ValueError as exc:
             raise InvalidConfig(f"Can't use {ca_file}: it holds no certificate") from exc
         root = trustRootFromCertificates(
@@ -354,7 +362,7 @@ class TokenCache:
         self._value: str | None = None
         self._renew_at = self._ends_at = self._fetched_at = 0.0
         self._fetching = False
-        self._waiting: list[Deferred[str]] = []
+        self._waiting: Waiters[str] = Waiters()
         self._error: Exception | None = None
         self._error_until = 0.0
 
@@ -381,8 +389,7 @@ class TokenCache:
             self._renew_at = self._ends_at = 0.0
 
     def _wait(self) -> Deferred[str]:
-        waiter: Deferred[str] = Deferred(self._waiting.remove)
-        self._waiting.append(waiter)
+        waiter = self._waiting.wait()
         if not self._fetching:
             self._settle()
         return waiter
@@ -409,9 +416,4 @@ class TokenCache:
 
     def _settle(self) -> None:
         """Tell those who wait how the fetch ended."""
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if self._error is not None:
-                waiter.errback(self._error)
-            else:
-                waiter.callback(str(self._value))
+        self._waiting.fire(str(self._value) if self._error is None else Failure(self._error))

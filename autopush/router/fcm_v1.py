@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
 
 from autopush.exceptions import RouterException
 from autopush.router.bridge import AES128GCM, accepted, clamp_ttl, payload_members
@@ -66,6 +69,10 @@ class FCMv1Router(FCMRouter):
             )
             raise OSError("FCMv1 Bridge not initiated in main") from exc
         self.log.debug("Starting FCMv1 router...")
+
+    def token_sources(self) -> dict[str, Callable[[], Deferred[str]]]:
+        """See :meth:`BridgeRouter.token_sources`."""
+        return {app_id: client.access_token for app_id, client in self.clients.items()}
 
     async def _route(
         self, notification: WebPushNotification, router_data: JSONDict

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -27,7 +28,6 @@ import google.auth.exceptions
 import google.auth.transport
 import orjson
 import requests
-from google.auth import _helpers as google_clock
 from google.oauth2.service_account import Credentials as ServiceAccountCredentials
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -229,9 +229,11 @@ class FCMv1:
 
     # ---- access token
 
-    def _get_access_token(self) -> Deferred[str]:
+    def access_token(self) -> Deferred[str]:
         """Fires with a valid access token; at most one is being fetched at a time."""
         return self._tokens.get()
+
+    _get_access_token = access_token
 
     async def _fetch_token(self) -> Token:
         """Get a token, in a worker thread."""
@@ -239,7 +241,8 @@ class FCMv1:
         await deferToThread(credentials.refresh, self._transport)
         if credentials.expiry is None:
             return Token(credentials.token, 0)
-        left = credentials.expiry - google_clock.utcnow()
+        ends = credentials.expiry  # in UTC, naive
+        left = ends.replace(tzinfo=UTC) - datetime.now(UTC)
         return Token(credentials.token, max(0.0, left.total_seconds()))
 
     async def _token(self) -> str:
@@ -251,7 +254,7 @@ class FCMv1:
         def too_late(_result: object, timeout: float) -> Failure:
             return Failure(FCMAuthenticationError(f"no access token within {timeout:g} s"))
 
-        waiting = self._get_access_token()
+        waiting = self.access_token()
         try:
             return await waiting.addTimeout(self._timeout, self._client.reactor, too_late)
         except FCMAuthenticationError:
@@ -318,7 +321,7 @@ class FCMv1:
         code = response.code
         if code == 401:
             raise FCMAuthenticationError("Authentication Error", refused=True)
-        data = _json_object(response)
+        data = response.json_object()
         error = data.get("error") if data is not None else None
         if 200 <= code < 300 and data is not None and not error:
             result.success = 1
@@ -361,14 +364,6 @@ PERMANENT = frozenset({"UNREGISTERED", "NOT_FOUND", "SENDER_ID_MISMATCH", "INVAL
 
 RETRIED = frozenset({"QUOTA_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"})
 """Errors after which the same message may be sent again."""
-
-
-def _json_object(response: Reply) -> JSONDict | None:
-    try:
-        data = response.json()
-    except ValueError:
-        return None
-    return data if isinstance(data, dict) else None
 
 
 def _details(error: JSONDict) -> list[JSONDict]:

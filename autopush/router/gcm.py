@@ -5,6 +5,7 @@ Google ended the service; this is for gateways that still speak its protocol.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -15,6 +16,7 @@ from autopush.router.bridge import (
     MAX_TTL,
     MIN_TTL,
     BridgeRouter,
+    Check,
     accepted,
     clamp_ttl,
     payload_members,
@@ -85,6 +87,11 @@ class GCMRouter(BridgeRouter):
             timeout=self.router_conf.get("timeout", DEFAULT_ROUTER_TIMEOUT),
             ca_file=options.get("ca_file"),
         )
+
+    def checks(self) -> Iterable[Check]:
+        """See :meth:`BridgeRouter.checks`."""
+        senders = "1 sender" if len(self.clients) == 1 else f"{len(self.clients)} senders"
+        return [Check("", f"{senders}; Google has ended this service", warning=True)]
 
     # ---- registration
 

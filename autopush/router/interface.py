@@ -71,6 +71,14 @@ class IRouter:
         """
         raise NotImplementedError
 
+    async def route(self, notification: WebPushNotification, uaid_data: JSONDict) -> RouterResponse:
+        """As :meth:`route_notification`, for who awaits it."""
+        routed = self.route_notification(notification, uaid_data)
+        return routed if isinstance(routed, RouterResponse) else await routed
+
+    def forget(self, notification: WebPushNotification) -> None:
+        """A stored notification was taken back by its sender."""
+
     def close(self) -> Deferred[Any] | None:
         """Let go of connections, at the end of the process."""
         return None

@@ -17,7 +17,6 @@ whether there is room for it: 429 if not.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ import orjson
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from autopush.addresses import is_node_url
 from autopush.exceptions import RouterException, StoreBusy, StoreError, UserFull
 from autopush.metrics import SinkMetrics
 from autopush.net.nodeclient import NodeBusy, NodeGone
@@ -48,9 +48,6 @@ MISSING_TTL = f"Missing TTL Header, see: {TTL_URL}"
 RETRY_AFTER = 300
 """Seconds after which a sender may look again whether a user agent has read what waits for it."""
 
-NODE_URL = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-"""What nodes write into records as ``node_id``; nothing else is connected to."""
-
 SETTLED = 60
 """Seconds after the start of a connection from which on a node's 404 is believed. Our nodes say
 "busy" while they finish a hello, those of 1.58.3 say 404: forgetting the node then would leave a
@@ -63,7 +60,7 @@ class WebPushRouter(IRouter):
     :param router_conf: not used
     :param agent: client for the other nodes' internal API; None: there are no other nodes
     :param node: the connection node in this process, if there is one
-    :param metrics: default: the node's or the store's, if they have any
+    :param metrics: default: the node's, if there is one
     :param now: wall clock, seconds since the epoch
     """
 
@@ -86,8 +83,8 @@ class WebPushRouter(IRouter):
         self.agent = agent
         self.node = node
         if metrics is None:
-            metrics = getattr(node, "metrics", None) or getattr(db, "metrics", None)
-        self.metrics: IMetrics = metrics or SinkMetrics()
+            metrics = node.metrics if node is not None else SinkMetrics()
+        self.metrics = metrics
         self.backlogs = Backlogs(conf.msg_limit, now)
 
     def register(
@@ -185,7 +182,7 @@ class WebPushRouter(IRouter):
         :returns: HTTP status
         :raises NodeGone: nobody answers there, or it is no address of a node (B21)
         """
-        if self.agent is None or not NODE_URL.fullmatch(node_id):
+        if self.agent is None or not is_node_url(node_id):
             raise NodeGone("not a node")
         status = await self.agent.request("PUT", node_id + path, body)
         if status == 404 and self._settled(user):
@@ -217,6 +214,10 @@ class WebPushRouter(IRouter):
             pass  # the next sender finds the node gone, too
 
     # ---- storing
+
+    def forget(self, notification: WebPushNotification) -> None:
+        """Don't count a notification any more that was taken back by its sender."""
+        self.backlogs.forget(notification)
 
     async def _save_notification(self, notification: WebPushNotification, user: User) -> None:
         """Store the notification in the message table of the user's month.

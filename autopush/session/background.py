@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from autopush.exceptions import StoreBusy, StoreClosed
 from autopush.session.clock import Call, Clock
 from autopush.session.events import log
+from autopush.waiters import Waiters
 
 DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds before each further attempt: a minute in all, after which a store that still fails
@@ -37,7 +38,7 @@ class Background:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self._running = 0
-        self._waiters: list[Deferred[None]] = []
+        self._waiters: Waiters[None] = Waiters()
         self._calls: dict[Deferred[None], Call] = {}
         self._stopping = False
         self._hurrying = False
@@ -85,9 +86,7 @@ class Background:
         """Fires when nothing is running, or waiting to run, here."""
         if not self._running:
             return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._waiters.append(waiter)
-        return waiter
+        return self._waiters.wait()
 
     def hurry(self) -> None:
         """The node stops: try again now what waits, and go on after the shortest pause until
@@ -146,6 +145,4 @@ class Background:
     def _ended(self) -> None:
         self._running -= 1
         if not self._running:
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter.callback(None)
+            self._waiters.fire(None)

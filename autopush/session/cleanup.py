@@ -14,6 +14,7 @@ from autopush.session.records import number
 from autopush.session.states import State
 from autopush.session.stats import base_tags, session_fields
 from autopush.session.wire import GONE
+from autopush.waiters import follow
 
 if TYPE_CHECKING:
     from autopush.db.interface import User
@@ -52,9 +53,7 @@ def closed(session: BaseSession) -> Deferred[None]:
             _report(session)
     if session.saved is None or session.saved.called:
         return succeed(None)
-    also: Deferred[None] = Deferred()
-    session.saved.addCallback(also.callback)
-    return also
+    return follow(session.saved)
 
 
 def _report(session: BaseSession) -> None:

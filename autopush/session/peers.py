@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
+from autopush.addresses import is_node_url
 from autopush.net.nodeclient import NodeGone
 from autopush.session.events import log
 
 if TYPE_CHECKING:
     from autopush.session.session import BaseNode
-
-_NODE_URL = re.compile(r"https?://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?").fullmatch
 
 
 async def disconnect(node: BaseNode, node_id: Any, uaid: str, connected_at: int) -> None:
@@ -30,7 +28,7 @@ async def _request(node: BaseNode, method: str, node_id: Any, path: str, complai
     if node.peers is None:
         return
     # Only what has the shape of a node's URL is a place to connect to.
-    if not isinstance(node_id, str) or not _NODE_URL(node_id):
+    if not is_node_url(node_id):
         log.warn("Not a node's URL", node_id=str(node_id))
         return
     try:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from autopush.ids import generate_hash
-from autopush.session import agent
+from autopush import addresses, useragent
+from autopush.ids import hash_uaid
 from autopush.session.background import Background
 from autopush.session.clock import Call, Clock
 from autopush.session.errors import Malformed
@@ -28,6 +28,7 @@ from autopush.session.outstanding import Direct, Done, Key
 from autopush.session.recent import Recent
 from autopush.session.states import State
 from autopush.session.wire import Message, Wire
+from autopush.waiters import Waiters
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
@@ -154,8 +155,8 @@ class BaseSession(ABC):
         self.wire = wire
         self.connected_at = connected_at
         node.latest = max(node.latest, connected_at)
-        self.agent = agent.user_agent(user_agent)
-        self.host = agent.shared_host(host)
+        self.agent = useragent.user_agent(user_agent)
+        self.host = addresses.shared_host(host)
         self.state = UNIDENTIFIED
         self.uaid: str | None = None
         self.month = ""
@@ -176,7 +177,7 @@ class BaseSession(ABC):
         self.gathering: Call | None = None
         self.ack_writes = 0
         self.row_operations = 0
-        self.row_waiters: list[Deferred[None]] | None = None
+        self.row_waiters: Waiters[None] | None = None
         # The stored loop: how far it has read in this pass, and the read pointer in storage, up to
         # which nothing has to be read again, as far as is known here
         self.position: int | None = None
@@ -220,8 +221,7 @@ class BaseSession(ABC):
     @property
     def uaid_hash(self) -> str | None:
         """The UAID for logs: hashed where ``key_hash`` is set."""
-        key = self.node.conf.key_hash
-        return generate_hash(key, self.uaid) if key and self.uaid else self.uaid
+        return self.uaid and hash_uaid(self.node.conf.key_hash, self.uaid)
 
     # ---- what the commands share
 
@@ -262,18 +262,15 @@ class BaseSession(ABC):
         self.row_operations -= 1
         if not self.row_operations and self.row_waiters:
             waiters, self.row_waiters = self.row_waiters, None
-            for waiter in waiters:
-                waiter.callback(None)
+            waiters.fire(None)
 
     def row_operations_done(self) -> Deferred[None]:
         """Fires when no row of ours is being written or deleted, and no pointer moved."""
         if not self.row_operations:
             return succeed(None)
-        waiter: Deferred[None] = Deferred()
         if self.row_waiters is None:
-            self.row_waiters = []
-        self.row_waiters.append(waiter)
-        return waiter
+            self.row_waiters = Waiters()
+        return self.row_waiters.wait()
 
     def _time_out(self, action: Callable[[BaseSession], None]) -> None:
         self.timer = None

@@ -28,13 +28,13 @@ LAYERS: dict[str, str] = {
     "HTTP server": "httpserver",
     "routers": "router",
     "sessions": "session",
-    "network": "net",
     "storage": "db",
+    "network": "net",
     "reports": "metrics logging",
     "options": "options",
     "configuration": "config",
     "messages": "message",
-    "ground": "addresses clock constants exceptions ids memusage ssl types useragent",
+    "ground": "addresses clock constants exceptions ids libraries ssl types useragent waiters",
 }
 """From the top: names directly under ``autopush``, by layer. A layer may import those below it and
 itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autopush import useragent
-from autopush.useragent import MAX_PARSED, parse_user_agent
+from autopush.useragent import MAX_PARSED, parse_user_agent, user_agent
 
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:{v}) Gecko/20100101 Firefox/{v}"
 
@@ -85,3 +85,27 @@ def test_each_header_is_parsed_once(monkeypatch):
 def test_only_the_start_of_a_long_header_is_looked_at():
     padding = "x" * MAX_PARSED
     assert parse_user_agent(padding + FIREFOX.format(v="1.0"))[1]["ua_browser_family"] == "Other"
+
+
+def test_objects_are_shared_and_parsed_once_when_somebody_asks(monkeypatch):
+    parsed = []
+
+    def parse(header):
+        parsed.append(header)
+        return {"ua_os_family": "Other"}, {"ua_os_family": header[:3]}
+
+    monkeypatch.setattr(useragent, "_parse", parse)
+    agents = [user_agent("abc" * 1000) for _ in range(3)]
+    assert agents[0] is agents[1] is agents[2]
+    assert parsed == []
+    assert agents[0].info == {"ua_os_family": "abc"}
+    assert agents[1].tags == {"ua_os_family": "Other"}
+    assert parsed == ["abc" * (MAX_PARSED // 3) + "ab"]
+    assert agents[0].text == "abc" * 1000
+
+
+@pytest.mark.parametrize("header", [None, ""])
+def test_no_header_says_nothing(header):
+    agent = user_agent(header)
+    assert agent.tags == {} and set(agent.info.values()) == {""}
+    assert agent.text == str(header)

@@ -10,6 +10,8 @@ import requests
 from cryptography.exceptions import InvalidSignature
 
 from autopush import utils
+from autopush.addresses import is_node_url
+from autopush.ids import hash_uaid
 from autopush.message.encoding import base64url_encode
 from autopush.tests.message.vapid_support import Sender, claims
 from autopush.utils import (
@@ -24,6 +26,28 @@ from autopush.utils import (
 )
 
 UUID = uuid.UUID("0123abcd-0123-4012-8012-0123456789ab")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://node-1.example",
+        "http://[::1]:8081",
+        "http://h",
+        "http://a_b.c:81",
+        "http://10.0.0.1",
+    ],
+)
+def test_nodes_urls(value):
+    assert is_node_url(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 1, b"http://h", "", "h", "ftp://h", "http://h/", "http://-h", "http://.", "http://u@h"],
+)
+def test_what_is_no_nodes_url(value):
+    assert not is_node_url(value)
 
 
 def test_documented_names_exist():
@@ -99,6 +123,7 @@ def test_generate_hash_test_vector():
     message = "01234567123401234123456789ABCDEF"
     assert generate_hash("SuperSikkret", message) == digest
     assert generate_hash(b"SuperSikkret", message.encode()) == digest
+    assert hash_uaid("SuperSikkret", message) == digest and hash_uaid("", message) == message
     assert generate_hash("é", "é") == generate_hash("é".encode(), "é".encode())
 
 

@@ -20,8 +20,9 @@ from twisted.python.failure import Failure
 from autopush.exceptions import InvalidRequest, RouterException, StoreBusy, StoreError
 from autopush.httpserver.connection import REASONS
 from autopush.httpserver.handler import BaseHandler
-from autopush.ids import generate_hash
+from autopush.ids import hash_uaid
 from autopush.logging import enabled
+from autopush.router import BRIDGES
 from autopush.types import JSONDict
 
 if TYPE_CHECKING:
@@ -61,9 +62,6 @@ FIELD_ERRNOS = {"ttl": 112, "topic": 113, "encryption": 111, "encryption-key": 1
 """errno of a header that is missing or malformed, the first that is wrong counts."""
 
 BODY_ERRNO = 108
-
-DROPPED_BY_BRIDGE = frozenset({"apns", "fcm", "adm"})
-"""Router types whose 404 or 410 means that the device is gone (spec/http-endpoint 5.8, Q3)."""
 
 Method = Callable[..., Awaitable[None]]
 
@@ -168,6 +166,11 @@ def standard_error(
     return body
 
 
+def invalid_request(exc: InvalidRequest) -> JSONDict:
+    """Return the body that tells which rule a request broke."""
+    return standard_error(exc.status_code, exc.errno, f"Request did not validate {exc}")
+
+
 def _field_texts(place: str, errors: Any) -> Iterator[str]:
     """Yield what is wrong with each field, after its name."""
     if isinstance(errors, dict):
@@ -244,12 +247,10 @@ class BaseWebHandler(JSONErrorHandler):
     cors_response_headers: ClassVar[tuple[str, ...]] = ()
     challenge: ClassVar[str] = PREF_SCHEME
 
-    _base_tags: dict[str, str]
     _handling_message = False
 
     def initialize(self, **kwargs: Any) -> None:
         super().initialize(**kwargs)
-        self._base_tags = {}
         self._start_time = time.time()
         self._timings: dict[str, float] = {}
 
@@ -422,7 +423,8 @@ class BaseWebHandler(JSONErrorHandler):
         """Answer a notification its router refused; a device that is gone is dropped."""
         if exc.log_exception:
             self._log_router_exception(exc)
-        if uaid and router_type in DROPPED_BY_BRIDGE and exc.status_code in (404, 410):
+        bridge = BRIDGES.get(router_type or "")
+        if uaid and bridge is not None and exc.status_code in bridge.gone:
             self.metrics.increment(
                 "notification.bridge.error",
                 tags=[
@@ -506,7 +508,7 @@ class BaseWebHandler(JSONErrorHandler):
         )
 
     def _uaid_hash(self, uaid: str) -> str:
-        return uaid_hash(self.conf.key_hash, uaid)
+        return hash_uaid(self.conf.key_hash, uaid)
 
 
 def failure_of(exc: Exception) -> Failure:
@@ -519,14 +521,9 @@ def was_stored(response: RouterResponse | RouterException) -> bool:
     return response.logged_status in (201, 202)
 
 
-def uaid_hash(key_hash: str, uaid: str) -> str:
-    """Return a UAID as logs may show it (spec/storage 5)."""
-    return generate_hash(key_hash, uaid) if key_hash else uaid
-
-
 def loggable_record(key_hash: str, user: JSONDict) -> str:
     """Return the text of a user's record without what allows to reach the device (Q24)."""
-    record = {**user, "uaid": uaid_hash(key_hash, str(user.get("uaid", "")))}
+    record = {**user, "uaid": hash_uaid(key_hash, str(user.get("uaid", "")))}
     if "router_data" in record:
         record["router_data"] = "[redacted]"
     return repr(record)

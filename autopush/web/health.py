@@ -93,7 +93,7 @@ class MemUsageHandler(BaseWebHandler):
 
     async def get(self) -> None:
         """Plain text, made in a worker thread."""
-        from autopush.memusage import memusage
+        from autopush.web.memusage import memusage
 
         parts = {
             f"do_{name}": self.get_argument(name, "").lower() != "false"

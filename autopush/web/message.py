@@ -9,7 +9,6 @@ from cryptography.fernet import InvalidToken
 from autopush.exceptions import InvalidRequest, InvalidTokenException, StoreError
 from autopush.logging import enabled
 from autopush.message.notification import WebPushNotification
-from autopush.router.webpush import WebPushRouter
 from autopush.web.base import BaseWebHandler, RequestSchema, threaded_validate
 
 if TYPE_CHECKING:
@@ -49,9 +48,7 @@ class MessageHandler(BaseWebHandler):
         except StoreError as exc:
             self._store_err(exc)
             return
-        router = self.routers["webpush"]
-        if isinstance(router, WebPushRouter):
-            router.backlogs.forget(notification)
+        self.routers["webpush"].forget(notification)
         self.set_status(204)
         self.finish()
         if enabled("debug"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -14,7 +13,7 @@ from autopush.exceptions import InvalidRequest
 from autopush.ids import generate_hash
 from autopush.logging import enabled
 from autopush.metrics import make_tags
-from autopush.useragent import parse_user_agent
+from autopush.useragent import MAX_PARSED, user_agent
 from autopush.web.base import BaseWebHandler, threaded_validate
 from autopush.web.schemas_registration import (
     NewChidSchema,
@@ -28,9 +27,6 @@ from autopush.web.schemas_registration import (
 if TYPE_CHECKING:
     from autopush.db.interface import User
     from autopush.types import JSONDict
-
-MAX_USER_AGENT = 512
-"""Characters of a User-Agent header worth parsing."""
 
 HOST = re.compile(r"[A-Za-z0-9.-]{1,255}")
 
@@ -47,7 +43,7 @@ class BaseRegistrationHandler(BaseWebHandler):
         headers = self.request.headers
         host = headers.get("host", "").partition(":")[0].lower()
         return make_tags(
-            **user_agent_tags(headers.get("user-agent", "")[:MAX_USER_AGENT]),
+            **user_agent(headers.get("user-agent", "")[:MAX_PARSED]).tags,
             host=host if HOST.fullmatch(host) else "unknown",
         )
 
@@ -87,12 +83,6 @@ class BaseRegistrationHandler(BaseWebHandler):
                 endpoint=endpoint,
                 uaid_hash=self._uaid_hash(uaid.hex),
             )
-
-
-@lru_cache(1024)
-def user_agent_tags(header: str) -> dict[str, str]:
-    """Return the tags for a User-Agent header; none if there is no header."""
-    return dict(parse_user_agent(header)[0]) if header else {}
 
 
 class NewRegistrationHandler(BaseRegistrationHandler):

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import hmac
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import orjson
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validate
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load
 
 from autopush.exceptions import InvalidRequest, RouterException
 from autopush.ids import generate_hash, parse_uuid
 from autopush.message.encoding import decode_subscription_key
+from autopush.router import BRIDGES
+from autopush.router.bridges.declaration import Bridge
 from autopush.web.base import AUTH_SCHEMES, PREF_SCHEME, RequestSchema
 
 if TYPE_CHECKING:
     from autopush.db.interface import User
     from autopush.types import JSONDict
-
-valid_token = validate.Regexp(re.compile(r"[^ ]{8,}\Z"))
-"""What GCM, FCM and APNs call a device."""
-
-valid_adm_token = validate.Regexp(re.compile(r"amzn1.adm-registration.v3.[^ ]{256,}\Z"))
-
 
 # ---------------------------------------------------------------------------------------- bodies
 
@@ -73,31 +70,23 @@ class TokenSchema(SubInfoSchema):
     token = fields.String(allow_none=True)
 
 
-class GCMTokenSchema(SubInfoSchema):
-    """Body for ``gcm`` and ``fcm``."""
-
-    token = fields.String(validate=valid_token)
-
-
-class APNSTokenSchema(GCMTokenSchema):
-    """Body for ``apns``."""
-
-    aps = fields.Dict(allow_none=True)
+@lru_cache
+def body_schema(bridge: Bridge) -> SubInfoSchema:
+    """Return the schema of a bridge's registrations."""
+    members: Any = dict(bridge.members)
+    schema: SubInfoSchema = SubInfoSchema.from_dict(members)()  # type: ignore[assignment]
+    return schema
 
 
-class ADMTokenSchema(SubInfoSchema):
-    """Body for ``adm``."""
+def token_schema(router_type: str) -> SubInfoSchema | None:
+    """Return the schema of a router type's registrations; None: there is no such type."""
+    if router_type == "webpush":
+        return TOKEN_SCHEMA
+    bridge = BRIDGES.get(router_type)
+    return None if bridge is None else body_schema(bridge)
 
-    token = fields.String(validate=valid_adm_token)
 
-
-TOKEN_SCHEMAS: dict[str, SubInfoSchema] = {
-    "webpush": TokenSchema(),
-    "gcm": GCMTokenSchema(),
-    "fcm": GCMTokenSchema(),
-    "apns": APNSTokenSchema(),
-    "adm": ADMTokenSchema(),
-}
+TOKEN_SCHEMA = TokenSchema()
 SUB_INFO_SCHEMA = SubInfoSchema()
 
 
@@ -203,7 +192,7 @@ def parse_router_body(body: bytes, router_type: str) -> Any:
 
     :raises InvalidRequest: errno 108
     """
-    if router_type not in TOKEN_SCHEMAS:
+    if token_schema(router_type) is None:
         return None
     return parse_body(body, may_be_empty=router_type == "webpush")
 
@@ -215,7 +204,9 @@ def load_router_data(content: Any, path: JSONDict, app: Any) -> JSONDict:
     :raises marshmallow.ValidationError: field errors
     :raises InvalidRequest: what the router says
     """
-    router_data = load_body(TOKEN_SCHEMAS[path["type"]], content)
+    schema = token_schema(path["type"])
+    assert schema is not None  # there is such a router
+    router_data = load_body(schema, content)
     try:
         app.routers[path["type"]].register("", router_data=router_data, app_id=path["app_id"])
     except RouterException as exc:

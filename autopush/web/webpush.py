@@ -18,20 +18,21 @@ from autopush.exceptions import (
     RouterException,
     VapidAuthException,
 )
+from autopush.ids import hash_uaid
 from autopush.logging import enabled
 from autopush.message import endpoint_token, vapid
 from autopush.message.crypto_key import CryptoKeyException
 from autopush.message.encoding import base64url_encode
 from autopush.message.notification import WebPushNotification
+from autopush.router import BRIDGES
 from autopush.router.interface import RouterResponse
-from autopush.router.webpush import MISSING_TTL, WebPushRouter
+from autopush.router.webpush import MISSING_TTL
 from autopush.web.base import (
     BaseWebHandler,
     RequestSchema,
     ThreadedValidate,
     loggable_record,
     threaded_validate,
-    uaid_hash,
     was_stored,
 )
 from autopush.web.schemas_webpush import (
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from autopush.httpserver.request import Headers
     from autopush.message.endpoint_token import EndpointToken
     from autopush.types import JSONDict
-
-VALID_ROUTER_TYPES = frozenset({"simplepush", "webpush", "gcm", "fcm", "apns", "adm"})
 
 MISSING_SENDER = "Missing SenderID"
 """``critical_failure`` of a record without what its bridge needs."""
@@ -149,12 +148,17 @@ def check_headers_and_size(
         except ValidationError as exc:
             errors.update(exc.normalized_messages())
         if len(body) > max_data:
-            raise InvalidRequest(
-                f"Data payload must be smaller than {max_data}", status_code=413, errno=104
-            )
+            raise too_long(max_data)
     if errors:
         raise ValidationError({"headers": errors})
     return result
+
+
+def too_long(max_data: int) -> InvalidRequest:
+    """Return the refusal of a body of more than ``max_data`` bytes."""
+    return InvalidRequest(
+        f"Data payload must be smaller than {max_data}", status_code=413, errno=104
+    )
 
 
 def authenticate_sender(app: Any, token: EndpointToken) -> JSONDict:
@@ -187,11 +191,11 @@ async def find_user(app: Any, uaid: str, chid: str) -> User:
     if user is None:
         raise InvalidRequest("UAID not found", status_code=410, errno=103)
     router_type = user.get("router_type")
-    if router_type not in VALID_ROUTER_TYPES:
-        raise await drop_user(app, uaid, user, 102)
-    if router_type not in ("webpush", "simplepush"):
+    if router_type in BRIDGES:
         await check_bridge_user(app, uaid, user)
         return user
+    if router_type not in ("webpush", "simplepush"):
+        raise await drop_user(app, uaid, user, 102)
     check_critical_failure(user)
     user["router_type"] = "webpush"
     month = user.get("current_month")
@@ -212,10 +216,7 @@ async def check_bridge_user(app: Any, uaid: str, user: User) -> None:
     :raises InvalidRequest: 410, errno 105
     """
     data = user.get("router_data") or {}
-    if user["router_type"] == "gcm":
-        usable = "senderID" in (data.get("creds") or {})
-    else:
-        usable = user["router_type"] != "fcm" or "app_id" in data
+    usable = BRIDGES[user["router_type"]].usable(data)
     if usable and user.get("critical_failure") == MISSING_SENDER:
         return  # registered again since
     if not usable and not user.get("critical_failure"):
@@ -250,7 +251,7 @@ async def drop_user(app: Any, uaid: str, user: User, code: int) -> InvalidReques
         ThreadedValidate.log.debug(
             "Dropping User",
             code=code,
-            uaid_hash=uaid_hash(key_hash, uaid),
+            uaid_hash=hash_uaid(key_hash, uaid),
             uaid_record=loggable_record(key_hash, user),
         )
     app.metrics.increment("updates.drop_user", tags=[f"errno:{code}"])
@@ -305,11 +306,7 @@ class WebPushHandler(BaseWebHandler):
             self.metrics.increment(f"updates.notification.encoding.{encoding}")
         start_time = time.time()
         try:
-            if isinstance(router, WebPushRouter):
-                response = await router.route(notification, user)  # spares a Deferred
-            else:
-                routed = router.route_notification(notification, user)
-                response = routed if isinstance(routed, RouterResponse) else await routed
+            response = await router.route(notification, user)
         except RouterException as exc:
             await self._router_fail_err(exc, router_type, jwt, notification.uaid.hex)
             return

@@ -18,6 +18,7 @@ from autopush.websocket.trimmed import bind_options, server_protocol
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
 
+from autopush.waiters import Waiters
 from autopush.websocket.wire import PushWire
 
 OPEN_HANDSHAKE_TIMEOUT = 5
@@ -73,7 +74,7 @@ class PushServerFactory(WebSocketServerFactory):
         self.stopping = False
         self.protocols: set[PushWire] = set()
         self._unsaved = 0
-        self._drained: list[Deferred[None]] = []
+        self._drained: Waiters[None] = Waiters()
         self.setProtocolOptions(
             webStatus=False,
             maxFramePayloadSize=conf.max_message_size,
@@ -129,9 +130,7 @@ class PushServerFactory(WebSocketServerFactory):
 
     def _check_drained(self) -> None:
         if not self.protocols and not self._unsaved:
-            waiting, self._drained = self._drained, []
-            for drained in waiting:
-                drained.callback(None)
+            self._drained.fire(None)
 
     def shutdown(self, spread: float = 0) -> Deferred[None]:
         """Close every connection with 1001 (going away); new ones are answered 503.
@@ -142,8 +141,7 @@ class PushServerFactory(WebSocketServerFactory):
             what was not acknowledged is saved
         """
         self.stopping = True
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
+        drained = self._drained.wait()
         self._check_drained()
         order = list(self.protocols)
         random.shuffle(order)

@@ -11,8 +11,8 @@ class, for a tenth of the memory and a third of the CPU (decisions/autobahn). Wh
 * complete data, ping and pong frames are handled here; everything else (close frames and every
   kind of violation) goes through Autobahn's own code, and always ends the connection.
 
-It relies on private attributes, hence one exact version; any other gets the stock class
-(:func:`server_protocol`). The test-suite runs the same checks against both.
+It relies on private attributes; a version they are not known in (:mod:`autopush.libraries`) gets
+the stock class (:func:`server_protocol`). The test-suite runs the same checks against both.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-AUTOBAHN_VERSION = "26.10.2"
-"""The only version whose internals :class:`SlimServerProtocol` knows."""
+from autopush.libraries import INSIDES, known
 
 CONNECTING = WebSocketProtocol.STATE_CONNECTING
 OPEN = WebSocketProtocol.STATE_OPEN
@@ -439,12 +438,12 @@ def bind_options(factory: WebSocketServerFactory) -> type[WebSocketServerProtoco
 
 def server_protocol() -> type[WebSocketServerProtocol]:
     """Choose the class to build on: the trimmed one, or Autobahn's own for another version."""
-    if autobahn.__version__ == AUTOBAHN_VERSION:
+    if known("autobahn", autobahn.__version__):
         return SlimServerProtocol
     Logger().warn(
         "autobahn {found} instead of {known}: connections will use more memory and CPU",
         found=autobahn.__version__,
-        known=AUTOBAHN_VERSION,
+        known=", ".join(INSIDES["autobahn"].versions),
     )
     return StockServerProtocol
 

@@ -22,8 +22,13 @@ from twisted.internet.threads import deferToThread
 import autopush.db
 from autopush.constants import MAX_EXPIRY, THREAD_POOL_SIZE
 from autopush.db.dynamodb import tables
-from autopush.db.dynamodb.client import caller, client_options, low_level_client, patient
-from autopush.db.dynamodb.client import make_client as _make_client
+from autopush.db.dynamodb.client import (
+    caller,
+    client_options,
+    low_level_client,
+    make_client as _make_client,
+    patient,
+)
 from autopush.db.dynamodb.end import ChannelEnd
 from autopush.db.dynamodb.items import CHANNEL_ROW, row_key
 from autopush.db.dynamodb.messages import Messages

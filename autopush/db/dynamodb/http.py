@@ -24,6 +24,8 @@ from botocore.awsrequest import AWSResponse, HeadersDict
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
+from autopush.net.answer import Answer
+
 UNUSED = 60
 """Seconds after which an unused connection is not trusted any more: somebody on the way may have
 forgotten it without a word."""
@@ -78,29 +80,19 @@ class Body:
         yield self._data
 
 
-class Answer:
-    """One answer being read; the callbacks of its llhttp parser."""
+class WholeAnswer(Answer):
+    """An answer with its headers and its body."""
 
-    def __init__(self) -> None:
+    def reset(self) -> None:
+        super().reset()
         self.headers: list[tuple[str, str]] = []
         self.body: list[bytes] = []
-        self.status = 0
-        self.complete = self.keep = False
-        self.parser = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.decode("latin-1"), value.decode("latin-1")))
 
     def on_body(self, data: bytes) -> None:
         self.body.append(data)
-
-    def on_message_complete(self) -> None:
-        self.status = self.parser.get_status_code()
-        if self.status >= 200:
-            self.complete = True
-            self.keep = self.parser.should_keep_alive()
-        else:  # the answer is still to come
-            self.headers.clear()
 
 
 class Connection:
@@ -116,19 +108,19 @@ class Connection:
         """Whether the other end has neither closed it nor said anything nobody asked for."""
         return time.monotonic() - self._used < UNUSED and not self._poll.poll(0)
 
-    def exchange(self, request: bytes) -> Answer:
+    def exchange(self, request: bytes) -> WholeAnswer:
         """Send a request and read its answer.
 
         :raises OSError: as the name says; the request may have been carried out
         :raises httptools.HttpParserError: that is no HTTP
         """
         self._sock.sendall(request)
-        answer = Answer()
+        answer = WholeAnswer()
         while not answer.complete:
             data = self._sock.recv(READ_SIZE)
             if not data:
                 raise ConnectionResetError("the connection was closed without an answer")
-            answer.parser.feed_data(data)
+            answer.feed(data)
         self._used = time.monotonic()
         return answer
 

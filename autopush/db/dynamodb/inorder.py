@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
 
+from autopush.waiters import follow
+
 T = TypeVar("T")
 
 
@@ -25,7 +27,7 @@ class InOrder:
         if not earlier:
             done = start()
         else:
-            ready: Deferred[Any] = DeferredList([_when(other) for other in earlier.values()])
+            ready: Deferred[Any] = DeferredList([follow(other) for other in earlier.values()])
             done = ready.addCallback(lambda _: start())
         return done.addBoth(self._over, keys, over)
 
@@ -35,14 +37,3 @@ class InOrder:
                 del self._last[key]
         over.callback(None)
         return result
-
-
-def _when(deferred: Deferred[None]) -> Deferred[None]:
-    """A Deferred of its own that fires when the other does."""
-    mine: Deferred[None] = Deferred()
-
-    def fire(result: None) -> None:
-        mine.callback(None)
-
-    deferred.addCallback(fire)
-    return mine

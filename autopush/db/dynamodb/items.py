@@ -6,7 +6,7 @@ Small on purpose: one function a kind of row, as they run for every notification
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -124,6 +124,16 @@ def set_values(values: Iterable[Any]) -> dict[str, Value]:
 def row_key(user: str, sort_key: str) -> Item:
     """Key of a row; ``user`` is the UAID as stored."""
     return {"uaid": {"S": user}, "chidmessageid": {"S": sort_key}}
+
+
+def channel_row(call: Callable[..., Any], month: str, user: str) -> Item | None:
+    """Read a user's channel row in a month; ``user`` is the UAID as stored.
+
+    :raises StoreError: also StoreBusy
+    """
+    key = row_key(user, CHANNEL_ROW)
+    item: Item | None = call("get_item", TableName=month, Key=key, ConsistentRead=True).get("Item")
+    return item
 
 
 def expired(item: Item, now: int) -> bool:

@@ -13,6 +13,7 @@ from autopush.db.dynamodb.client import UNSURE, Call, ConditionFailed, checks_un
 from autopush.db.dynamodb.items import (
     CHANNEL_ROW,
     Item,
+    channel_row,
     expired,
     number_of,
     read_message,
@@ -98,14 +99,7 @@ class Messages:
 
     def channel_row(self, month: str, uaid: str) -> Item | None:
         """The channel row."""
-        answer = self.call(
-            "get_item",
-            TableName=month,
-            Key=row_key(self.key(uaid), CHANNEL_ROW),
-            ConsistentRead=True,
-        )
-        item: Item | None = answer.get("Item")
-        return item
+        return channel_row(self.call, month, self.key(uaid))
 
     def channels(self, month: str, uaid: str) -> Channels:
         """The channel row."""

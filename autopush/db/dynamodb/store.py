@@ -61,9 +61,11 @@ from autopush.db.interface import (
 )
 from autopush.db.lastconnect import generate_last_connect
 from autopush.db.months import LatestMonths, RotatingMonths
-from autopush.db.rows import TIMESTAMPED, hash_uaid
+from autopush.db.rows import TIMESTAMPED
 from autopush.exceptions import StoreBusy, StoreClosed, StoreError
+from autopush.ids import hash_uaid
 from autopush.message.notification import WebPushNotification
+from autopush.waiters import Waiters
 
 T = TypeVar("T")
 
@@ -127,7 +129,7 @@ class DynamoStore(Store):
         self._order = InOrder()
         self._deadlines = Deadlines(reactor, deadline)
         self._running = 0
-        self._idle: list[Deferred[None]] = []
+        self._idle: Waiters[None] = Waiters()
         self._touches: dict[tuple[str | None, str], Deferred[None]] = {}
         self._guess = self.months.current
         self._wrong_guesses = 0
@@ -190,9 +192,7 @@ class DynamoStore(Store):
         self._stop.set()
         if not self._running:
             return succeed(None)
-        idle: Deferred[None] = Deferred()
-        self._idle.append(idle)
-        return idle
+        return self._idle.wait()
 
     def health(self) -> Deferred[dict[str, str | None]]:
         """Whether the router table and the current message table exist."""
@@ -297,10 +297,8 @@ class DynamoStore(Store):
 
     def _ended(self, result: T) -> T:
         self._running -= 1
-        if not self._running:
-            idle, self._idle = self._idle, []
-            for waiter in idle:
-                self._reactor.callLater(0, waiter.callback, None)
+        if not self._running and self._idle:
+            self._reactor.callLater(0, self._idle.fire, None)
         return result
 
     def _in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:

@@ -20,6 +20,7 @@ from autopush.db.dynamodb.items import (
     BRIDGE_CHANNELS,
     CHANNEL_ROW,
     Item,
+    channel_row,
     read_record,
     row_key,
     set_expression,
@@ -197,14 +198,7 @@ class Users:
 
     def channel_row(self, month: str, uaid: str) -> Item | None:
         """The user's channel row in a month."""
-        answer = self.call(
-            "get_item",
-            TableName=month,
-            Key=row_key(self.key(uaid), CHANNEL_ROW),
-            ConsistentRead=True,
-        )
-        item: Item | None = answer.get("Item")
-        return item
+        return channel_row(self.call, month, self.key(uaid))
 
     @checks_unsure
     def register(self, user: User, unsure: bool = False) -> Registration:

@@ -45,7 +45,6 @@ from autopush.db.rows import (
     TOPICS_END,
     MessageRow,
     channel_ids,
-    hash_uaid,
     key_timestamp,
     load_json,
     read_message,
@@ -53,14 +52,8 @@ from autopush.db.rows import (
 )
 from autopush.db.sqlite import (
     messages as sqlite_messages,
-)
-from autopush.db.sqlite import (
     records as sqlite_records,
-)
-from autopush.db.sqlite import (
     schema as sqlite_schema,
-)
-from autopush.db.sqlite import (
     writer as sqlite_writer,
 )
 from autopush.db.sqlite.cache import ReadCache, WalIndex
@@ -69,6 +62,7 @@ from autopush.db.sqlite.health import HealthCheck
 from autopush.db.sqlite.ops import Call, Delete, Put, WriteBatch
 from autopush.db.sqlite.quota import SAMPLE, StoredQuota, Usage, usage
 from autopush.exceptions import AutopushException, StoreBusy, StoreClosed, StoreError, UserFull
+from autopush.ids import hash_uaid
 from autopush.message.notification import WebPushNotification
 
 T = TypeVar("T")
@@ -292,7 +286,7 @@ class SqliteStore(Store):
     # ---- helpers
 
     def _key(self, uaid: str) -> str:
-        return hash_uaid(self._key_hash, uaid) if self._key_hash else uaid
+        return hash_uaid(self._key_hash, uaid)
 
     def _row(self, sql: str, values: tuple[object, ...]) -> Any:
         """One row or None.

@@ -33,6 +33,7 @@ from autopush.db.sqlite.errors import concerns_whole_database, store_error
 from autopush.db.sqlite.ops import Call, Delete, Operation, Put, WriteBatch
 from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.message.notification import WebPushNotification
+from autopush.waiters import Waiters
 
 log = Logger()
 
@@ -164,7 +165,7 @@ class GroupWriter:
         self._running = False
         self._closing = False
         self._away: str | None = None
-        self._closed: list[Deferred[None]] = []
+        self._closed: Waiters[None] = Waiters()
         self._taken_out: list[Operation] = []
         self._started: float | None = None
         self._failing: str | None = None
@@ -260,8 +261,7 @@ class GroupWriter:
 
     def close(self) -> Deferred[None]:
         """Write what was accepted, refuse everything else, end the thread."""
-        closed: Deferred[None] = Deferred()
-        self._closed.append(closed)
+        closed = self._closed.wait()
         with self._lock:
             self._closing = True
         if self._timer is not None:
@@ -355,9 +355,7 @@ class GroupWriter:
     def _finish_closing(self) -> None:
         if self._thread.ident is not None:
             self._thread.join()
-        waiting, self._closed = self._closed, []
-        for closed in waiting:
-            closed.callback(None)
+        self._closed.fire(None)
 
     # ---- writer thread
 

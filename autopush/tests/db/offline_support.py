@@ -6,8 +6,9 @@ from typing import Any
 
 import boto3
 
-from autopush.db.rows import dump_json, hash_uaid
+from autopush.db.rows import dump_json
 from autopush.db.sqlite.schema import open_writer, prepare
+from autopush.ids import hash_uaid
 
 MONTH = "message_2026_11"
 FUTURE = 4_000_000_000

@@ -13,8 +13,7 @@ from importlib.metadata import PackageNotFoundError, distribution, packages_dist
 import pytest
 import yaml
 
-from autopush import __main__ as command
-from autopush import __version__
+from autopush import __main__ as command, __version__
 from autopush.app.standalone import standalone_config
 from autopush.config import AutopushConfig
 from autopush.options.parser import parse_standalone

@@ -230,12 +230,7 @@ class ApplicationTest(AppTestCase):
         self.assertEqual(statuses, [200, 200, 404, 404, 404])
 
     def test_metrics(self):
-        class Store:
-            metrics = object()
-
         self.assertIsInstance(self.endpoint().metrics, SinkMetrics)
-        app: Any = BaseHTTPFactory(self.conf, Store(), [], clock=Clock())
-        self.assertIs(app.metrics, Store.metrics)
         own: Any = object()
         self.assertIs(self.endpoint(metrics=own).metrics, own)
 

@@ -6,8 +6,7 @@ import itertools
 
 import h11
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from autopush.httpserver.parser import (
     BODY_LIMIT,

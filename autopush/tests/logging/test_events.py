@@ -10,8 +10,7 @@ from decimal import Decimal
 from unittest import mock
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from twisted.internet import reactor
 from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
@@ -20,12 +19,12 @@ from autopush import __version__
 from autopush.logging import (
     PushLogger,
     enabled,
+    events as logging,
     redact,
     redact_authorization,
     redact_text,
     redact_uri,
 )
-from autopush.logging import events as logging
 
 TIME = 1_795_458_959.114454
 

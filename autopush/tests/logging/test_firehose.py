@@ -15,8 +15,7 @@ from moto import mock_aws
 from twisted.logger import LogLevel
 
 from autopush.exceptions import InvalidConfig
-from autopush.logging import events as logging
-from autopush.logging import firehose as module
+from autopush.logging import events as logging, firehose as module
 from autopush.logging.firehose import RECORD_SEPARATOR, FirehoseProcessor
 
 BUCKET, STREAM = "lines", "stream"

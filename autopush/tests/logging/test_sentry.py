@@ -19,8 +19,7 @@ from twisted.trial.unittest import TestCase
 from automock.running import Background
 from autopush import __version__
 from autopush.exceptions import InvalidConfig
-from autopush.logging import events as logging
-from autopush.logging import sentry
+from autopush.logging import events as logging, sentry
 from autopush.logging.sentry import SentryClient, scrubbed
 
 reactor: Any = _reactor

@@ -7,8 +7,7 @@ from hashlib import sha256
 
 import pytest
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from autopush.exceptions import InvalidTokenException, VapidAuthException
 from autopush.message.crypto_key import CryptoKeyException

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cryptography.exceptions import InvalidSignature
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from autopush.message import jwt
 from autopush.message.encoding import base64url_encode

@@ -9,8 +9,7 @@ from decimal import Decimal
 
 import pytest
 from cryptography.fernet import Fernet, InvalidToken
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from autopush.exceptions import InvalidRequest, InvalidTokenException
 from autopush.message import notification as module

@@ -144,6 +144,10 @@ class TestOverHTTP(TestCase):
         metrics._client.flush(float("inf"))
         self.assertEqual(self.server.requests, [])
 
+    def test_nothing_follows_the_end_with_another_version(self):
+        self.patch(module, "version", lambda name: "0.57.0")
+        return self.test_nothing_follows_the_end()
+
     @inlineCallbacks
     def test_refusal_is_logged(self):
         events: list[dict] = []

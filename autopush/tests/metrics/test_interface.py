@@ -19,11 +19,11 @@ from autopush.metrics import (
     SeveralMetrics,
     SinkMetrics,
     from_config,
+    interface as module,
     make_tags,
     periodic_reporter,
     registry_of,
 )
-from autopush.metrics import interface as module
 
 
 class Recorder(IMetrics):
@@ -179,6 +179,16 @@ def test_periodic_reporter_sets_three_gauges_in_order(busy_pool, prefix):
         (f"{prefix}twisted.threadpool.idleWorkerCount", 1, {}),
         (f"{prefix}twisted.threadpool.busyWorkerCount", 2, {}),
         (f"{prefix}twisted.threadpool.backloggedWorkCount", 3, {}),
+    ]
+
+
+def test_another_twisted_has_no_figure_of_waiting_calls(busy_pool, monkeypatch):
+    monkeypatch.setattr(module.twisted, "__version__", "27.1.1")
+    metrics = Recorder()
+    periodic_reporter(metrics)
+    assert metrics.gauges == [
+        ("twisted.threadpool.idleWorkerCount", 1, {}),
+        ("twisted.threadpool.busyWorkerCount", 2, {}),
     ]
 
 

@@ -6,8 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from OpenSSL import crypto
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred

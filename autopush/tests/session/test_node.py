@@ -10,7 +10,6 @@ from twisted.internet.defer import CancelledError
 
 from autopush.exceptions import StoreBusy, StoreError
 from autopush.session import Delivery
-from autopush.session.agent import MAX_PARSED, user_agent
 from autopush.session.background import DELAYS, GIVEN_UP
 from autopush.tests.session.support import (
     MONTH,
@@ -172,23 +171,6 @@ def test_q16_an_operation_that_raises_is_a_failure(rig):
     assert outcome(result) is result
     rig.clock.pump([30.0] * 8)
     assert outcome(result) is GIVEN_UP and len(attempts) == 9
-
-
-def test_user_agents_are_parsed_once(monkeypatch):
-    parsed = []
-
-    def parse(header):
-        parsed.append(header)
-        return {"ua_os_family": "Other"}, {"ua_os_family": header[:3]}
-
-    monkeypatch.setattr("autopush.session.agent.parse_user_agent", parse)
-    agents = [user_agent("abc" * 1000) for _ in range(3)]
-    assert agents[0] is agents[1] is agents[2]
-    assert parsed == []
-    assert agents[0].info == {"ua_os_family": "abc"}
-    assert agents[1].tags == {"ua_os_family": "Other"}
-    assert parsed == ["abc" * (MAX_PARSED // 3) + "ab"]
-    assert agents[0].text == "abc" * 1000
 
 
 def own_size(session, shared):

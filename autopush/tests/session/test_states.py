@@ -9,8 +9,7 @@ import re
 import pytest
 
 from autopush.exceptions import StoreBusy
-from autopush.session import session as data
-from autopush.session import states
+from autopush.session import session as data, states
 from autopush.session.states import TRANSITIONS, State
 from autopush.tests import TREE
 from autopush.tests.session import changes

@@ -191,9 +191,9 @@ class MemUsageTest(HealthTestCase):
             asked.append(parts)
             return "ru_maxrss=1"
 
-        module: Any = ModuleType("autopush.memusage")
+        module: Any = ModuleType("autopush.web.memusage")
         module.memusage = memusage
-        modules = mock.patch.dict(sys.modules, {"autopush.memusage": module})
+        modules = mock.patch.dict(sys.modules, {"autopush.web.memusage": module})
         modules.start()
         self.addCleanup(modules.stop)
         self.patch(health, "deferToThread", maybeDeferred)

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import capturedLogs
 
 from autopush.exceptions import RouterException, StoreBusy, StoreError
-from autopush.router.interface import RouterResponse
+from autopush.router.interface import IRouter, RouterResponse
 from autopush.session import Delivery
 from autopush.tests.web.support import (
     AES128GCM,
@@ -39,7 +39,7 @@ def offline(endpoint):
     return endpoint
 
 
-class FakeRouter:
+class FakeRouter(IRouter):
     def __init__(self, result=None):
         self.result = result
         self.routed = []

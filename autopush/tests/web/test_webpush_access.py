@@ -1,8 +1,7 @@
 """spec/http-endpoint 4, 5.2 and 6: who may send to which endpoint."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from autopush.tests.message.vapid_support import Sender
 from autopush.tests.web.support import (

@@ -33,8 +33,8 @@ from autopush.websocket import (
     decode_message,
     encode_message,
     log_exception,
+    wire as websocket,
 )
-from autopush.websocket import wire as websocket
 from autopush.websocket.trimmed import StockServerProtocol
 from autopush.websocket.wire import PushWire
 

@@ -8,19 +8,14 @@ import sqlite3
 import tempfile
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from autopush.db import SqliteStore
 from autopush.db.sqlite import (
     messages as sqlite_messages,
-)
-from autopush.db.sqlite import (
     records as sqlite_records,
-)
-from autopush.db.sqlite import (
     schema as sqlite_schema,
 )
 from autopush.db.sqlite.cache import MAX_ENTRIES, MAX_LENGTH, ReadCache, WalIndex, _changes

@@ -20,14 +20,8 @@ from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.interface import StoreUnusable
 from autopush.db.sqlite import (
     health as sqlite_health,
-)
-from autopush.db.sqlite import (
     schema as sqlite_schema,
-)
-from autopush.db.sqlite import (
     store as sqlite,
-)
-from autopush.db.sqlite import (
     writer as sqlite_writer,
 )
 from autopush.exceptions import StoreBusy

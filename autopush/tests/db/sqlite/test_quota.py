@@ -5,12 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from autopush.db.sqlite import quota as sqlite_quota
-from autopush.db.sqlite import store as sqlite_module
+from autopush.db.sqlite import quota as sqlite_quota, store as sqlite_module
 from autopush.db.sqlite.quota import ROW_OVERHEAD, StoredQuota, Usage, size_of
 from autopush.db.sqlite.store import SqliteStore
 from autopush.exceptions import StoreError

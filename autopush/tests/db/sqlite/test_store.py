@@ -26,12 +26,8 @@ from autopush.db import SqliteStore, StoreUnusable, sqlite_path, store_from_dsn
 from autopush.db.rows import dump_json, load_json
 from autopush.db.sqlite import (
     records as sqlite_records,
-)
-from autopush.db.sqlite import (
     schema as sqlite_schema,
-)
-from autopush.db.sqlite import store as sqlite_module
-from autopush.db.sqlite import (
+    store as sqlite_module,
     writer as sqlite_writer,
 )
 from autopush.db.sqlite.errors import store_error

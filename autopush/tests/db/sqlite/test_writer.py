@@ -6,12 +6,10 @@ import sqlite3
 import uuid
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from autopush.db.rows import key_timestamp
-from autopush.db.sqlite import records as sqlite_records
-from autopush.db.sqlite import schema as sqlite_schema
+from autopush.db.sqlite import records as sqlite_records, schema as sqlite_schema
 from autopush.db.sqlite.cache import ReadCache
 from autopush.db.sqlite.ops import Call, Delete, Put, WriteBatch
 from autopush.db.sqlite.writer import write

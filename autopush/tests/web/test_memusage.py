@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from twisted.logger import Logger
 
-from autopush import memusage as module
-from autopush.memusage import memusage
+from autopush.web import memusage as module
+from autopush.web.memusage import memusage
 
 
 class Rarity:

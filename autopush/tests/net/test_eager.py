@@ -1,0 +1,69 @@
+"""TCP that writes at once, and what another Twisted gets instead."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import TestCase
+
+from autopush.net import eager
+
+BIG = bytes(range(256)) * 16384
+"""More than the kernel takes at once."""
+
+
+class Greeter(Protocol):
+    """Sends a word, much, and another word."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.write(b"hello")
+        self.transport.write(BIG)
+        self.transport.write(b"bye")
+        self.transport.loseConnection()
+
+
+class Reader(Protocol):
+    def __init__(self) -> None:
+        self.data = b""
+        self.done: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.done.callback(self.data)
+
+
+class EagerTest(TestCase):
+    timeout = 60
+
+    async def check(self) -> None:
+        port = eager.listen_tcp(reactor, 0, Factory.forProtocol(Greeter), 50, "127.0.0.1")
+        self.addCleanup(port.stopListening)
+        reader = Reader()
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        await connectProtocol(endpoint, reader)
+        assert await reader.done == b"hello" + BIG + b"bye"
+
+    def test_all_arrives_in_order(self):
+        assert eager.send_now is eager.write_through
+        return Deferred.fromCoroutine(self.check())
+
+    def test_all_arrives_in_order_with_another_twisted(self):
+        self.patch(eager.twisted, "__version__", "27.1.1")
+        assert eager.writer() is eager.write_later
+        self.patch(eager, "send_now", eager.writer())
+        return Deferred.fromCoroutine(self.check())
+
+    def test_what_is_no_tcp_takes_nothing_now(self):
+        transport = mock.Mock()
+        for send in (eager.write_through, eager.write_later):
+            assert send(transport, b"data") == b"data"
+        assert transport.mock_calls == []
