@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
 
-from autopush.session import direct, drain
 from autopush.session.background import Background
 from autopush.session.clock import Clock
 from autopush.session.recent import Recent
@@ -121,9 +120,9 @@ class Node:
         if self._store_direct and notification.ttl:
             if self.store.refusal(notification) is not None:
                 return BUSY
-            await direct.send_and_store(session, notification)
+            await session.send_and_store(notification)
         else:
-            direct.send(session, notification)
+            session.send_direct(notification)
         return DELIVERED
 
     def check(self, uaid: str) -> Delivery:
@@ -134,7 +133,7 @@ class Node:
         if session.wire.output_paused:
             session.check_wanted = True
             return BUSY
-        drain.check(session)
+        session.check()
         return DELIVERED
 
     def disconnect(self, uaid: str, connected_at: int) -> bool:

@@ -26,7 +26,16 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred, succeed
 
 from autopush.ids import generate_hash
-from autopush.session import acks, agent, broadcasts, cleanup, drain, hello, registration
+from autopush.session import (
+    acks,
+    agent,
+    broadcasts,
+    cleanup,
+    direct,
+    drain,
+    hello,
+    registration,
+)
 from autopush.session.clock import Call
 from autopush.session.direct import Direct, Key
 from autopush.session.errors import Malformed
@@ -204,6 +213,15 @@ class Session:
         """The UAID for logs: hashed where ``key_hash`` is set."""
         key = self.node.conf.key_hash
         return generate_hash(key, self.uaid) if key and self.uaid else self.uaid
+
+    # ---- what a program's own protocol may replace (websocket/overrides), so called through here
+
+    start = drain.start
+    check = drain.check
+    advance = drain.advance
+    send_direct = direct.send
+    send_and_store = direct.send_and_store
+    refuse = registration.refuse
 
     # ---- what the modules of this package share
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from autopush.session import direct, drain
+from autopush.session import direct
 from autopush.session.background import GIVEN_UP
 from autopush.session.events import log
 from autopush.session.states import State
@@ -177,4 +177,4 @@ def _written(result: object, session: Session, keys: list[direct.Key]) -> None:
         session.close()
     elif keys and not session.ack_writes:
         session.release_reading()
-        drain.advance(session)
+        session.advance()

@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 
 from autopush.config import AutopushConfig, DDBTableConfig, SSLConfig
 from autopush.session import Session
-from autopush.tests.session.support import UAID, Rig
+from autopush.tests.session.support import CHID, UAID, Rig, ack, message
 from autopush.tests.websocket.support import CLOSE, FakeTransport, request
 from autopush.tests.websocket.test_wire import make_conf, say
 from autopush.websocket import DEFAULT_WS_ERR, ConnectionWSSite, PushServerFactory
@@ -438,12 +438,98 @@ def test_ack_update_is_an_ack(connection):
     assert connection.rig.metrics.of("ua.command.ack") == [(1, None)]
 
 
+@pytest.mark.parametrize(
+    ("deletes_read", "topic", "write"),
+    [
+        (False, "topic", "delete_message"),
+        (True, None, "delete_message"),
+        (False, None, "set_pointer"),
+    ],
+)
+def test_ack_update_fires_when_what_was_stored_is_over(connection, deletes_read, topic, write):
+    rig, protocol = connection.rig, connection.protocol
+    rig.store.deletes_read = deletes_read
+    notifications = [message(None if topic else n, topic=topic and f"t{n}") for n in range(2)]
+    rig.put(*notifications)
+    connection.hello()
+    assert len(protocol.session.stored) == 2
+    update = ack(*notifications)["updates"][0]
+    rig.store.hold(write)
+    done = outcome(protocol.ack_update(update))
+    assert done == []
+    rig.store.release(write)
+    assert done == [None]
+    assert protocol.ack_update(update) is None
+
+
+def test_ack_update_of_what_was_never_stored_deletes_nothing(connection):
+    connection.hello()
+    protocol = connection.protocol
+    protocol.send_notification({"channelID": CHID, "version": "v", "ttl": 60})
+    assert protocol.ack_update({"channelID": CHID, "version": "v"}) is None
+    assert not protocol.session.direct
+    for update in ({}, [], {"channelID": [], "version": "v"}):
+        assert protocol.ack_update(update) is None
+
+
+def test_ack_update_of_a_direct_message_with_a_row(connection):
+    connection.rig.conf.store_direct = True
+    connection.hello()
+    protocol = connection.protocol
+    stored = outcome(protocol.send_notification({"channelID": CHID, "version": "v", "ttl": 60}))
+    assert len(stored) == 1 and len(connection.rig.rows()) == 1
+    assert outcome(protocol.ack_update({"channelID": CHID, "version": "v"})) == [None]
+    assert connection.rig.rows() == []
+
+
+def test_send_notification_takes_the_body_of_a_push_and_keeps_it(connection):
+    body = {
+        "channelID": CHID,
+        "version": "v",
+        "ttl": 60,
+        "topic": None,
+        "timestamp": 1_795_459_299,
+        "data": "YWJj",
+        "headers": {"encoding": "aes128gcm"},
+    }
+    with pytest.raises(RuntimeError):
+        connection.protocol.send_notification(body)
+    connection.hello()
+    assert connection.protocol.send_notification(body) is None
+    (frame,) = connection.frames()
+    assert _message(frame) == {
+        "messageType": "notification",
+        "channelID": CHID,
+        "version": "v",
+        "data": "YWJj",
+        "headers": {"encoding": "aes128gcm"},
+    }
+    with pytest.raises(ValueError):
+        connection.protocol.send_notification({"version": "v"})
+    protocol = connection.protocol
+    connection.lose()
+    assert len(connection.rig.rows()) == 1  # it was not acknowledged
+    with pytest.raises(RuntimeError):
+        protocol.send_notification(body)
+
+
+def test_send_notification_keeps_a_notification_until_it_is_acknowledged(connection):
+    connection.hello()
+    notification = message()
+    connection.protocol.send_notification(notification)
+    connection.frames()
+    say(connection.transport, ack(notification))
+    connection.lose()
+    assert connection.rig.rows() == []
+
+
 def test_webpush_fetch_and_the_follow_up(connection):
     protocol = connection.protocol
     with pytest.raises(RuntimeError):
         protocol.webpush_fetch()
     connection.hello()
-    (batch,) = outcome(protocol.webpush_fetch())
+    fetch = protocol.webpush_fetch()
+    (batch,) = outcome(fetch())
     assert (batch.timestamp, batch.messages) == (None, [])
     before = len(connection.rig.store.calls)
     protocol.session.check_wanted = True

@@ -11,14 +11,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from autopush.session import Node, Session
+from autopush.websocket import overrides
 from autopush.websocket.members import ProtocolMembers
 from autopush.websocket.timeouts import Timeouts
 from autopush.websocket.trimmed import bind_options, server_protocol
+from autopush.websocket.wire import PushWire
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
 
-from autopush.websocket.wire import PushWire
 
 OPEN_HANDSHAKE_TIMEOUT = 5
 """Seconds from the connection to a complete opening handshake (2.5)."""
@@ -49,6 +50,8 @@ class PushServerFactory(WebSocketServerFactory):
     :param node: what the sessions share
     :param reactor: clock of the time-outs
     :param session: makes a session, see :class:`autopush.session.Session`
+    :cvar protocol: class of the connections. What it replaces of the documented members of
+        :class:`PushServerProtocol` takes effect (:mod:`autopush.websocket.overrides`).
     """
 
     protocol: type[WebSocketServerProtocol] = PushServerProtocol
@@ -69,7 +72,8 @@ class PushServerFactory(WebSocketServerFactory):
         self.conf = conf
         self.node = node
         self.clients = node.clients
-        self.new_session = session
+        own = overrides.replaced(self.protocol)
+        self.new_session = overrides.session_class(session, own)
         self.stopping = False
         self.protocols: set[PushWire] = set()
         self._unsaved = 0
@@ -83,15 +87,16 @@ class PushServerFactory(WebSocketServerFactory):
             closeHandshakeTimeout=0,
             allowNullOrigin=False,
         )
-        self.protocol = bind_options(self)
+        self.protocol = bind_options(self, overrides.routes(own))
         self._make_queues(conf, reactor)
 
     def _make_queues(self, conf: AutopushConfig, reactor: IReactorTime) -> None:
         self.auto_ping_interval = conf.auto_ping_interval or 0
         self.auto_ping_timeout = conf.auto_ping_timeout or 0
-        cls = PushWire
+        # Of the class, which may replace them: a look-up by instance would cost each time-out.
+        cls: Any = self.protocol
         self.timeouts = queues = Timeouts(reactor)
-        self.opening = queues.queue(OPEN_HANDSHAKE_TIMEOUT, lambda p: p.onOpenHandshakeTimeout())
+        self.opening = queues.queue(OPEN_HANDSHAKE_TIMEOUT, cls.onOpenHandshakeTimeout)
         self.hellos = queues.queue(conf.hello_timeout or 0, cls.timeoutConnection)
         self.pings = queues.queue(self.auto_ping_interval, cls._sendAutoPing)
         self.pongs = queues.queue(self.auto_ping_timeout, cls.onAutoPingTimeout)

@@ -555,14 +555,6 @@ def test_the_ping_reply_is_two_characters():
     assert encode_message({}) == b"{}"
 
 
-def test_send_notification(server):
-    transport = server.open()
-    transport.protocol.send_notification(
-        SimpleNamespace(websocket_format=lambda: {"messageType": "notification"})
-    )
-    assert transport.take_frames() == [(TEXT, b'{"messageType":"notification"}')]
-
-
 @pytest.mark.parametrize(("code", "body"), [(None, b""), (4774, b"\x12\xa6")])
 def test_close_sends_the_frame_and_fin_at_once(server, code, body):
     transport = server.open()
