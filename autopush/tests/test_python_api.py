@@ -7,19 +7,32 @@ The callback steps (``finish_*``, ``error_*``, ``_*``) are no part of it (decisi
 
 from __future__ import annotations
 
+import base64
 import importlib
 import inspect
 import json
 from inspect import Parameter
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import pytest
+from cryptography.exceptions import InvalidSignature
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.web.http_headers import Headers
 
 from autopush.config import AutopushConfig, DDBTableConfig, SSLConfig
+from autopush.exceptions import RouterException
+from autopush.jwt import VerifyJWT
+from autopush.main import ConnectionApplication, StandaloneApplication
+from autopush.message.encoding import base64url_encode
+from autopush.metrics import SinkMetrics
+from autopush.router.bridgehttp import Reply
+from autopush.router.gcm import GCMRouter
+from autopush.router.gcmclient import GCMError, JSONMessage, Result
 from autopush.session import Session
+from autopush.tests.message.vapid_support import ES256, Sender
 from autopush.tests.session.support import CHID, UAID, Rig, ack, message
 from autopush.tests.websocket.support import CLOSE, FakeTransport, request
 from autopush.tests.websocket.test_wire import make_conf, say
@@ -307,6 +320,123 @@ def test_2_2_the_constructor_keywords_of_the_configuration() -> None:
             assert attribute == default, name
     assert len(conf._crypto_key) == 1
     assert AutopushConfig().bear_hash_key is not AutopushConfig().bear_hash_key
+
+
+# -------------------------------------------------------------------------------- 2: core modules
+
+SENDER = Sender()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        SENDER.point,
+        bytearray(SENDER.point),
+        memoryview(SENDER.point),
+        SENDER.point.decode("latin-1"),
+        base64url_encode(SENDER.point),
+        base64.urlsafe_b64encode(SENDER.point).decode(),
+    ],
+    ids=["bytes", "bytearray", "memoryview", "characters", "base64url", "padded"],
+)
+def test_verify_jwt_takes_keys_of_any_form(key):
+    told = {"aud": "https://push.example"}
+    token = SENDER.token(told, ES256)
+    assert VerifyJWT.validate_and_extract_assertion(token, key) == told
+    other = Sender().token(told, ES256)
+    for wrong_token, wrong_key in (other, key), (token, key[2:]), (token, "\u20ac" * 65):
+        with pytest.raises(InvalidSignature):
+            VerifyJWT.validate_and_extract_assertion(wrong_token, wrong_key)
+
+
+@pytest.mark.parametrize("application", [ConnectionApplication, StandaloneApplication])
+def test_a_subclass_of_the_application_may_have_its_own_factories(application, tmp_path):
+    """They are what the public listener serves."""
+
+    class Sockets(PushServerFactory):
+        pass
+
+    class Site(ConnectionWSSite):
+        pass
+
+    assert application.websocket_factory is PushServerFactory
+    assert application.websocket_site_factory is ConnectionWSSite
+
+    class Mine(application):
+        websocket_factory = Sockets
+        websocket_site_factory = Site
+        listening = ()
+
+        def listen(self, port, factory, ssl_cf=None, *args, **kwargs):
+            self.listening = (*self.listening, factory)
+
+        add_maybe_ssl = listen
+
+    conf = AutopushConfig(db_dsn=f"sqlite:///{tmp_path}/db", port=0, router_port=0)
+    more = {"own_endpoint_port": True} if application is StandaloneApplication else {}
+    app = Mine(conf, **more)
+    if application is StandaloneApplication:
+        app.setup(rotate_tables=False)
+    else:
+        app.add_websocket()
+    site = next(each for each in app.listening if isinstance(each, ConnectionWSSite))
+    assert type(site) is Site and type(site.upgrade_factory) is Sockets
+
+
+# ------------------------------------------------------------------------------------- 7: routers
+
+RESULTS = {"results": [{"message_id": "1", "registration_id": "new"}, {"error": "NotRegistered"}]}
+
+
+def _answers(status, body, headers):
+    text = json.dumps(body)
+    yield "bridge", Reply(status, Headers({k: [v] for k, v in headers.items()}), text.encode())
+    yield (
+        "requests",
+        SimpleNamespace(
+            status_code=status,
+            headers={k.title(): v for k, v in headers.items()},
+            text=text,
+            content=text.encode(),
+        ),
+    )
+    yield "dict", SimpleNamespace(status=status, headers=headers, text=text)
+
+
+@pytest.mark.parametrize("kind", ["bridge", "requests", "dict"])
+def test_gcm_result_takes_anything_with_status_headers_and_text(kind):
+    message = JSONMessage(["a", "b"], None, 60, False, {})
+    answer = dict(_answers(200, RESULTS, {"retry-after": "3"}))[kind]
+    result = Result(answer, message)
+    assert result.success == {"a": "1"} and result.canonicals == {"a": "new"}
+    assert (result.not_registered, result.retry_after, result.retry_message) == (["b"], 3, None)
+    result = Result(dict(_answers(503, {}, {}))[kind], message)
+    assert (result.unavailable, result.retry_after) == (["a", "b"], None)
+    assert result.retry_message is message
+    with pytest.raises(GCMError):
+        Result(dict(_answers(400, {"error": "no"}, {}))[kind], message)
+
+
+def test_gcm_result_of_an_answer_that_is_still_to_be_read():
+    message = JSONMessage("a", None, 60, False, {})
+    answer = SimpleNamespace(code=200, headers=Headers({"Retry-After": ["3"]}), text=lambda: None)
+    result = Result(answer, message)
+    assert (result.success, result.retry_after) == ({}, 3)
+    for _ in range(2):
+        result.parse_response('{"results": [{"error": "Unavailable"}]}', 200, message)
+        assert result.unavailable == ["a"]
+    with pytest.raises(TypeError):
+        Result(SimpleNamespace(headers={}, text="{}"), message)
+
+
+def test_gcm_router_error_raises():
+    settings = {"senderIDs": {"1": {"auth": "key"}}, "endpoint": "gcm.example"}
+    router = GCMRouter(AutopushConfig(), settings, SinkMetrics())
+    with pytest.raises(RouterException) as caught:
+        router._error("no", 503, errno=7)
+    refusal = caught.value
+    assert (str(refusal), refusal.status_code, refusal.response_body) == ("no", 503, "no")
+    assert refusal.errno == 7
 
 
 # ------------------------------------------------------------------------- 8: PushServerProtocol
