@@ -272,14 +272,18 @@ class BaseWebHandler(JSONErrorHandler):
     """
 
     cors_methods: ClassVar[str] = ""
+    """Methods a page of another origin may use, separated by commas."""
     cors_request_headers: ClassVar[tuple[str, ...]] = ()
+    """Headers such a page may send."""
     cors_response_headers: ClassVar[tuple[str, ...]] = ()
+    """Headers of the answer such a page may read."""
     challenge: ClassVar[str] = PREF_SCHEME
 
     _base_tags: dict[str, str]
     _handling_message = False
 
     def initialize(self, **kwargs: Any) -> None:
+        """Set up what is known of a request before it is validated."""
         super().initialize(**kwargs)
         self._base_tags = {}
         self._start_time = time.time()
