@@ -102,6 +102,10 @@ class StoreError(Exception):
     """The store failed; the operation may or may not have happened."""
 
 
+class StoreClosed(StoreError):
+    """The store has been let go: trying again is of no use."""
+
+
 class StoreBusy(StoreError):
     """The store refuses for the moment (throttled, locked): trying again later makes sense."""
 

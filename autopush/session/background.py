@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from autopush.exceptions import StoreBusy
+from autopush.exceptions import StoreBusy, StoreClosed
 from autopush.session.clock import Call, Clock
 from autopush.session.events import log
 
@@ -128,6 +128,8 @@ class Background:
                 if not failure.check(StoreBusy):
                     log.failure("Unexpected error", failure=failure)
                 if self._stopping or len(self._calls) >= MAX_WAITING:
+                    break
+                if failure.check(StoreClosed):
                     break
                 await self.pause(delay)
                 if self._stopping:

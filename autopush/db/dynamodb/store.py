@@ -62,7 +62,7 @@ from autopush.db.interface import (
 from autopush.db.lastconnect import generate_last_connect
 from autopush.db.months import LatestMonths, RotatingMonths
 from autopush.db.rows import TIMESTAMPED, hash_uaid
-from autopush.exceptions import StoreBusy, StoreError
+from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.message.notification import WebPushNotification
 
 T = TypeVar("T")
@@ -178,7 +178,7 @@ class DynamoStore(Store):
 
     def _sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds):
-            raise StoreError("the store is closed")
+            raise StoreClosed("the store is closed")
 
     def _preflight(self, month: str) -> None:
         call, key = self._tables_call, self.users.key
@@ -289,7 +289,7 @@ class DynamoStore(Store):
     def _accept(self) -> StoreError | None:
         """Count an operation, or say why there can't be one more."""
         if self._stop.is_set():
-            return StoreError("the store is closed")
+            return StoreClosed("the store is closed")
         if self._running >= MAX_RUNNING:
             return StoreBusy("too many storage operations are waiting")
         self._running += 1

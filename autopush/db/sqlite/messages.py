@@ -205,7 +205,7 @@ def restore(connection: sqlite3.Connection, op: Put, beside: Put) -> None:
 
     :param beside: the same without a topic, for when nobody can tell which of two is newer
     """
-    uaid, sort_key, update_id, *_, timestamp, _expiry = op.columns
+    uaid, sort_key, update_id, *_, timestamp, _expiry, _live = op.columns
     other = connection.execute(
         "SELECT updateid, timestamp FROM messages WHERE uaid = ? AND sortkey = ?", (uaid, sort_key)
     ).fetchone()

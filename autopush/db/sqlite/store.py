@@ -68,7 +68,7 @@ from autopush.db.sqlite.errors import store_error
 from autopush.db.sqlite.health import HealthCheck
 from autopush.db.sqlite.ops import Call, Delete, Put, WriteBatch
 from autopush.db.sqlite.quota import SAMPLE, StoredQuota, Usage, usage
-from autopush.exceptions import AutopushException, StoreBusy, StoreError, UserFull
+from autopush.exceptions import AutopushException, StoreBusy, StoreClosed, StoreError, UserFull
 from autopush.message.notification import WebPushNotification
 
 T = TypeVar("T")
@@ -307,7 +307,7 @@ class SqliteStore(Store):
             raise self._read_error(error) from error
 
     def _read_error(self, error: Exception) -> StoreError:
-        return store_error(error) if self._reader else StoreError("the store is closed")
+        return store_error(error) if self._reader else StoreClosed("the store is closed")
 
     def _rows(self, key: str, above: str, below: str, limit: int) -> list[tuple[Any, ...]]:
         values = (key, above, below, int(self._now()), limit)

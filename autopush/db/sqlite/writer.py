@@ -31,7 +31,7 @@ from autopush.db.sqlite import messages as sqlite_messages
 from autopush.db.sqlite.cache import ReadCache
 from autopush.db.sqlite.errors import concerns_whole_database, store_error
 from autopush.db.sqlite.ops import Call, Delete, Operation, Put, WriteBatch
-from autopush.exceptions import StoreBusy, StoreError
+from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.message.notification import WebPushNotification
 
 log = Logger()
@@ -277,7 +277,7 @@ class GroupWriter:
 
     def _accepts(self, op: Operation) -> bool:
         if self._closing:
-            refused: StoreError = StoreError("the store is closed")
+            refused: StoreError = StoreClosed("the store is closed")
         elif not self._running:
             refused = StoreError("the writer thread is not running")
         elif self._away is not None:

@@ -193,7 +193,7 @@ def test_metrics(node: Node, bridge: Bridge) -> None:
         lambda: [
             line
             for line in node.statsd.lines[before:]
-            if line.startswith("autopush.message.notification.bridge.sent:1|c")
+            if line.startswith("autopush.notification.bridge.sent:1|c")
             and f"platform:{platform}" in line
         ]
     )

@@ -103,7 +103,7 @@ async def test_statsd_gets_the_documented_metrics(tools: Tools) -> None:
     await deliver(tools)
     await asyncio.to_thread(
         eventually,
-        lambda: len(seen(tools).get("autopush.message.notification.message.success|c", ())) == 2,
+        lambda: len(seen(tools).get("autopush.notification.message.success|c", ())) == 2,
     )
     found = seen(tools)
     for name, tags in {
@@ -113,8 +113,8 @@ async def test_statsd_gets_the_documented_metrics(tools: Tools) -> None:
         "autopush.ua.message_data|c": ("source:Direct",),
         "autopush.updates.notification.encoding.aes128gcm|c": (),
         "autopush.notification.request_time|ms": (),
-        "autopush.message.notification.message_data|c": ("destination:Stored",),
-        "autopush.message.notification.message.success|c": (
+        "autopush.notification.message_data|c": ("destination:Stored",),
+        "autopush.notification.message.success|c": (
             "destination:Stored",
             "router:webpush",
             "vapid:False",
