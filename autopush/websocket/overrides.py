@@ -1,9 +1,8 @@
 """Documented members of the protocol that a program's own class replaces (spec/python-api 8).
 
 The service itself goes shorter ways than through these members. Which of them a class replaces is
-looked up once, when its factory is made: only such a class, with its sessions, takes the way
-through them, so that all others pay nothing. What the time-outs call is decided there as well
-(:class:`autopush.websocket.factory.PushServerFactory`).
+looked up once, when its factory is made or gets it: only such a class, with its sessions, takes
+the way through them, so that all others pay nothing.
 """
 
 from __future__ import annotations

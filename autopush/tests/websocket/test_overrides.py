@@ -269,6 +269,29 @@ def test_who_replaces_nothing_pays_nothing() -> None:
         assert isinstance(session, RoutedSession), name
 
 
+def test_a_class_may_be_assigned_to_a_factory_that_exists() -> None:
+    called = []
+
+    class Mine(PushServerProtocol):
+        def process_ping(self) -> None:
+            called.append("process_ping")
+
+        def timeoutConnection(self) -> None:
+            called.append("timeoutConnection")
+
+    clock, rig, transport = Clock(), Rig(), FakeTransport()
+    factory = PushServerFactory(make_conf(hello_timeout=3), rig.node, clock)
+    factory.protocol = Mine
+    transport.connect(factory.buildProtocol(None))
+    assert transport.protocol.factory is factory and isinstance(transport.protocol, Mine)
+    transport.protocol.dataReceived(request())
+    clock.advance(4)
+    rig.user()
+    say(transport, HELLO)
+    say(transport, {})
+    assert called == ["timeoutConnection", "process_ping"]
+
+
 def test_sessions_made_otherwise_stay_as_they_are() -> None:
     class Own(Session):
         __slots__ = ("more",)
