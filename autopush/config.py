@@ -61,10 +61,11 @@ class DDBTableConfig:
     write_throughput: int = 5
 
 
-def _init_crypto_key(ck: str | list[str] | None) -> list[str]:
+def _init_crypto_key(ck: str | bytes | list[str] | list[bytes] | None) -> list[str]:
     """Normalise ``crypto_key``: none, or only empty texts, becomes one fresh random key."""
-    keys = [ck] if isinstance(ck, str) else list(ck or [])
-    return [key for key in keys if key] or [Fernet.generate_key().decode()]
+    keys: list[Any] = [ck] if isinstance(ck, str | bytes) else list(ck or [])
+    texts = [key.decode("ascii") if isinstance(key, bytes) else key for key in keys if key]
+    return texts or [Fernet.generate_key().decode()]
 
 
 def _nested(cls: type[T], **kwargs: Any) -> Any:

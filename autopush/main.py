@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet import reactor as _reactor
@@ -110,12 +110,18 @@ class EndpointApplication(AutopushMultiService):
 
 
 class ConnectionApplication(AutopushMultiService):
-    """A connection node: the WebSockets and what other nodes may ask of them."""
+    """A connection node: the WebSockets and what other nodes may ask of them.
+
+    :cvar websocket_factory: makes the factory of the WebSockets; a subclass may have another
+    :cvar websocket_site_factory: makes what listens for them
+    """
 
     config_files = CONNECTION.config_files
     command = CONNECTION.name
     check = staticmethod(check_configuration)
     parse_args = staticmethod(CONNECTION.parse)
+    websocket_factory: Callable[..., PushServerFactory] = PushServerFactory
+    websocket_site_factory: Callable[..., ConnectionWSSite] = ConnectionWSSite
 
     def __init__(self, conf: AutopushConfig, resource: Any = None) -> None:
         super().__init__(conf, resource)
@@ -124,9 +130,9 @@ class ConnectionApplication(AutopushMultiService):
         self.internal_router_factory = InternalRouterHTTPFactory(
             conf, self.db, self.clients, metrics=self.metrics, node=self.node, clock=reactor
         )
-        self.websocket_factory = PushServerFactory(conf, self.node, reactor)
-        self.websocket_site_factory = ConnectionWSSite(
-            conf, self.websocket_factory, metrics=self.metrics, clock=reactor
+        self.websockets = self.websocket_factory(conf, self.node, reactor)
+        self.websocket_site = self.websocket_site_factory(
+            conf, self.websockets, metrics=self.metrics, clock=reactor
         )
 
     def setup(self, rotate_tables: bool = True) -> None:
@@ -143,7 +149,7 @@ class ConnectionApplication(AutopushMultiService):
 
     def add_websocket(self) -> None:
         """Add the listener for user agents."""
-        factory = self.websocket_site_factory
+        factory = self.websocket_site
         self.add_maybe_ssl(self.conf.port, factory, factory.ssl_cf())
 
     def warn(self, ns: Namespace) -> None:
@@ -153,7 +159,7 @@ class ConnectionApplication(AutopushMultiService):
         return gatherResults(
             [
                 super().drain(),
-                Deferred.fromCoroutine(drain_node(self.node, self.websocket_factory)),
+                Deferred.fromCoroutine(drain_node(self.node, self.websockets)),
             ]
         )
 
@@ -166,12 +172,16 @@ class StandaloneApplication(AutopushMultiService):
     """Both nodes and the store in one process.
 
     :param own_endpoint_port: whether the HTTP API has a port of its own
+    :cvar websocket_factory: makes the factory of the WebSockets; a subclass may have another
+    :cvar websocket_site_factory: makes what listens for them, if the HTTP API has a port of its own
     """
 
     config_files = STANDALONE.config_files
     command = PROG
     check = staticmethod(check_configuration)
     parse_args = staticmethod(STANDALONE.parse)
+    websocket_factory: Callable[..., PushServerFactory] = PushServerFactory
+    websocket_site_factory: Callable[..., ConnectionWSSite] = ConnectionWSSite
     memusage_host = "127.0.0.1"
 
     def __init__(
@@ -190,8 +200,8 @@ class StandaloneApplication(AutopushMultiService):
         self.endpoint_factory = EndpointHTTPFactory(
             conf, self.db, self.routers, node=self.node, **common
         )
-        self.websocket_factory = PushServerFactory(conf, self.node, reactor)
-        self.websocket_site_factory = ConnectionWSSite(conf, self.websocket_factory, **common)
+        self.websockets = self.websocket_factory(conf, self.node, reactor)
+        self.websocket_site = self.websocket_site_factory(conf, self.websockets, **common)
         self.internal_router_factory = InternalRouterHTTPFactory(
             conf, self.db, self.clients, node=self.node, **common
         )
@@ -204,11 +214,11 @@ class StandaloneApplication(AutopushMultiService):
         endpoint, conf = self.endpoint_factory, self.conf
         ssl_cf = endpoint.ssl_cf()
         if self.own_endpoint_port:
-            site = self.websocket_site_factory
+            site = self.websocket_site
             self._public = self.listen(conf.port, site, site.ssl_cf())
             self._endpoint = self.listen(conf.endpoint_port, endpoint, ssl_cf)
         else:
-            endpoint.upgrade_factory = self.websocket_factory
+            endpoint.upgrade_factory = self.websockets
             self._public = self._endpoint = self.listen(conf.port, endpoint, ssl_cf)
         self.add_proxy_protocol(endpoint, ssl_cf)
         self.add_memusage()
@@ -265,7 +275,7 @@ class StandaloneApplication(AutopushMultiService):
         return gatherResults(
             [
                 super().drain(),
-                Deferred.fromCoroutine(drain_node(self.node, self.websocket_factory)),
+                Deferred.fromCoroutine(drain_node(self.node, self.websockets)),
             ]
         )
 

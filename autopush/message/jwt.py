@@ -22,6 +22,9 @@ P256 = ec.SECP256R1()
 RAW_SIGNATURE = 64
 """Bytes of ``r || s``."""
 
+POINT = 65
+"""Bytes of an uncompressed point."""
+
 LOADED_KEYS = 1024
 """Public keys kept ready for use (some 2 KB each): loading costs a third of a verification."""
 
@@ -34,6 +37,13 @@ def load_point(point: bytes) -> ec.EllipticCurvePublicKey:
     :raises ValueError: not a point of the curve
     """
     return ec.EllipticCurvePublicKey.from_encoded_point(P256, point)
+
+
+def _point(key: bytes | bytearray | memoryview | str) -> bytes:
+    if isinstance(key, str):
+        # No base64 text has the length of a point.
+        return key.encode("latin-1") if len(key) == POINT else base64url_decode(key)
+    return bytes(key)
 
 
 class VerifyJWT:
@@ -71,15 +81,17 @@ class VerifyJWT:
         return orjson.loads(base64url_decode(parts[1]))
 
     @classmethod
-    def validate_and_extract_assertion(cls, token: str, key: bytes) -> Any:
+    def validate_and_extract_assertion(
+        cls, token: str, key: bytes | bytearray | memoryview | str
+    ) -> Any:
         """Return the claims of a token signed with ``key``. Its header isn't looked at.
 
-        :param key: P-256 point, 65 bytes starting with 4
+        :param key: P-256 point, 65 bytes starting with 4; as text a character a byte, or base64url
         :raises cryptography.exceptions.InvalidSignature: wrongly signed, or malformed
         """
         try:
             signed, signature = cls.extract_signature(token)
-            load_point(key).verify(signature, signed.encode("ascii"), ES256)
+            load_point(_point(key)).verify(signature, signed.encode("ascii"), ES256)
             return cls.extract_assertion(token)
         except InvalidSignature:
             raise

@@ -6,7 +6,7 @@ Google ended the service; this is for gateways that still speak its protocol.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet.defer import Deferred
 
@@ -146,7 +146,10 @@ class GCMRouter(BridgeRouter):
         return self._process_reply(result, uaid_data, ttl, notification)
 
     def _process_error(self, failure: Exception, token: str) -> RouterException:
-        """Return what the sender is told when the message was not taken."""
+        """Return what the sender is told when the message was not taken.
+
+        :raises RouterException: the same, for an answer that is none of GCM's
+        """
         if isinstance(failure, BridgeError):
             return no_answer(failure, self._count)
         if isinstance(failure, GCMAuthenticationError):
@@ -156,10 +159,13 @@ class GCMRouter(BridgeRouter):
         self._count.error("server_error", error=500, errno=0)
         return self._error(f"Server error: {str(failure).replace(token, '...')}", 500)
 
-    def _error(self, err: str, status: int, **kwargs: Any) -> RouterException:
-        """Return a refusal after logging it."""
+    def _error(self, err: str, status: int, **kwargs: Any) -> NoReturn:
+        """Log and raise a refusal.
+
+        :raises RouterException: always
+        """
         self.log.debug("{text}", text=err, **kwargs)
-        return RouterException(err, status_code=status, response_body=err, **kwargs)
+        raise RouterException(err, status_code=status, response_body=err, **kwargs)
 
     def _process_reply(
         self, reply: Result, uaid_data: JSONDict, ttl: int, notification: WebPushNotification

@@ -23,6 +23,7 @@ from twisted.logger import Logger
 
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import RouterException
+from autopush.router.bridge import parse_retry_after
 from autopush.router.bridgehttp import BridgeClient, BridgeError, BridgeTimeout, Reply, base_url
 
 if TYPE_CHECKING:
@@ -86,17 +87,26 @@ class Result:
     ``unavailable`` and ``not_registered`` are lists. ``retry_after`` (seconds) is what the service
     asks to wait; ``retry_message`` is then a message with those ids that may be sent again.
 
-    :param response: status, headers and content of the answer
+    :param response: the answer: anything with status (``code``, ``status_code`` or ``status``),
+        ``headers`` and body (``content`` or ``text``), such as responses of requests. One whose
+        body is still to be read, such as treq's, is left to :meth:`parse_response`.
+    :raises GCMError: the answer is none of GCM's
     """
 
-    def __init__(self, response: Reply, message: JSONMessage) -> None:
+    def __init__(self, response: Any, message: JSONMessage) -> None:
+        self.message = message
+        self.retry_after = parse_retry_after(_header(response.headers, "Retry-After"))
+        self._begin()
+        content = _body(response)
+        if content is not None:
+            self.parse_response(content, _status(response), message)
+
+    def _begin(self) -> None:
         self.success: dict[str, Any] = {}
         self.canonicals: dict[str, str] = {}
         self.failed: dict[str, str] = {}
         self.unavailable: list[str] = []
         self.not_registered: list[str] = []
-        self.message = message
-        self.retry_after = response.retry_after
         self.retry_message: JSONMessage | None = None
 
     def parse_response(self, content: bytes | str, code: int, message: JSONMessage) -> None:
@@ -104,6 +114,7 @@ class Result:
 
         :raises GCMError: the answer is none of GCM's
         """
+        self._begin()
         if code == 429 or 500 <= code < 600:
             self.retry_message = message
             self.unavailable = list(message.registration_ids)
@@ -138,6 +149,33 @@ class Result:
             self.not_registered.append(token)
         else:
             self.failed[token] = error
+
+
+def _status(response: Any) -> int:
+    for name in ("code", "status_code", "status"):
+        found = getattr(response, name, None)
+        if isinstance(found, int):
+            return found
+    raise TypeError("the response has no status")
+
+
+def _header(headers: Any, name: str) -> str | bytes | None:
+    """Return a header of Twisted's headers or of a mapping; in those of requests case is free."""
+    found: str | bytes | None
+    if hasattr(headers, "getRawHeaders"):
+        found = headers.getRawHeaders(name, [None])[0]
+    else:
+        found = next((headers[key] for key in headers if key.lower() == name.lower()), None)
+    return found
+
+
+def _body(response: Any) -> bytes | str | None:
+    """Return the body of an answer; None if it is not there yet."""
+    for name in ("content", "text"):
+        found = getattr(response, name, None)
+        if isinstance(found, bytes | str):
+            return found
+    return None
 
 
 def _detail(content: Any) -> str:
@@ -198,9 +236,7 @@ class GCM:
         """
         if response.code == 401:
             raise GCMAuthenticationError("Authentication Error")
-        result = Result(response, payload)
-        result.parse_response(response.content, response.code, payload)
-        return result
+        return Result(response, payload)
 
     def error(self, failure: BridgeError) -> BridgeError:
         """Log that no answer came; returns the failure."""

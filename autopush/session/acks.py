@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from autopush.session import direct, drain, settle
+from autopush.session import direct, settle
 from autopush.session.errors import Malformed
 from autopush.session.events import enabled, extract_code, identity, log, log_ack
 from autopush.session.states import State
@@ -110,7 +110,7 @@ def _by_chunks(session: BaseSession, updates: list[Any]) -> None:
 def _taken(session: BaseSession) -> None:
     """Do what follows from acknowledgements: the follow-up of spec/websocket 10."""
     settle.settle(session)
-    drain.advance(session)
+    session.advance()
 
 
 def _acknowledge(session: BaseSession, update: Any) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from autopush.session import acks, broadcasts, cleanup, drain, hello, registration
+from autopush.session import acks, broadcasts, cleanup, direct, drain, hello, registration
 from autopush.session.errors import Malformed
 from autopush.session.events import log
 from autopush.session.session import BaseSession
@@ -83,15 +83,21 @@ class Session(BaseSession):
         """The connection can take more output again."""
         drain.advance(self)
 
-    def advance(self) -> None:
-        drain.advance(self)
-
     def closed(self) -> Deferred[None]:
         """TCP has ended. May be called again.
 
         :returns: fires when the notifications that were not acknowledged are saved.
         """
         return cleanup.closed(self)
+
+    # ---- what a program's own protocol may replace (websocket/overrides), so called through here
+
+    start = drain.start
+    check = drain.check
+    advance = drain.advance
+    send_direct = direct.send
+    send_and_store = direct.send_and_store
+    refuse = registration.refuse
 
     # ---- what the commands ask
 

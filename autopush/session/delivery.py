@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from autopush.session import cleanup, direct, drain
+from autopush.session import cleanup
 from autopush.session.session import BaseNode, Delivery
 from autopush.session.states import State
 from autopush.session.upkeep import Upkeep
@@ -60,9 +60,9 @@ class Node(BaseNode):
         if self.store_direct and notification.ttl:
             if self.store.refusal(notification) is not None:
                 return BUSY
-            await direct.send_and_store(session, notification)
+            await session.send_and_store(notification)
         else:
-            direct.send(session, notification)
+            session.send_direct(notification)
         return DELIVERED
 
     def check(self, uaid: str) -> Delivery:
@@ -73,7 +73,7 @@ class Node(BaseNode):
         if session.wire.output_paused:
             session.check_wanted = True
             return BUSY
-        drain.check(session)
+        session.check()
         return DELIVERED
 
     def disconnect(self, uaid: str, connected_at: int) -> bool:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from autopush.db.interface import MOVING_FROM, User
 from autopush.exceptions import StoreError
 from autopush.ids import validate_uaid
-from autopush.session import broadcasts, drain, peers, records, upkeep
+from autopush.session import broadcasts, peers, records, upkeep
 from autopush.session.errors import Malformed, hello_error
 from autopush.session.events import enabled, identity, log
 from autopush.session.month import is_later
@@ -210,12 +210,12 @@ def _finish(session: BaseSession, entry: Entry, wanted: Any) -> None:
         node.background.persist(node.store.touch_channels, session.month, session.uaid)
         _note_move(session, entry.previous)
         if other is None or not other.row_operations:
-            drain.start(session)
+            session.start()
         else:
             # What the user agent acknowledged there must not be read here; but a store that fails
             # is not waited for.
-            session.start_timer(SETTLING, drain.start)
-            other.row_operations_done().addCallback(lambda _: drain.check(session))
+            session.start_timer(SETTLING, type(session).start)
+            other.row_operations_done().addCallback(lambda _: session.check())
     session.replay()
 
 

@@ -46,16 +46,16 @@ def register(session: BaseSession, message: Message) -> None:
     """
     chid = message.get("channelID", _ABSENT)
     if chid is _ABSENT:
-        session.wire.send({"messageType": "register", "status": 401, "more_info": MORE_INFO})
+        session.refuse("register")
         return
     if chid is None:
-        _refuse(session, "register", INVALID)
+        session.refuse("register", INVALID)
         return
     if not isinstance(chid, str):
         raise Malformed("channelID is no text")
     reason = _fault(chid)
     if reason is not None:
-        _refuse(session, "register", reason)
+        session.refuse("register", reason)
         return
     Deferred.fromCoroutine(_register(session, chid, message.get("key")))
 
@@ -67,14 +67,14 @@ def unregister(session: BaseSession, message: Message) -> None:
     """
     given = message.get("channelID", _ABSENT)
     if given is _ABSENT:
-        _refuse(session, "unregister", "Missing ChannelID")
+        session.refuse("unregister", "Missing ChannelID")
         return
     if not isinstance(given, str):
         raise Malformed("channelID is no text")
     try:
         chid = str(parse_uuid(given))
     except ValueError:
-        _refuse(session, "unregister", "Invalid ChannelID")
+        session.refuse("unregister", "Invalid ChannelID")
         return
     node = session.node
     if node.metered:
@@ -95,11 +95,12 @@ def _fault(chid: str) -> str | None:
     return "Bad UUID format, uselower case, dashed format"
 
 
-def _refuse(session: BaseSession, kind: str, reason: str) -> None:
+def refuse(session: BaseSession, kind: str, reason: str | None = None) -> None:
     """Answer with an error, which does not name the channel: quirk Q6, kept."""
-    session.wire.send(
-        {"messageType": kind, "status": 401, "more_info": MORE_INFO, "reason": reason}
-    )
+    reply: Message = {"messageType": kind, "status": 401, "more_info": MORE_INFO}
+    if reason:
+        reply["reason"] = reason
+    session.wire.send(reply)
 
 
 async def _register(session: BaseSession, chid: str, key: Any) -> None:

@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -195,8 +195,28 @@ class BaseSession(ABC):
     # ---- what takes commands
 
     @abstractmethod
+    def start(self) -> None:
+        """Begin a full pass through what is stored for the user agent."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Something was stored for the user agent: make sure that a full pass comes."""
+
+    @abstractmethod
     def advance(self) -> None:
         """Go on with what is stored for the user agent, if nothing is in the way."""
+
+    @abstractmethod
+    def send_direct(self, notification: WebPushNotification) -> None:
+        """Send a notification and remember it until it is acknowledged."""
+
+    @abstractmethod
+    def send_and_store(self, notification: WebPushNotification) -> Deferred[Any]:
+        """Send and store a notification; fires when the row is durable."""
+
+    @abstractmethod
+    def refuse(self, kind: str, reason: str | None = None) -> None:
+        """Answer a command of this kind with an error."""
 
     @abstractmethod
     def close(self, code: int | None = None) -> None:

@@ -106,6 +106,13 @@ def test_crypto_key_list_and_text():
     assert _init_crypto_key("a") == ["a"]
 
 
+def test_crypto_keys_may_be_bytes_as_fernet_makes_them():
+    keys = [Fernet.generate_key(), Fernet.generate_key()]
+    assert AutopushConfig(crypto_key=keys)._crypto_key == [key.decode() for key in keys]
+    one = AutopushConfig(crypto_key=keys[0])
+    assert Fernet(keys[0]).decrypt(one.fernet.encrypt(b"x")) == b"x"
+
+
 def test_first_crypto_key_encrypts_and_all_decrypt():
     new, old = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     conf = AutopushConfig(crypto_key=[new, old])

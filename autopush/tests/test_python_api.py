@@ -7,20 +7,33 @@ The callback steps (``finish_*``, ``error_*``, ``_*``) are no part of it (decisi
 
 from __future__ import annotations
 
+import base64
 import importlib
 import inspect
 import json
 from inspect import Parameter
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import pytest
+from cryptography.exceptions import InvalidSignature
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.web.http_headers import Headers
 
 from autopush.config import AutopushConfig, DDBTableConfig, SSLConfig
+from autopush.exceptions import RouterException
+from autopush.jwt import VerifyJWT
+from autopush.main import ConnectionApplication, StandaloneApplication
+from autopush.message.encoding import base64url_encode
+from autopush.metrics import SinkMetrics
+from autopush.router.bridgehttp import Reply
+from autopush.router.gcm import GCMRouter
+from autopush.router.gcmclient import GCMError, JSONMessage, Result
 from autopush.session import Session
-from autopush.tests.session.support import UAID, Rig
+from autopush.tests.message.vapid_support import ES256, Sender
+from autopush.tests.session.support import CHID, UAID, Rig, ack, message
 from autopush.tests.websocket.support import CLOSE, FakeTransport, request
 from autopush.tests.websocket.test_wire import make_conf, say
 from autopush.websocket import DEFAULT_WS_ERR, ConnectionWSSite, PushServerFactory
@@ -309,6 +322,123 @@ def test_2_2_the_constructor_keywords_of_the_configuration() -> None:
     assert AutopushConfig().bear_hash_key is not AutopushConfig().bear_hash_key
 
 
+# -------------------------------------------------------------------------------- 2: core modules
+
+SENDER = Sender()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        SENDER.point,
+        bytearray(SENDER.point),
+        memoryview(SENDER.point),
+        SENDER.point.decode("latin-1"),
+        base64url_encode(SENDER.point),
+        base64.urlsafe_b64encode(SENDER.point).decode(),
+    ],
+    ids=["bytes", "bytearray", "memoryview", "characters", "base64url", "padded"],
+)
+def test_verify_jwt_takes_keys_of_any_form(key):
+    told = {"aud": "https://push.example"}
+    token = SENDER.token(told, ES256)
+    assert VerifyJWT.validate_and_extract_assertion(token, key) == told
+    other = Sender().token(told, ES256)
+    for wrong_token, wrong_key in (other, key), (token, key[2:]), (token, "\u20ac" * 65):
+        with pytest.raises(InvalidSignature):
+            VerifyJWT.validate_and_extract_assertion(wrong_token, wrong_key)
+
+
+@pytest.mark.parametrize("application", [ConnectionApplication, StandaloneApplication])
+def test_a_subclass_of_the_application_may_have_its_own_factories(application, tmp_path):
+    """They are what the public listener serves."""
+
+    class Sockets(PushServerFactory):
+        pass
+
+    class Site(ConnectionWSSite):
+        pass
+
+    assert application.websocket_factory is PushServerFactory
+    assert application.websocket_site_factory is ConnectionWSSite
+
+    class Mine(application):
+        websocket_factory = Sockets
+        websocket_site_factory = Site
+        listening = ()
+
+        def listen(self, port, factory, ssl_cf=None, *args, **kwargs):
+            self.listening = (*self.listening, factory)
+
+        add_maybe_ssl = listen
+
+    conf = AutopushConfig(db_dsn=f"sqlite:///{tmp_path}/db", port=0, router_port=0)
+    more = {"own_endpoint_port": True} if application is StandaloneApplication else {}
+    app = Mine(conf, **more)
+    if application is StandaloneApplication:
+        app.setup(rotate_tables=False)
+    else:
+        app.add_websocket()
+    site = next(each for each in app.listening if isinstance(each, ConnectionWSSite))
+    assert type(site) is Site and type(site.upgrade_factory) is Sockets
+
+
+# ------------------------------------------------------------------------------------- 7: routers
+
+RESULTS = {"results": [{"message_id": "1", "registration_id": "new"}, {"error": "NotRegistered"}]}
+
+
+def _answers(status, body, headers):
+    text = json.dumps(body)
+    yield "bridge", Reply(status, Headers({k: [v] for k, v in headers.items()}), text.encode())
+    yield (
+        "requests",
+        SimpleNamespace(
+            status_code=status,
+            headers={k.title(): v for k, v in headers.items()},
+            text=text,
+            content=text.encode(),
+        ),
+    )
+    yield "dict", SimpleNamespace(status=status, headers=headers, text=text)
+
+
+@pytest.mark.parametrize("kind", ["bridge", "requests", "dict"])
+def test_gcm_result_takes_anything_with_status_headers_and_text(kind):
+    message = JSONMessage(["a", "b"], None, 60, False, {})
+    answer = dict(_answers(200, RESULTS, {"retry-after": "3"}))[kind]
+    result = Result(answer, message)
+    assert result.success == {"a": "1"} and result.canonicals == {"a": "new"}
+    assert (result.not_registered, result.retry_after, result.retry_message) == (["b"], 3, None)
+    result = Result(dict(_answers(503, {}, {}))[kind], message)
+    assert (result.unavailable, result.retry_after) == (["a", "b"], None)
+    assert result.retry_message is message
+    with pytest.raises(GCMError):
+        Result(dict(_answers(400, {"error": "no"}, {}))[kind], message)
+
+
+def test_gcm_result_of_an_answer_that_is_still_to_be_read():
+    message = JSONMessage("a", None, 60, False, {})
+    answer = SimpleNamespace(code=200, headers=Headers({"Retry-After": ["3"]}), text=lambda: None)
+    result = Result(answer, message)
+    assert (result.success, result.retry_after) == ({}, 3)
+    for _ in range(2):
+        result.parse_response('{"results": [{"error": "Unavailable"}]}', 200, message)
+        assert result.unavailable == ["a"]
+    with pytest.raises(TypeError):
+        Result(SimpleNamespace(headers={}, text="{}"), message)
+
+
+def test_gcm_router_error_raises():
+    settings = {"senderIDs": {"1": {"auth": "key"}}, "endpoint": "gcm.example"}
+    router = GCMRouter(AutopushConfig(), settings, SinkMetrics())
+    with pytest.raises(RouterException) as caught:
+        router._error("no", 503, errno=7)
+    refusal = caught.value
+    assert (str(refusal), refusal.status_code, refusal.response_body) == ("no", 503, "no")
+    assert refusal.errno == 7
+
+
 # ------------------------------------------------------------------------- 8: PushServerProtocol
 
 
@@ -438,12 +568,98 @@ def test_ack_update_is_an_ack(connection):
     assert connection.rig.metrics.of("ua.command.ack") == [(1, None)]
 
 
+@pytest.mark.parametrize(
+    ("deletes_read", "topic", "write"),
+    [
+        (False, "topic", "delete_message"),
+        (True, None, "delete_message"),
+        (False, None, "set_pointer"),
+    ],
+)
+def test_ack_update_fires_when_what_was_stored_is_over(connection, deletes_read, topic, write):
+    rig, protocol = connection.rig, connection.protocol
+    rig.store.deletes_read = deletes_read
+    notifications = [message(None if topic else n, topic=topic and f"t{n}") for n in range(2)]
+    rig.put(*notifications)
+    connection.hello()
+    assert len(protocol.session.stored) == 2
+    update = ack(*notifications)["updates"][0]
+    rig.store.hold(write)
+    done = outcome(protocol.ack_update(update))
+    assert done == []
+    rig.store.release(write)
+    assert done == [None]
+    assert protocol.ack_update(update) is None
+
+
+def test_ack_update_of_what_was_never_stored_deletes_nothing(connection):
+    connection.hello()
+    protocol = connection.protocol
+    protocol.send_notification({"channelID": CHID, "version": "v", "ttl": 60})
+    assert protocol.ack_update({"channelID": CHID, "version": "v"}) is None
+    assert not protocol.session.direct
+    for update in ({}, [], {"channelID": [], "version": "v"}):
+        assert protocol.ack_update(update) is None
+
+
+def test_ack_update_of_a_direct_message_with_a_row(connection):
+    connection.rig.conf.store_direct = True
+    connection.hello()
+    protocol = connection.protocol
+    stored = outcome(protocol.send_notification({"channelID": CHID, "version": "v", "ttl": 60}))
+    assert len(stored) == 1 and len(connection.rig.rows()) == 1
+    assert outcome(protocol.ack_update({"channelID": CHID, "version": "v"})) == [None]
+    assert connection.rig.rows() == []
+
+
+def test_send_notification_takes_the_body_of_a_push_and_keeps_it(connection):
+    body = {
+        "channelID": CHID,
+        "version": "v",
+        "ttl": 60,
+        "topic": None,
+        "timestamp": 1_795_459_299,
+        "data": "YWJj",
+        "headers": {"encoding": "aes128gcm"},
+    }
+    with pytest.raises(RuntimeError):
+        connection.protocol.send_notification(body)
+    connection.hello()
+    assert connection.protocol.send_notification(body) is None
+    (frame,) = connection.frames()
+    assert _message(frame) == {
+        "messageType": "notification",
+        "channelID": CHID,
+        "version": "v",
+        "data": "YWJj",
+        "headers": {"encoding": "aes128gcm"},
+    }
+    with pytest.raises(ValueError):
+        connection.protocol.send_notification({"version": "v"})
+    protocol = connection.protocol
+    connection.lose()
+    assert len(connection.rig.rows()) == 1  # it was not acknowledged
+    with pytest.raises(RuntimeError):
+        protocol.send_notification(body)
+
+
+def test_send_notification_keeps_a_notification_until_it_is_acknowledged(connection):
+    connection.hello()
+    notification = message()
+    connection.protocol.send_notification(notification)
+    connection.frames()
+    say(connection.transport, ack(notification))
+    connection.lose()
+    assert connection.rig.rows() == []
+
+
 def test_webpush_fetch_and_the_follow_up(connection):
     protocol = connection.protocol
     with pytest.raises(RuntimeError):
         protocol.webpush_fetch()
     connection.hello()
-    (batch,) = outcome(protocol.webpush_fetch())
+    fetch = protocol.webpush_fetch()
+    (batch,) = outcome(fetch())
     assert (batch.timestamp, batch.messages) == (None, [])
     before = len(connection.rig.store.calls)
     protocol.session.check_wanted = True

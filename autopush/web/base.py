@@ -10,9 +10,11 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache, wraps
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError
+from marshmallow.experimental.context import Context
 from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -63,7 +65,10 @@ FIELD_ERRNOS = {"ttl": 112, "topic": 113, "encryption": 111, "encryption-key": 1
 
 BODY_ERRNO = 108
 
-Method = Callable[..., Awaitable[None]]
+Method = Callable[..., Awaitable[None] | None]
+
+CONTEXT = ("conf", "db", "metrics", "routers")
+"""Attributes of the application that schemas find in their context."""
 
 
 class RequestSchema(Schema):
@@ -94,13 +99,23 @@ class RequestSchema(Schema):
 class ThreadedValidate:
     """Validates a request before a handler method sees it; the name is historical.
 
-    :param schema: a :class:`RequestSchema` subclass or instance. One instance serves all requests.
+    :param schema: a :class:`RequestSchema` or any other marshmallow schema, as class or instance.
+        One instance serves all requests. What another one loads is the mapping described at
+        :meth:`RequestSchema.process`; it finds ``conf``, ``db``, ``metrics``, ``routers`` and
+        ``log`` in marshmallow's ``Context``.
     """
 
     log = Logger()
 
-    def __init__(self, schema: type[RequestSchema] | RequestSchema) -> None:
-        self.schema = schema() if isinstance(schema, type) else schema
+    def __init__(self, schema: type[Schema] | Schema) -> None:
+        self.schema = schema = schema() if isinstance(schema, type) else schema
+        self._process = schema.process if isinstance(schema, RequestSchema) else self._load
+
+    async def _load(self, request: JSONDict, app: Any) -> JSONDict:
+        context = {name: getattr(app, name, None) for name in CONTEXT}
+        with Context({**context, "log": self.log}):
+            loaded: JSONDict = self.schema.load(request, unknown=EXCLUDE)
+        return loaded
 
     def _validate_request(
         self, request: JSONDict, handler: BaseWebHandler, *args: Any, **kwargs: Any
@@ -110,12 +125,17 @@ class ThreadedValidate:
             body=handler.request.body,
             path_args=args,
             path_kwargs=kwargs,
+            arguments=handler.request.arguments,
         )
-        return self.schema.process(request, handler.application)
+        return self._process(request, handler.application)
 
     async def _call_func(self, result: JSONDict, func: Method, handler: BaseWebHandler) -> None:
         try:
-            await func(handler, **result)
+            outcome = func(handler, **result)
+            if isawaitable(outcome):
+                await outcome
+            else:
+                handler._auto_finish = False  # whoever answers may do so later
         except Exception as exc:
             handler._response_err(exc)
 
@@ -139,8 +159,20 @@ class ThreadedValidate:
         return wrapper
 
     @classmethod
-    def validate(cls, schema: type[RequestSchema] | RequestSchema) -> Callable[[Method], Method]:
-        """Decorate a handler's ``async def`` method, which must finish the request."""
+    def validate(cls, schema: type[Schema] | Schema) -> Callable[[Method], Method]:
+        """Decorate a method of a :class:`BaseWebHandler`, which must finish the request.
+
+        It may be ``async def``, return a Deferred, or be a plain ``def`` that finishes the request
+        then or later::
+
+            class MySchema(Schema):
+                arguments = fields.Dict()
+
+            class MyHandler(BaseWebHandler):
+                @threaded_validate(MySchema)
+                def get(self, arguments):
+                    self.finish(arguments)
+        """
         return cls(schema)._decorator
 
 
@@ -243,13 +275,17 @@ class BaseWebHandler(JSONErrorHandler):
     """
 
     cors_methods: ClassVar[str] = ""
+    """Methods a page of another origin may use, separated by commas."""
     cors_request_headers: ClassVar[tuple[str, ...]] = ()
+    """Headers such a page may send."""
     cors_response_headers: ClassVar[tuple[str, ...]] = ()
+    """Headers of the answer such a page may read."""
     challenge: ClassVar[str] = PREF_SCHEME
 
     _handling_message = False
 
     def initialize(self, **kwargs: Any) -> None:
+        """Set up what is known of a request before it is validated."""
         super().initialize(**kwargs)
         self._start_time = time.time()
         self._timings: dict[str, float] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -11,15 +12,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from autopush.session import Node, Session
+from autopush.waiters import Waiters
+from autopush.websocket import overrides
 from autopush.websocket.members import ProtocolMembers
 from autopush.websocket.timeouts import Timeouts
 from autopush.websocket.trimmed import bind_options, server_protocol
+from autopush.websocket.wire import PushWire
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
-
-from autopush.waiters import Waiters
-from autopush.websocket.wire import PushWire
 
 OPEN_HANDSHAKE_TIMEOUT = 5
 """Seconds from the connection to a complete opening handshake (2.5)."""
@@ -50,6 +51,8 @@ class PushServerFactory(WebSocketServerFactory):
     :param node: what the sessions share
     :param reactor: clock of the time-outs
     :param session: makes a session, see :class:`autopush.session.Session`
+    :cvar protocol: class of the connections. What it replaces of the documented members of
+        :class:`PushServerProtocol` takes effect (:mod:`autopush.websocket.overrides`).
     """
 
     protocol: type[WebSocketServerProtocol] = PushServerProtocol
@@ -70,7 +73,7 @@ class PushServerFactory(WebSocketServerFactory):
         self.conf = conf
         self.node = node
         self.clients = node.clients
-        self.new_session = session
+        self._session = session
         self.stopping = False
         self.protocols: set[PushWire] = set()
         self._unsaved = 0
@@ -84,22 +87,31 @@ class PushServerFactory(WebSocketServerFactory):
             closeHandshakeTimeout=0,
             allowNullOrigin=False,
         )
-        self.protocol = bind_options(self)
         self._make_queues(conf, reactor)
+        self._bind()
 
     def _make_queues(self, conf: AutopushConfig, reactor: IReactorTime) -> None:
         self.auto_ping_interval = conf.auto_ping_interval or 0
         self.auto_ping_timeout = conf.auto_ping_timeout or 0
-        cls = PushWire
-        self.timeouts = queues = Timeouts(reactor)
-        self.opening = queues.queue(OPEN_HANDSHAKE_TIMEOUT, lambda p: p.onOpenHandshakeTimeout())
-        self.hellos = queues.queue(conf.hello_timeout or 0, cls.timeoutConnection)
-        self.pings = queues.queue(self.auto_ping_interval, cls._sendAutoPing)
-        self.pongs = queues.queue(self.auto_ping_timeout, cls.onAutoPingTimeout)
-        self.closing = queues.queue(conf.close_handshake_timeout or NUKE_DELAY, cls.nukeConnection)
+        self.timeouts = Timeouts(reactor)
+        # By name: a program's own class may replace them.
+        queue, call = self.timeouts.queue, methodcaller
+        self.opening = queue(OPEN_HANDSHAKE_TIMEOUT, call("onOpenHandshakeTimeout"))
+        self.hellos = queue(conf.hello_timeout or 0, call("timeoutConnection"))
+        self.pings = queue(self.auto_ping_interval, call("_sendAutoPing"))
+        self.pongs = queue(self.auto_ping_timeout, call("onAutoPingTimeout"))
+        self.closing = queue(conf.close_handshake_timeout or NUKE_DELAY, call("nukeConnection"))
+
+    def _bind(self) -> None:
+        """Decide by the class of the connections which way they take."""
+        own = overrides.replaced(self.protocol)
+        self.new_session = overrides.session_class(self._session, own)
+        self.protocol = bind_options(self, overrides.routes(own))
 
     def buildProtocol(self, addr: Any) -> Any:
         """Return the protocol of a new connection; its options are those of the constructor."""
+        if self.protocol.factory is not self:  # assigned later
+            self._bind()
         return self.protocol()
 
     def opened(self, protocol: PushWire) -> None:

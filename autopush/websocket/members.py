@@ -16,7 +16,8 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from autopush.db.interface import Batch
-from autopush.session import drain
+from autopush.message.notification import WebPushNotification
+from autopush.session import direct, drain, settle
 from autopush.session.errors import MORE_INFO
 from autopush.session.states import State
 from autopush.types import JSONDict
@@ -121,24 +122,61 @@ class ProtocolMembers:
 
     # ---- stored notifications
 
-    def webpush_fetch(self) -> Deferred[Batch]:
-        """Read, and do not send, what the next fetch of the session finds (spec/websocket 9.1).
+    def webpush_fetch(self) -> Callable[[], Deferred[Batch]]:
+        """Return the function that reads, and does not send, what the next fetch of the session
+        finds: pointer and notifications (spec/websocket 9.1).
 
-        :returns: pointer and notifications
         :raises RuntimeError: there has been no hello
         """
-        session = self.session
-        if session is None or session.uaid is None:
-            raise RuntimeError("no hello so far")
-        store = session.node.store
+        session = self._identified()
+        store, month, uaid = session.node.store, session.month, session.uaid
+        assert uaid is not None
         if session.state is State.DRAINING_TIMESTAMPED:
-            return store.fetch_since(session.month, session.uaid, session.position)
-        return store.fetch_topics(session.month, session.uaid)
+            return functools.partial(store.fetch_since, month, uaid, session.position)
+        return functools.partial(store.fetch_topics, month, uaid)
 
-    def ack_update(self, update: JSONDict) -> None:
-        """Handle one element of an ack's ``updates``."""
-        if self.session is not None:
-            self.session.received({"messageType": "ack", "updates": [update]})
+    def ack_update(self, update: JSONDict) -> Deferred[None] | None:
+        """Handle one element of an ack's ``updates``.
+
+        :returns: None if nothing has to be deleted; else fires when what was acknowledged is
+        """
+        session = self.session
+        if session is None:
+            return None
+        stored = _has_row(session, update)
+        session.received({"messageType": "ack", "updates": [update]})
+        if not stored:
+            return None
+        settle.flush(session)
+        return session.row_operations_done()
+
+    def send_notification(self, update: WebPushNotification | JSONDict) -> Deferred[Any] | None:
+        """Send a notification, and keep it until it is acknowledged, as PUT /push does.
+
+        With ``store_direct`` it is stored as well, unless the store refuses it or it has no TTL;
+        what is not acknowledged when the connection ends is stored then.
+
+        :param update: a notification, or what the body of a PUT /push holds (spec/websocket 19)
+        :returns: fires when it is stored, and fails with a ``StoreError`` if it can't be; None if
+            it is not stored now
+        :raises ValueError: it is no notification
+        :raises RuntimeError: there has been no hello, or the connection is closing
+        """
+        session = self._identified()
+        if isinstance(update, dict):
+            update = WebPushNotification.from_serialized(session.uaid or "", update)
+        update.live = True
+        node = session.node
+        if node.conf.store_direct and update.ttl and node.store.refusal(update) is None:
+            return direct.send_and_store(session, update)
+        direct.send(session, update)
+        return None
+
+    def _identified(self) -> Session:
+        session = self.session
+        if session is None or not State.DRAINING_TOPICS <= session.state <= State.LIVE:
+            raise RuntimeError("no hello so far, or the connection is being moved or closed")
+        return session
 
     def check_missed_notifications(self, results: Any, resume: bool = False) -> None:
         """Go on after acknowledgements (spec/websocket 10).
@@ -150,6 +188,18 @@ class ProtocolMembers:
             self.resume_reading()
         if self.session is not None:
             drain.advance(self.session)
+
+
+def _has_row(session: Session, update: Any) -> bool:
+    """Whether an acknowledgement names something that is, or is being, stored."""
+    if not isinstance(update, dict):
+        return False
+    chid, version = update.get("channelID"), update.get("version")
+    if not isinstance(chid, str) or not isinstance(version, str):
+        return False
+    key = (chid, version)
+    sent = (session.direct or {}).get(key)
+    return bool(sent.row) if sent is not None else key in (session.stored or ())
 
 
 def _ignore_cancelled(failure: Failure) -> None:

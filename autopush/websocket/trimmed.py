@@ -424,16 +424,20 @@ class StockServerProtocol(Farewell):
             super().dataReceived(data)
 
 
-def bind_options(factory: WebSocketServerFactory) -> type[WebSocketServerProtocol]:
+def bind_options(
+    factory: WebSocketServerFactory, members: dict[str, Any] | None = None
+) -> type[WebSocketServerProtocol]:
     """Make the protocol class of one factory: its options are class attributes.
 
     Options changed on the factory later have no effect on it.
+
+    :param members: what else the class has
     """
     base = factory.protocol
     options = {name: getattr(factory, name) for name in base.CONFIG_ATTRS}
     # A function in a class would become a method.
     options["perMessageCompressionAccept"] = staticmethod(options["perMessageCompressionAccept"])
-    return type(base.__name__, (base,), {**options, "factory": factory})
+    return type(base.__name__, (base,), {**options, **(members or {}), "factory": factory})
 
 
 def server_protocol() -> type[WebSocketServerProtocol]:

@@ -37,9 +37,6 @@ from autopush.types import JSONDict
 from autopush.websocket.handshake import REASON_TEXTS, normalize_head
 from autopush.websocket.trimmed import OPEN
 
-if TYPE_CHECKING:
-    from autopush.message.notification import WebPushNotification
-
 log = Logger()
 
 MAX_HEAD = 16_384
@@ -216,12 +213,8 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
                 self._hold(BACKLOG_HOLD)
 
     def sendJSON(self, body: JSONDict) -> None:
-        """Same as :meth:`send`."""
-        self.send(body)
-
-    def send_notification(self, update: WebPushNotification) -> None:
-        """Send a notification frame; the caller keeps track of its acknowledgement."""
-        self.send(update.websocket_format())
+        """Send a dict as a JSON object; nothing happens when the connection is closing."""
+        PushWire.send(self, body)
 
     def _max_message_size_exceeded(self, msg_size: int, max_msg_size: int, reason: str) -> None:
         """Autobahn's hook for ``max_message_size``: says why before it closes."""
@@ -437,5 +430,8 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
 
     def process_notifications(self) -> None:
         """Look for stored notifications, as PUT /notif does."""
+        self._check()
+
+    def _check(self) -> None:
         if self.session is not None and self.session.uaid is not None:
             self.factory.node.check(self.session.uaid)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import requests
+from sphinx.util.inventory import InventoryFile
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -23,6 +24,7 @@ from autopush.tests import TREE
 from autopush.tests.docs.errors import http_errors, same, websocket_errors
 from autopush.tests.docs.support import ANY, DOCS, Block, Emission, blocks, pages, table
 from autopush.tests.e2e.harness import Server, environment
+from autopush.tests.test_python_api import DOCUMENTED
 
 sys.path.insert(0, str(DOCS / "_ext"))
 from autopush_limits import limit
@@ -42,16 +44,53 @@ def server(tmp_path_factory):
 # ---------------------------------------------------------------------------------- the whole
 
 
-def test_sphinx_has_nothing_to_say(tmp_path):
-    """Links between pages, references to options, terms and code, and the markup are right."""
+@pytest.fixture(scope="module")
+def manual(tmp_path_factory):
+    """The built manual's folder, and what Sphinx did and said."""
+    html = tmp_path_factory.mktemp("manual")
     done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, tmp_path],
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, html],
         capture_output=True,
         text=True,
         timeout=600,
     )
+    return html, done
+
+
+def test_sphinx_has_nothing_to_say(manual):
+    """Links between pages, references to options, terms and code, and the markup are right."""
+    html, done = manual
     assert (done.returncode, done.stderr) == (0, "")
-    check_anchors(tmp_path)
+    check_anchors(html)
+
+
+ELSEWHERE = {"autopush.router.apns2": "autopush.router.apnsrouter"}
+"""Modules described on the page of another one."""
+
+
+def test_every_documented_name_has_its_entry_at_its_place(manual):
+    html, _ = manual
+    inventory = InventoryFile.load((html / "objects.inv").open("rb"), "", lambda _, uri: uri)
+    places = {
+        name: item.uri.partition("#")[0]
+        for kind, items in inventory.items()
+        if kind.startswith("py:")
+        for name, item in items.items()
+    }
+    for line in DOCUMENTED.strip().splitlines():
+        module, _, member = line.partition("(")[0].partition(":")
+        page = ELSEWHERE.get(module, module).removeprefix("autopush.").replace(".", "/")
+        assert places.get(f"{module}.{member}") == f"api/{page}.html", line
+
+
+def test_modules_and_routes_have_indexes(manual):
+    html, _ = manual
+    links = (html / "api.html").read_text("utf-8")
+    for index in ("py-modindex.html", "genindex.html", "http-routingtable.html"):
+        assert f'href="{index}"' in links
+        assert (html / index).exists()
+    routes = (html / "http-routingtable.html").read_text("utf-8")
+    assert "/push/(uaid)" in routes and "/status" in routes
 
 
 def check_anchors(html: Path) -> None:

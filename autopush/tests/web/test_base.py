@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from marshmallow import ValidationError, fields
+from marshmallow import Schema, ValidationError, fields, pre_load
+from marshmallow.experimental.context import Context
 from twisted.internet.error import ConnectionDone
 from twisted.logger import capturedLogs
 
@@ -267,6 +268,83 @@ class TestValidation:
         assert isinstance(ThreadedValidate(NameSchema).schema, NameSchema)
         schema = NameSchema()
         assert ThreadedValidate(schema).schema is schema
+
+    @pytest.mark.parametrize("made", [lambda cls: cls, lambda cls: cls()])
+    def test_any_schema_and_a_plain_method(self, endpoint, made):
+        class Plain(Schema):
+            arguments = fields.Dict()
+            body = fields.Raw()
+            uuid = fields.UUID(allow_none=True)
+
+        class Answering(BaseWebHandler):
+            @threaded_validate(made(Plain))
+            def post(self, arguments, body, uuid=None):
+                self.finish({"arguments": arguments, "body": body.decode(), "uuid": uuid})
+
+        endpoint.app.add_routes([("/plain", Answering)])
+        endpoint.app._routes["plain"] = [endpoint.app._routes["plain"][-1]]
+        answer = endpoint.request("POST", "/plain?a=1&a=2&b=", b"text")
+        assert json.loads(answer.body) == {
+            "arguments": {"a": ["1", "2"], "b": [""]},
+            "body": "text",
+            "uuid": None,
+        }
+
+    def test_any_schema_finds_the_application_in_its_context(self, endpoint):
+        seen = []
+
+        class Plain(Schema):
+            @pre_load
+            def look(self, data, **kwargs):
+                seen.append(Context.get())
+                return data
+
+        class Answering(BaseWebHandler):
+            @threaded_validate(Plain)
+            def get(self):
+                self.finish()
+
+        assert handle(endpoint, None, cls=Answering).status == 200
+        app = endpoint.app
+        assert {name: seen[0][name] for name in ("conf", "db", "metrics", "routers")} == {
+            "conf": app.conf,
+            "db": app.db,
+            "metrics": app.metrics,
+            "routers": app.routers,
+        }
+        assert seen[0]["log"].namespace == ThreadedValidate.log.namespace
+
+    def test_any_schema_s_field_errors(self, endpoint):
+        class Plain(Schema):
+            uuid = fields.UUID(required=True)
+
+        class Answering(BaseWebHandler):
+            @threaded_validate(Plain)
+            def get(self, uuid):
+                raise AssertionError("called")
+
+        answer = handle(endpoint, None, cls=Answering)
+        assert field_errors(answer) == {"uuid": ["Missing data for required field."]}
+
+    def test_a_plain_method_may_answer_later(self, endpoint):
+        waiting = []
+
+        class Answering(BaseWebHandler):
+            @threaded_validate(NameSchema)
+            def get(self, name):
+                waiting.append(self)
+
+        class Failing(BaseWebHandler):
+            @threaded_validate(NameSchema)
+            def get(self, name):
+                raise LookupError
+
+        with pytest.raises(IndexError):  # there is no answer so far
+            handle(endpoint, None, cls=Answering, name="x")
+        waiting[0].finish("later")
+        assert endpoint.wire.answers()[0].body == b"later"
+        with capturedLogs():
+            assert error(handle(endpoint, None, cls=Failing, name="x"))[0] == 500
 
     def fails_with(self, endpoint, exc):
         def act(self):

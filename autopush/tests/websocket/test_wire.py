@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from autopush import websocket as documented
 from autopush.tests.websocket.support import (
     ACCEPT,
     BINARY,
@@ -555,14 +556,6 @@ def test_the_ping_reply_is_two_characters():
     assert encode_message({}) == b"{}"
 
 
-def test_send_notification(server):
-    transport = server.open()
-    transport.protocol.send_notification(
-        SimpleNamespace(websocket_format=lambda: {"messageType": "notification"})
-    )
-    assert transport.take_frames() == [(TEXT, b'{"messageType":"notification"}')]
-
-
 @pytest.mark.parametrize(("code", "body"), [(None, b""), (4774, b"\x12\xa6")])
 def test_close_sends_the_frame_and_fin_at_once(server, code, body):
     transport = server.open()
@@ -1076,11 +1069,11 @@ def test_a_hook_may_deny(server):
 
 
 def test_log_and_time_are_importable():
-    assert websocket.ms_time() > 1_600_000_000_000
-    assert websocket.WebSocketServerProtocol
-    assert websocket.DEFAULT_WS_ERR.endswith("websocket.html#private-http-endpoint")
-    assert websocket.NACK_CODES == (301, 302, 303)
-    assert websocket.USER_RECORD_VERSION == 1
+    assert documented.ms_time() > 1_600_000_000_000
+    assert documented.WebSocketServerProtocol
+    assert documented.DEFAULT_WS_ERR.endswith("websocket.html#private-http-endpoint")
+    assert documented.NACK_CODES == (301, 302, 303)
+    assert documented.USER_RECORD_VERSION == 1
 
 
 def test_frames_of_ours_are_readable(server):
