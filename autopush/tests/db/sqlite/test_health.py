@@ -254,9 +254,9 @@ class HealthTest(TestCase):
 
 
 def objects():
-    (script,) = sqlite_schema.schema_steps()
     connection = sqlite3.connect(":memory:")
-    connection.executescript(script)
+    for script in sqlite_schema.schema_steps():
+        connection.executescript(script)
     found = connection.execute(
         "SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite%'"
     ).fetchall()

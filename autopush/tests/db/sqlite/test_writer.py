@@ -32,8 +32,8 @@ class Database:
 
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        for step in sqlite_schema.SCHEMA_DIRECTORY.glob("*.sql"):
-            self.connection.executescript(step.read_text())
+        for step in sqlite_schema.schema_steps():
+            self.connection.executescript(step)
         self.batch = WriteBatch()
 
     def put(self, notification: WebPushNotification) -> None:
