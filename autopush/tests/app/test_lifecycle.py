@@ -102,7 +102,8 @@ def test_errors_before_the_ports_open_are_one_line(make, tmp_path, command, more
 def test_a_store_that_fails_keeps_the_ports_closed(make, tmp_path, command):
     """Storage comes before the listeners in the order of spec/configuration 6."""
     (tmp_path / "db").write_bytes(b"no database, but long enough to be one " * 100)
-    line, daemon = refusal(make, tmp_path, command, "--db_dsn", f"sqlite://{tmp_path}/db", *KEYS)
+    keys = [] if command == "autopush" else [*KEYS, "--auth_key", "k" * 20]
+    line, daemon = refusal(make, tmp_path, command, "--db_dsn", f"sqlite://{tmp_path}/db", *keys)
     assert "is not an SQLite database" in line
     assert "starting on" not in daemon.output
 
