@@ -97,9 +97,9 @@ def _fault(chid: str) -> str | None:
 
 def refuse(session: BaseSession, kind: str, reason: str | None = None) -> None:
     """Answer with an error, which does not name the channel: quirk Q6, kept."""
-    reply: Message = {"messageType": kind, "status": 401, "more_info": MORE_INFO}
-    if reason:
-        reply["reason"] = reason
+    reply = {"messageType": kind, "status": 401, "more_info": MORE_INFO, "reason": reason}
+    if reason is None:
+        del reply["reason"]
     session.wire.send(reply)
 
 

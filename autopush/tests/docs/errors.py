@@ -136,7 +136,7 @@ def read_websocket(node: ast.AST, scope: Scope, world: World) -> Emission | None
     if "messageType" not in members or members.get("status", 200) == 200:
         return None
     where = f"{scope.module.name}:{node.lineno}"
-    reason = members.get("reason", "none")
+    reason = members.get("reason") or "none"
     return Emission(members["status"], members["messageType"], reason, where)
 
 

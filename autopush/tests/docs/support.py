@@ -210,6 +210,12 @@ Reader = Callable[[ast.AST, Scope, World], Emission | None]
 """Tells what a node answers, if it answers anything."""
 
 
+def _is_given(names: Iterable[str], call: ast.Call) -> bool:
+    """Whether the first parameter is what stands before the dot, as in ``session.refuse()``."""
+    of = call.func.value if isinstance(call.func, ast.Attribute) else None
+    return isinstance(of, ast.Name) and of.id == next(iter(names), None)
+
+
 class Program:
     """Modules that are looked at together."""
 
@@ -246,7 +252,7 @@ class Program:
         names = parameters(function)
         scopes = []
         for caller, inside, call in self._calls(module, function):
-            bound = bind(names, call)
+            bound = bind(list(names)[_is_given(names, call) :], call)
             outer = self._scopes(caller, inside, depth - 1) if inside and depth else []
             for scope in outer or [Scope(caller, inside, {})]:
 

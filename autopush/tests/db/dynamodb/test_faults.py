@@ -567,7 +567,7 @@ class TestOtherTables(FaultCase):
             "clear_node": lambda uaid: users.clear_node(uaid, NODE, 1000),
             "drop": users.drop,
             "drop_users": lambda uaid: offline.drop(Stale(uaid, 202600000000)),
-            "remove_channel": lambda uaid: messages.remove_channel(self.month, uaid, CHID),
+            "remove_channel": lambda uaid: messages.take_channel(self.month, uaid, CHID)[1],
         }
         for name, verdict in verdicts.items():
             uaid = await self.new_user()
