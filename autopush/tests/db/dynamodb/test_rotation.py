@@ -515,7 +515,7 @@ class TestBridgeUsers(RotationCase):
         await self._bridge_user(store)
         await store.add_channel(None, UAID, CHID)
         await store.add_channel(None, UAID, CHID2)
-        store.messages.remove_channel(self.month("2026_11"), UAID, CHID)  # as 1.58.3 does
+        store.messages.take_channel(self.month("2026_11"), UAID, CHID)  # as 1.58.3 does
         self.assertEqual(await self.channels(store), {CHID2})
         self.assertEqual(get_item(self.router, UAID)["chids"], {"SS": [CHID2]})
         self.assertFalse(await store.remove_channel(None, UAID, CHID))
@@ -528,7 +528,7 @@ class TestBridgeUsers(RotationCase):
         await store.rotate()
         await store.add_channel(None, UAID, CHID2)
         # It was started in November, so that is where it keeps them.
-        store.messages.remove_channel(self.month("2026_11"), UAID, CHID)
+        store.messages.take_channel(self.month("2026_11"), UAID, CHID)
         self.assertEqual(await self.channels(store), {CHID2})
 
     async def test_row_that_an_old_node_began_tells_nothing_of_other_channels(self):
@@ -546,7 +546,7 @@ class TestBridgeUsers(RotationCase):
         await store.add_channel(None, UAID, CHID)
         self.times[0] = at("2026-12-15 12:00")
         await store.rotate()
-        store.messages.remove_channel(self.month("2026_11"), UAID, CHID)
+        store.messages.take_channel(self.month("2026_11"), UAID, CHID)
         await store.add_channel(None, UAID, CHID)
         self.assertEqual(await self.channels(store), {CHID})
         self.assertTrue(await store.remove_channel(None, UAID, CHID))
@@ -556,7 +556,7 @@ class TestBridgeUsers(RotationCase):
         store = await self.start("2026-11-15 12:00")
         await self._bridge_user(store)
         await store.add_channel(None, UAID, CHID)
-        store.messages.remove_channel(self.month("2026_11"), UAID, CHID)
+        store.messages.take_channel(self.month("2026_11"), UAID, CHID)
         self.assertFalse(await store.remove_channel(None, UAID, CHID))
         self.assertEqual(await self.channels(store), set())
         row = get_item(self.month("2026_11"), UAID, " ")
