@@ -55,7 +55,7 @@ def routes(own: frozenset[str]) -> dict[str, Any]:
     """Return what the bound class of a protocol that replaces ``own`` needs in addition."""
     members: dict[str, Any] = {}
     if own - {"sendJSON"}:
-        members.update(_process=_process, _check=_check, _obeyed=None)
+        members.update(_process=_process, _check=_check, obeyed=None)
     if "sendJSON" in own:
         members["send"] = _send
     return members
@@ -100,7 +100,7 @@ class RoutedSession(Session):
         due = State.DRAINING_TOPICS <= state <= State.LIVE or (
             state is State.UNIDENTIFIED and kind == "hello"
         )
-        if member is None or not due or self.wire._obeyed is message:
+        if member is None or not due or self.wire.obeyed is message:
             super()._dispatch(message)
         elif kind == "ping":
             self._call(member)
@@ -119,11 +119,11 @@ class RoutedSession(Session):
 def _process(protocol: Any, data: Message) -> None:
     """Let the session take a message that the member for it has let through."""
     if protocol.session is not None:
-        protocol._obeyed = data
+        protocol.obeyed = data
         try:
             protocol.session.received(data)
         finally:
-            protocol._obeyed = None
+            protocol.obeyed = None
 
 
 def _check(protocol: PushWire) -> None:
