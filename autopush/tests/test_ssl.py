@@ -282,6 +282,7 @@ def test_wrap_socket_cached_talks_and_caches(files):
 
 
 def test_monkey_patch_and_undo():
+    undo_monkey_patch_ssl_wrap_socket()  # an application of another test may have been left set up
     before = getattr(ssl, "wrap_socket", None)
     monkey_patch_ssl_wrap_socket()
     try:
