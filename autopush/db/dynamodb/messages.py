@@ -117,7 +117,7 @@ class Messages:
 
     def drop_kept_channel(self, month: str, uaid: str, chid: str) -> None:
         """Undo that."""
-        forms = {"SS": list(spellings(chid))}
+        forms = {"SS": sorted(set(spellings(chid)))}  # of an id without letters two are the same
         self._update_channels(month, uaid, f" DELETE chids :chids, {KEPT} :chids", chids=forms)
 
     def take_channel(self, month: str, uaid: str, chid: str) -> tuple[Item, bool]:
