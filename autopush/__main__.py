@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
+
+from autopush.libraries.bundled import provide
 
 MISSING_CYCLONE = (
     "autopush: cyclone is not installed; install it with: pip install --no-deps cyclone==1.3"
 )
-"""pip can't resolve cyclone: its metadata pins Twisted and pyOpenSSL releases of 2019."""
+"""Our wheel brings it along, an editable install does not (see setup.py)."""
 
 
 def main() -> int | str | None:
@@ -28,7 +29,7 @@ def endpoint() -> int | str | None:
 
 def doctor() -> int | str | None:
     """Check the configuration of one of them; as :func:`main`."""
-    if find_spec("cyclone") is None:
+    if not provide("cyclone"):
         return MISSING_CYCLONE
     from autopush.doctor import main as check
 
@@ -36,7 +37,7 @@ def doctor() -> int | str | None:
 
 
 def _run(application: str) -> int | str | None:
-    if find_spec("cyclone") is None:
+    if not provide("cyclone"):
         return MISSING_CYCLONE
     import autopush.main
 

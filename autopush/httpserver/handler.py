@@ -34,7 +34,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.log import FileLogObserver
 
+from autopush.libraries.bundled import provide
+
 _emit = FileLogObserver.emit
+provide("cyclone")
 import cyclone.web  # noqa: E402
 from cyclone.util import ObjectDict  # noqa: E402
 from cyclone.web import Application, HTTPError  # noqa: E402
