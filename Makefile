@@ -9,8 +9,8 @@ QUIET = $(if $(MAKE_TERMOUT),,--quiet)
 # COVERAGE=1 makes `make test` measure what the tests reach (settings in pyproject.toml).
 COVERAGE_ARGS = $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
-.PHONY: help serve install test coverage test-dynalite test-dynamodb-local lint docs fuzz mutants \
-	deadcode lock clean
+.PHONY: help serve install test coverage test-dynalite test-dynamodb-local lint docs dist fuzz \
+	mutants deadcode lock clean
 
 help: ## print this
 	@echo 'Targets of make:'
@@ -59,6 +59,11 @@ lint: $(TEST_VENV)/.installed ## ruff and mypy
 docs: $(TEST_VENV)/.installed ## HTML documentation in docs/_build/html
 	$(TEST_VENV)/bin/python -m sphinx -W -q -b html docs docs/_build/html
 
+dist: $(TEST_VENV)/.installed ## sdist, wheel and autopush.pyz (one file that runs) in dist
+	rm -rf dist build
+	$(TEST_VENV)/bin/python -m build --outdir dist .
+	$(TEST_VENV)/bin/python .ci/pyz.py dist/*.whl dist/autopush.pyz
+
 fuzz: $(TEST_VENV)/.installed ## parsers under random input, for a minute
 	$(TEST_VENV)/bin/python -m fuzz.parsers $(or $(ARGS),--seconds 60)
 
@@ -73,4 +78,4 @@ lock: ## write the hashes into the requirements files, after their versions were
 
 clean: ## remove what these made
 	rm -rf $(VENV) $(TEST_VENV) .dynalite .dynamodb-local docs/_build htmlcov .coverage \
-		autopush.egg-info
+		build dist autopush_server.egg-info

@@ -23,6 +23,7 @@ import json
 import re
 import sys
 import uuid
+import warnings
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,7 +39,9 @@ from autopush.libraries.bundled import provide
 
 _emit = FileLogObserver.emit
 provide("cyclone")
-import cyclone.web  # noqa: E402
+with warnings.catch_warnings():  # of escape sequences, where it was not compiled before
+    warnings.simplefilter("ignore", SyntaxWarning)
+    import cyclone.web
 from cyclone.util import ObjectDict  # noqa: E402
 from cyclone.web import Application, HTTPError  # noqa: E402
 
