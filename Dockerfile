@@ -1,7 +1,8 @@
 # syntax=docker/dockerfile:1
-# All commands of autopush in one image. Connection node by default; others by naming them:
-#   docker run autopush autoendpoint
-#   docker run -v push:/data -p 8080:8080 autopush autopush_standalone
+# All commands of autopush in one image. By default it is the standalone service:
+#   docker build -t autopush . && docker run -v push:/data -p 8080:8080 autopush
+# The target "daemons" is a node of a cluster, a connection node if nothing else is named:
+#   docker build --target daemons -t autopush-daemons . && docker run autopush-daemons autoendpoint
 # Configuration: environment variables, or files mounted to /etc/autopush_*.ini.
 
 FROM python:3.13-slim AS build
@@ -14,7 +15,7 @@ COPY autopush autopush
 COPY automock automock
 RUN /opt/autopush/bin/pip install --no-cache-dir --no-deps .
 
-FROM python:3.13-slim
+FROM python:3.13-slim AS commands
 COPY --from=build /opt/autopush /opt/autopush
 COPY maintenance.py /opt/autopush/
 # The standalone service keeps its database and keys in /data; the daemons keep nothing.
@@ -27,6 +28,12 @@ ENV PATH=/opt/autopush/bin:$PATH \
 WORKDIR /app
 USER 10001:10001
 VOLUME /data
-# 8080 user agents, or all of the standalone service; 8081 other nodes; 8082 application servers
+
+# 8080 user agents, 8081 other nodes, 8082 application servers
+FROM commands AS daemons
 EXPOSE 8080 8081 8082
 CMD ["autopush"]
+
+FROM commands AS standalone
+EXPOSE 8080
+CMD ["autopush_standalone"]

@@ -76,12 +76,36 @@ def test_dockerfile_copies_what_exists_and_is_sent_to_the_engine():
                 assert f"!{source}" in sent, source
 
 
-def test_image_runs_a_connection_node_as_an_ordinary_user():
-    found = dict(instructions())
-    assert found["CMD"] == '["autopush"]'
+def stages():
+    """Stage -> its lines, with those of the stage it begins from."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, rest in instructions():
+        if name == "FROM":
+            origin, _, stage = rest.split()
+            lines = found[stage] = list(found.get(origin, ()))
+        else:
+            lines.append((name, rest))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stage", "command", "ports"),
+    [
+        ("standalone", "autopush_standalone", {"8080"}),
+        ("daemons", "autopush", {"8080", "8081", "8082"}),
+    ],
+)
+def test_image_runs_a_command_as_an_ordinary_user(stage, command, ports):
+    found = dict(stages()[stage])
+    assert found["CMD"] == f'["{command}"]'
     assert found["USER"].split(":")[0] not in ("0", "root")
-    assert set(found["EXPOSE"].split()) == {"8080", "8081", "8082"}
+    assert set(found["EXPOSE"].split()) == ports
     assert "ENTRYPOINT" not in found
+
+
+def test_default_image_is_the_standalone_service():
+    """The last stage is what is built where none is named."""
+    assert list(stages())[-1] == "standalone"
 
 
 def test_environment_of_the_image_means_something():
@@ -166,7 +190,7 @@ def test_way_to_the_keys_needs_no_keys():
     assert not any("compose" in line for line in before)
     (export,) = [line for line in before if line.startswith("export")]
     autokey = Path(sys.executable).parent / "autokey"
-    script = export.replace("docker run --rm autopush autokey", str(autokey))
+    script = export.replace("docker run --rm autopush-daemons autokey", str(autokey))
     show = f'{script}; printf "%s\\n%s" "$CRYPTO_KEY" "$AUTH_KEY"'
     done = subprocess.run(["/bin/sh", "-c", show], capture_output=True, text=True)
     crypto_key, auth_key = done.stdout.splitlines()
