@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from twisted.logger import globalLogBeginner
+from twisted.trial import util
 
 from autopush.tests.session import changes
 
@@ -20,12 +21,16 @@ PATIENCE = 60.0
 """Seconds to wait for anything over HTTP, where a test doesn't say: httpx gives up after five,
 which are soon over on a machine that is busy with other things."""
 
+LONGEST_TEST = 1800.0
+"""Seconds until trial gives up a test; of itself it would after 120."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Be patient with HTTP, and begin to log, to nowhere: else Twisted keeps the failures that
+    """Be patient, and begin to log, to nowhere: else Twisted keeps the failures that
     tests provoke and replays them into whichever test begins to log first."""
     for part in ("connect", "read", "write", "pool"):
         setattr(DEFAULT_TIMEOUT_CONFIG, part, PATIENCE)
+    util.DEFAULT_TIMEOUT_DURATION = LONGEST_TEST
     nowhere: Any = lambda event: None  # noqa: E731
     globalLogBeginner.beginLoggingTo([nowhere], True, redirectStandardIO=False)
     changes.install()

@@ -218,7 +218,7 @@ REQUEST = b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def exchange(port, *chunks, context=None):
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         if context is not None:
             sock.sendall(chunks[0])
             sock = context.wrap_socket(sock, server_hostname="localhost")
@@ -400,7 +400,7 @@ def test_error_texts():
 
 def handshake(server):
     """Open a WebSocket by hand, so that nothing answers a close."""
-    sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     sock.sendall(
         b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

@@ -201,7 +201,7 @@ def test_a_signal_ends_it_in_order(make, tmp_path, command, number):
 @pytest.mark.parametrize("command", ["autopush", "autopush_standalone"])
 def test_user_agents_get_a_close_frame_and_a_second_signal_ends_at_once(make, tmp_path, command):
     daemon = start(make, tmp_path, command)
-    with socket.create_connection(("127.0.0.1", daemon.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=60) as sock:
         sock.sendall(HANDSHAKE)
         assert sock.recv(4096).startswith(b"HTTP/1.1 101 ")
         daemon.process.send_signal(signal.SIGTERM)
@@ -232,7 +232,7 @@ def test_it_ends_within_five_seconds_though_nothing_else_does(monkeypatch):
 def test_an_endpoint_answers_what_it_has_begun(make, tmp_path):
     daemon = start(make, tmp_path, "autoendpoint")
     with (
-        socket.create_connection(("127.0.0.1", daemon.port), timeout=20) as sock,
+        socket.create_connection(("127.0.0.1", daemon.port), timeout=60) as sock,
         contextlib.closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as locker,
     ):
         locker.execute("BEGIN IMMEDIATE")  # so that it can't answer yet

@@ -153,7 +153,7 @@ def web(mock):
 
     server = Server(handle)
     mock.run(server.start())
-    with httpx.Client(base_url=server.url, trust_env=False, timeout=10) as client:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
         yield client, script
     mock.run(server.stop())
 
@@ -207,7 +207,7 @@ def test_web_server_hangs(web):
 @pytest.fixture
 def control(mock):
     url = mock.automock.control.url
-    with httpx.Client(base_url=url, trust_env=False, timeout=10) as client:
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
         yield client
         client.post("/apns/reset")
 
@@ -265,7 +265,7 @@ def connect(apns, certificate=True) -> httpx.Client:
     if certificate:
         context.load_cert_chain(str(apns.cert_file), str(apns.key_file))
     return httpx.Client(
-        http1=False, http2=True, verify=context, base_url=apns.url, trust_env=False, timeout=10
+        http1=False, http2=True, verify=context, base_url=apns.url, trust_env=False, timeout=60
     )
 
 

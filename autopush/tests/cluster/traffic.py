@@ -95,7 +95,7 @@ class Traffic:
     async def run(self, seconds: float, *disturbances: Any) -> None:
         """Send and move for so long while coroutines disturb; then let everybody fetch the rest."""
         await asyncio.gather(*(self._subscribe(user) for user in self.users))
-        async with httpx.AsyncClient(timeout=20) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             senders = [asyncio.create_task(self._send(client)) for _ in range(3)]
             lives = [asyncio.create_task(self._live(user)) for user in self.users]
             others = [asyncio.create_task(work) for work in disturbances]

@@ -32,7 +32,7 @@ from autopush_options import PARSERS, documented, source
 
 sys.path.pop(0)
 
-PATIENCE = 20
+PATIENCE = 60
 
 
 @pytest.fixture(scope="module")

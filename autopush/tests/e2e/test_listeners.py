@@ -131,7 +131,7 @@ async def test_tls(make_server: MakeServer, certificate: tuple[str, str]) -> Non
 def test_tls_port_refuses_plain_http(make_server: MakeServer, certificate: tuple[str, str]) -> None:
     server = make_server(tls=certificate).start()
     with pytest.raises(requests.RequestException):
-        requests.get(f"http://127.0.0.1:{server.port}/status", timeout=10)
+        requests.get(f"http://127.0.0.1:{server.port}/status", timeout=60)
     assert (
         httpx.get(
             f"{server.endpoint_url}/status",

@@ -299,7 +299,7 @@ def test_a_resumed_session_is_still_the_clients(cluster, version):
     request = b"DELETE /m/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
     def exchange(context, session):
-        sock = socket.create_connection(("127.0.0.1", cluster.ports.endpoint), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", cluster.ports.endpoint), timeout=60)
         with context.wrap_socket(sock, session=session) as tls:
             tls.sendall(request)
             data = b""
@@ -318,7 +318,7 @@ def test_a_resumed_session_is_still_the_clients(cluster, version):
 def test_client_certificates_behind_the_proxy_protocol(cluster):
     def status(identity):
         context = cluster.context(identity)
-        sock = socket.create_connection(("127.0.0.1", cluster.ports.proxy), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", cluster.ports.proxy), timeout=60)
         sock.sendall(PROXY)
         with context.wrap_socket(sock) as tls:
             tls.sendall(b"DELETE /m/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -338,7 +338,7 @@ def serial(port, send=b""):
     """Serial number of the certificate a listener shows."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         sock.sendall(send)
         with context.wrap_socket(sock) as tls:
             shown = tls.getpeercert(binary_form=True)
@@ -401,7 +401,7 @@ def test_a_reload_between_handshake_and_request(cluster):
     """Connections keep the context they began with."""
     context = cluster.context()
     context.verify_mode = ssl.CERT_NONE
-    sock = socket.create_connection(("127.0.0.1", cluster.ports.endpoint), timeout=10)
+    sock = socket.create_connection(("127.0.0.1", cluster.ports.endpoint), timeout=60)
     with context.wrap_socket(sock) as tls:
         cluster.exchange("fifth")
         cluster.endpoint.hang_up()

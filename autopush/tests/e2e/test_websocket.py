@@ -35,7 +35,7 @@ from autopush.tests.websocket.support import TEXT, frame, request
 from autopush.websocket import PushServerFactory
 
 CHID = "0a1b2c3d-1eb1-4f92-80a5-7fdf8d462b5c"
-WAIT = 5
+WAIT = 60
 """Seconds after which a client gives up; nothing here takes a tenth of that."""
 
 

@@ -527,8 +527,6 @@ class DateTest(SynchronousTestCase):
 class SocketTest(TestCase):
     """With real sockets: what must reach the client does."""
 
-    timeout = 20
-
     def setUp(self):
         self.app: Any = App(reactor)
         self.app.upgrade_factory = TakerFactory()

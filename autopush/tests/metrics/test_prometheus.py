@@ -171,7 +171,7 @@ class TestOverHTTP(TestCase):
     def get(self, path="/metrics", **headers):
         def ask():
             connection = http.client.HTTPConnection(
-                "127.0.0.1", self.port.getHost().port, timeout=10
+                "127.0.0.1", self.port.getHost().port, timeout=60
             )
             connection.request("GET", path, headers={"Connection": "close", **headers})
             response = connection.getresponse()

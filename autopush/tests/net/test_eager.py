@@ -42,8 +42,6 @@ class Reader(Protocol):
 
 
 class EagerTest(TestCase):
-    timeout = 60
-
     async def check(self) -> None:
         port = eager.listen_tcp(reactor, 0, Factory.forProtocol(Greeter), 50, "127.0.0.1")
         self.addCleanup(port.stopListening)

@@ -433,8 +433,6 @@ class URLTest(SynchronousTestCase):
 class SocketTest(TestCase):
     """Over real sockets."""
 
-    timeout = 20
-
     def setUp(self):
         self.app = App(reactor)
         directory = tempfile.TemporaryDirectory()

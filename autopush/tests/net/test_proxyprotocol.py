@@ -173,7 +173,7 @@ def test_health_checks_of_haproxy_itself_carry_no_address(proxy):
 
 def test_the_listener_refuses_connections_without_a_header(proxy):
     for port in proxy.inside.values():
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
             sock.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
             try:
                 assert sock.recv(100) == b""
@@ -184,7 +184,7 @@ def test_the_listener_refuses_connections_without_a_header(proxy):
 def test_tls_is_not_spoken_before_the_header(proxy):
     context = ssl.create_default_context(cafile=proxy.cert)
     with (
-        socket.create_connection(("127.0.0.1", proxy.inside[True]), timeout=10) as sock,
+        socket.create_connection(("127.0.0.1", proxy.inside[True]), timeout=60) as sock,
         pytest.raises((ssl.SSLError, ConnectionError)),
     ):
         context.wrap_socket(sock, server_hostname="localhost")

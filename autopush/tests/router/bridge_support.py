@@ -52,7 +52,7 @@ SENT_KEYS = {
 """What of it a device gets."""
 
 
-PATIENT = 60
+PATIENT = 600
 """Seconds a router waits for a bridge, so that none gives up because the machine is busy."""
 
 HASTY = 0.3

@@ -23,7 +23,6 @@ class ADMTestCase(BridgeTestCase):
     STAND_IN = "adm"
     APP = "admprofile"
     SECRETS = (TOKEN, "that-nobody-may-see", "automock-adm-secret")
-    timeout = 3
 
     def make_router(self, **changes):
         profiles = options_of(self.bridge, "adm_creds")

@@ -20,6 +20,7 @@ from automock.certs import Authority
 from autopush.net.http2 import Http2Error
 from autopush.router.apns2 import APNSClient, APNSException
 from autopush.tests.e2e.harness import free_port
+from autopush.tests.router.bridge_support import PATIENT
 
 PAYLOAD = {"aps": {"alert": "hi"}, "body": "x" * 3000}
 
@@ -102,11 +103,11 @@ class Hypercorn:
 
     def start(self) -> None:
         self._thread.start()
-        assert self._started.wait(20)
+        assert self._started.wait(PATIENT)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(PATIENT)
 
 
 class HypercornTest(TestCase):
@@ -123,6 +124,7 @@ class HypercornTest(TestCase):
             host="127.0.0.1",
             port=server.port,
             ca_file=str(server.authority.ca_file),
+            timeout=PATIENT,
         )
         self.addCleanup(self.client.close)
         return server

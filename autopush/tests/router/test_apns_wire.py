@@ -18,12 +18,11 @@ from autopush.exceptions import RouterException
 from autopush.message.notification import WebPushNotification
 from autopush.router.apnsrouter import DEFAULT_APS, APNSRouter
 from autopush.router.apnstoken import KEEP_FOR
+from autopush.tests.router.bridge_support import PATIENT
 from autopush.tests.web.support import CHID, UAID, Metrics
 
 reactor: Any = _reactor
 TOKEN = "ab" * 32
-PATIENT = 60
-"""Seconds a router waits, so that none gives up because the machine is busy."""
 
 FAILED = "APNS returned an error processing request"
 GONE = "User is no longer registered"

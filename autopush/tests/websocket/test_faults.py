@@ -37,7 +37,7 @@ reactor: Any = _reactor
 
 FASTER = 200.0
 
-WAIT = 20
+WAIT = 60
 """Seconds after which a client gives up; a hanging store takes one."""
 
 REFUSALS = ("throttled", "throttling", "server_error", "unavailable", "missing", "denied")
