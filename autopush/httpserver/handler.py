@@ -348,7 +348,8 @@ class BaseHandler(cyclone.web.RequestHandler):
             return work  # type: ignore[no-any-return]
         if inspect.isawaitable(work):
             return _await(work)
-        self._execute_success()
+        if not self._finished:
+            self._execute_success()
         return None
 
     async def _prepare_and_call(self, prepared: Any, method: Any) -> None:
@@ -372,7 +373,8 @@ class BaseHandler(cyclone.web.RequestHandler):
             else:
                 awaited = rest.send(result)
         except StopIteration:
-            self._execute_success()
+            if not self._finished:
+                self._execute_success()
         except Exception:
             self._execute_failure(Failure())
         else:

@@ -103,7 +103,8 @@ async def find_user(message: PushRequest) -> None:
     elif router_type not in ("webpush", "simplepush"):
         raise await drop_user(app, uaid, user, 102)
     else:
-        check_critical_failure(user)
+        if user.get("critical_failure"):
+            raise critical_failure(user)
         router_type = user["router_type"] = "webpush"
         month = user.get("current_month")
         if not month:
@@ -255,15 +256,15 @@ async def check_bridge_user(app: Any, uaid: str, user: User) -> None:
         user.setdefault("connected_at", ms_time())
         names = ("router_type", "connected_at", "critical_failure")
         await app.db.register_user({"uaid": uaid, **{name: user[name] for name in names}})
-    check_critical_failure(user)
-
-
-def check_critical_failure(user: User) -> None:
-    """:raises InvalidRequest: 410, errno 105: the record is marked as beyond repair."""
     if user.get("critical_failure"):
-        raise InvalidRequest(
-            f"Critical Failure: {user['critical_failure']}", status_code=410, errno=105
-        )
+        raise critical_failure(user)
+
+
+def critical_failure(user: User) -> InvalidRequest:
+    """Return the answer for a record that is marked as beyond repair."""
+    return InvalidRequest(
+        f"Critical Failure: {user['critical_failure']}", status_code=410, errno=105
+    )
 
 
 def no_such_subscription() -> InvalidRequest:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
+import struct
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 HEADER = 48
@@ -47,11 +49,8 @@ class WalIndex:
             fd = os.open(path + "-shm", os.O_RDONLY | os.O_CLOEXEC)
             mapping, users = mmap.mmap(fd, HEADER, access=mmap.ACCESS_READ), 0
         self._mapped[path] = (fd, mapping, users + 1)
-        self._mapping = mapping
-
-    def header(self) -> bytes:
-        """What every transaction changes."""
-        return self._mapping[:HEADER]
+        self.header: Callable[[], bytes] = partial(mapping.__getitem__, slice(HEADER))
+        """Returns what every transaction changes."""
 
     def close(self) -> None:
         """Let go of it; see the class for when."""
@@ -63,14 +62,13 @@ class WalIndex:
             os.close(fd)
 
 
-def _changes(header: bytes) -> int:
-    """How many transactions the header counts (32 bits)."""
-    return int.from_bytes(header[8:12], sys.byteorder)
+_count = struct.Struct("=8xI").unpack_from
+"""Returns how many transactions a header counts (32 bits), as the only one of a tuple."""
 
 
 def _is_next(before: bytes, after: bytes) -> bool:
     """Whether one transaction leads from one header to the other."""
-    return _changes(after) == (_changes(before) + 1) & 0xFFFF_FFFF
+    return _count(after)[0] == (_count(before)[0] + 1) & 0xFFFF_FFFF  # type: ignore[no-any-return]
 
 
 class ReadCache:

@@ -19,6 +19,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -56,7 +57,7 @@ from autopush.db.sqlite import (
     schema as sqlite_schema,
     writer as sqlite_writer,
 )
-from autopush.db.sqlite.cache import ReadCache, WalIndex
+from autopush.db.sqlite.cache import MAX_ENTRIES, ReadCache, WalIndex
 from autopush.db.sqlite.errors import store_error
 from autopush.db.sqlite.health import HealthCheck
 from autopush.db.sqlite.ops import Call, Delete, Put, WriteBatch
@@ -153,7 +154,10 @@ class SqliteStore(Store):
         self.months = OneMonth(month)
         self._reactor = reactor
         self._router_table = router_table
-        self._key_hash = key_hash
+        self._key: Callable[[str], str] = (
+            lru_cache(MAX_ENTRIES)(partial(hash_uaid, key_hash)) if key_hash else str
+        )
+        """Returns the key of a user in the file."""
         self._now = now
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | Away | None = None
@@ -284,9 +288,6 @@ class SqliteStore(Store):
         return self._writer.call(lambda connection: None).addErrback(_unless_late)
 
     # ---- helpers
-
-    def _key(self, uaid: str) -> str:
-        return hash_uaid(self._key_hash, uaid)
 
     def _row(self, sql: str, values: tuple[object, ...]) -> Any:
         """One row or None.
