@@ -120,7 +120,9 @@ class RoutedServer(HTTPServer, Application):
         path = request.path
         segments = path.split("/", 2)
         first = segments[1] if len(segments) > 1 else ""
-        handler_class, groups, named = self._not_found, (), {}
+        handler_class: Any = self._not_found
+        groups: tuple[str | None, ...] = ()
+        named: dict[str, str | None] = {}
         for route in self._routes.get(first, self._fallback):
             match = route.regex.fullmatch(path)
             if match is not None:

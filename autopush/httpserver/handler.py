@@ -345,7 +345,7 @@ class BaseHandler(cyclone.web.RequestHandler):
             self._execute_failure(Failure())
             return None
         if work.__class__ is CoroutineType:
-            return work  # type: ignore[no-any-return]
+            return work
         if inspect.isawaitable(work):
             return _await(work)
         if not self._finished:

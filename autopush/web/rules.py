@@ -17,6 +17,7 @@ import attrs
 
 from autopush.httpserver.request import Headers
 from autopush.types import JSONDict
+from autopush.web.base import RequestSchema
 
 Rule = Callable[[Any], Awaitable[None] | None]
 """Takes a :class:`ParsedRequest`.
@@ -48,6 +49,28 @@ class ParsedRequest:
     keywords: JSONDict = attrs.field(factory=dict, init=False)
     router_type: str | None = attrs.field(default=None, init=False)
     vapid: bool = attrs.field(default=False, init=False)
+
+
+class RulesSchema(RequestSchema):
+    """The same for handlers of one's own, in ``@threaded_validate``.
+
+    :cvar kind: whose rules are applied
+    """
+
+    kind: ClassVar[type[ParsedRequest]] = ParsedRequest
+
+    async def process(self, request: JSONDict, app: Any) -> JSONDict:
+        """Return the keywords; see :meth:`~autopush.web.base.RequestSchema.process`."""
+        headers = Headers((name.lower(), text) for name, text in request["headers"].items())
+        parsed = self.kind(app, headers, request["body"], request["path_kwargs"])
+        try:
+            for rule in self.kind.rules:
+                pending = rule(parsed)
+                if pending is not None:
+                    await pending
+        finally:
+            request["router_type"], request["vapid"] = parsed.router_type, parsed.vapid
+        return parsed.keywords
 
 
 def validated(kind: type[ParsedRequest]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

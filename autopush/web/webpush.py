@@ -19,7 +19,6 @@ from autopush.exceptions import (
     RouterException,
     VapidAuthException,
 )
-from autopush.httpserver.request import Headers
 from autopush.ids import hash_uaid
 from autopush.logging import enabled
 from autopush.message import endpoint_token, vapid
@@ -31,12 +30,11 @@ from autopush.router.interface import RouterResponse
 from autopush.router.webpush import MISSING_TTL
 from autopush.web.base import (
     BaseWebHandler,
-    RequestSchema,
     ThreadedValidate,
     loggable_record,
     was_stored,
 )
-from autopush.web.rules import ParsedRequest, validated
+from autopush.web.rules import ParsedRequest, RulesSchema, validated
 from autopush.web.schemas_webpush import (
     load_basic_headers,
     load_crypto_headers,
@@ -74,8 +72,8 @@ def open_token(message: PushRequest) -> None:
             app.conf.fernet,
             path["token"] or "",
             path.get("api_ver"),
-            dict.get(headers, "crypto-key"),
-            dict.get(headers, "authorization"),
+            headers.find("crypto-key"),
+            headers.find("authorization"),
             count if metrics.active else None,
         )
     except (InvalidToken, InvalidTokenException) as exc:
@@ -133,7 +131,7 @@ def check_headers_and_size(message: PushRequest) -> None:
     result: JSONDict = {}
     try:
         result["ttl"], result["topic"] = load_basic_headers(
-            dict.get(headers, "ttl"), dict.get(headers, "topic")
+            headers.find("ttl"), headers.find("topic")
         )
         if conf.require_ttl and result["ttl"] is None:
             raise InvalidRequest(MISSING_TTL, errno=111)
@@ -218,25 +216,15 @@ class PushRequest(ParsedRequest):
     checked_headers: JSONDict = attrs.field(init=False)
 
 
-class WebPushRequestSchema(RequestSchema):
-    """The same for handlers of one's own: ``@threaded_validate(WebPushRequestSchema)``."""
+class WebPushRequestSchema(RulesSchema):
+    """The same for handlers of one's own.
 
-    async def process(self, request: JSONDict, app: Any) -> JSONDict:
-        """Return ``subscription``, ``notification`` and, if the sender identified itself, ``jwt``.
+    What it loads is ``subscription``, ``notification`` and, if the sender identified itself,
+    ``jwt``. ``subscription`` has ``uaid`` and ``chid`` (UUIDs), ``public_key`` and ``user_data``,
+    the user's record. ``jwt`` has ``jwt_crypto_key`` and ``jwt_data``, the claims.
+    """
 
-        ``subscription`` has ``uaid`` and ``chid`` (UUIDs), ``public_key`` and ``user_data``, the
-        user's record. ``jwt`` has ``jwt_crypto_key`` and ``jwt_data``, the claims.
-        """
-        headers = Headers((name.lower(), text) for name, text in request["headers"].items())
-        message = PushRequest(app, headers, request["body"], request["path_kwargs"])
-        try:
-            for rule in PushRequest.rules:
-                pending = rule(message)
-                if pending is not None:
-                    await pending
-        finally:
-            request["router_type"], request["vapid"] = message.router_type, message.vapid
-        return message.keywords
+    kind = PushRequest
 
 
 # ------------------------------------------------------------------------------ the user's record
@@ -327,7 +315,7 @@ class WebPushHandler(BaseWebHandler):
     ) -> None:
         """Route a message that passed all checks.
 
-        :param subscription: as :meth:`WebPushRequestSchema.process` returns it, as are the others
+        :param subscription: as :class:`WebPushRequestSchema` has it, as are the others
         """
         user = subscription["user_data"]
         self._message = (user, notification, jwt)

@@ -12,8 +12,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Callable
-from functools import partial
 from typing import ClassVar
 
 HEADER = 48
@@ -49,8 +47,11 @@ class WalIndex:
             fd = os.open(path + "-shm", os.O_RDONLY | os.O_CLOEXEC)
             mapping, users = mmap.mmap(fd, HEADER, access=mmap.ACCESS_READ), 0
         self._mapped[path] = (fd, mapping, users + 1)
-        self.header: Callable[[], bytes] = partial(mapping.__getitem__, slice(HEADER))
-        """Returns what every transaction changes."""
+        self._mapping = mapping
+
+    def header(self) -> bytes:
+        """What every transaction changes."""
+        return self._mapping[:HEADER]
 
     def close(self) -> None:
         """Let go of it; see the class for when."""
@@ -68,7 +69,7 @@ _count = struct.Struct("=8xI").unpack_from
 
 def _is_next(before: bytes, after: bytes) -> bool:
     """Whether one transaction leads from one header to the other."""
-    return _count(after)[0] == (_count(before)[0] + 1) & 0xFFFF_FFFF  # type: ignore[no-any-return]
+    return _count(after)[0] == (_count(before)[0] + 1) & 0xFFFF_FFFF
 
 
 class ReadCache:

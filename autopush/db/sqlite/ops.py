@@ -134,7 +134,8 @@ class WriteBatch:
 
     def answer(self) -> None:
         """Tell all callers the results."""
-        for op in (*self.calls, *self.deletes, *self.puts):
+        ops: list[Operation] = [*self.calls, *self.deletes, *self.puts]
+        for op in ops:
             answer(op)
 
     def put(self, op: Put) -> None:
