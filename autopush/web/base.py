@@ -212,40 +212,6 @@ def _field_texts(place: str, errors: Any) -> Iterator[str]:
         yield f"{place}: {' '.join(map(str, errors))}"
 
 
-class JSONErrorHandler(BaseHandler):
-    """Answers in JSON also where no method answers: 405, TLS client certificates, mistakes."""
-
-    def _finish_error(self, code: int) -> None:
-        errno, message = UNANSWERED.get(code, (999, REASONS.get(code)))
-        self._headers["Content-Type"] = "application/json"
-        self.finish(json.dumps(standard_error(code, errno, message)).encode())
-
-
-class NotFoundHandler(JSONErrorHandler):
-    """The answer for every other path."""
-
-    HEADERS = {
-        "Content-Type": "application/json",
-        "Strict-Transport-Security": "max-age=31536000",
-    }
-    BODY = json.dumps(
-        {
-            "code": 404,
-            "errno": 102,
-            "error": "Page not found",
-            "more_info": DEFAULT_ERR_URL,
-            "message": "There is no such route",
-        }
-    ).encode()
-
-    def get(self, *_args: Any, **_kwargs: Any) -> None:
-        self.set_status(404, "Page not found")
-        self._headers.update(self.HEADERS)
-        self.finish(self.BODY)
-
-    put = post = delete = get
-
-
 @lru_cache
 def _fixed_headers(
     sts_max_age: int,
@@ -268,8 +234,8 @@ def _fixed_headers(
     return headers
 
 
-class BaseWebHandler(JSONErrorHandler):
-    """Base of the handlers of the endpoint's API.
+class BaseWebHandler(BaseHandler):
+    """Base of the handlers of the endpoint's API: all they answer is JSON, errors too.
 
     :cvar challenge: ``WWW-Authenticate`` of every 401
     """
@@ -379,6 +345,12 @@ class BaseWebHandler(JSONErrorHandler):
         self.finish(json.dumps(body).encode())
 
     # ---- failures
+
+    def _finish_error(self, code: int) -> None:
+        """Where no method has answered: 405, TLS client certificates, mistakes."""
+        errno, message = UNANSWERED.get(code, (999, REASONS.get(code)))
+        self._headers["Content-Type"] = "application/json"
+        self.finish(json.dumps(standard_error(code, errno, message)).encode())
 
     def _refuse(self, exc: Exception, router_type: str | None, vapid: Any) -> None:
         """Answer a request whose validation failed.
@@ -544,6 +516,36 @@ class BaseWebHandler(JSONErrorHandler):
 
     def _uaid_hash(self, uaid: str) -> str:
         return hash_uaid(self.conf.key_hash, uaid)
+
+
+class NotFoundHandler(BaseWebHandler):
+    """The answer for every other path."""
+
+    HEADERS = {
+        "Content-Type": "application/json",
+        "Strict-Transport-Security": "max-age=31536000",
+    }
+    BODY = json.dumps(
+        {
+            "code": 404,
+            "errno": 102,
+            "error": "Page not found",
+            "more_info": DEFAULT_ERR_URL,
+            "message": "There is no such route",
+        }
+    ).encode()
+
+    SUPPORTED_METHODS = ("GET", "POST", "DELETE", "PUT")
+
+    def prepare(self) -> None:
+        """Open to everybody."""
+
+    def get(self, *_args: Any, **_kwargs: Any) -> None:
+        self.set_status(404, "Page not found")
+        self._headers.update(self.HEADERS)
+        self.finish(self.BODY)
+
+    put = post = delete = get
 
 
 def failure_of(exc: Exception) -> Failure:
