@@ -56,8 +56,14 @@ FIRST_RULE = "open_token"
 WARM_UP = 8
 """Messages before the first that is counted."""
 
+LAST_STEP = "_deleted"
+"""The function which hears that the row is gone; only a little comes after that."""
+
 QUIET = 0.15
-"""Seconds without a call after which a message is taken to be over."""
+"""Seconds without a call after which that is over, too."""
+
+PATIENCE = 20
+"""Seconds to wait for the last step, on a disk that is busy."""
 
 TIMERS = ("HTTPServer._sweep", "SqliteStore._watch")
 """What runs once a second, message or not: it is left out."""
@@ -117,6 +123,9 @@ class Recorder:
                 lines.flush()
 
     def _end(self) -> list[Event]:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and not self._has_seen(LAST_STEP):
+            time.sleep(QUIET)
         count = -1
         while count != len(self._events):
             count = len(self._events)
@@ -126,6 +135,9 @@ class Recorder:
             Event(thread, entered, code.co_filename, code.co_qualname)
             for thread, entered, code in self._events
         ]
+
+    def _has_seen(self, function: str) -> bool:
+        return any(code.co_name == function for _, _, code in self._events)
 
 
 def serve() -> None:
