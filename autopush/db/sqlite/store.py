@@ -57,7 +57,7 @@ from autopush.db.sqlite import (
     schema as sqlite_schema,
     writer as sqlite_writer,
 )
-from autopush.db.sqlite.cache import MAX_ENTRIES, ReadCache, WalIndex
+from autopush.db.sqlite.cache import ReadCache, WalIndex
 from autopush.db.sqlite.errors import store_error
 from autopush.db.sqlite.health import HealthCheck
 from autopush.db.sqlite.ops import Call, Delete, Put, WriteBatch
@@ -85,6 +85,10 @@ ADVICE = (
     " -shm beside it; or stop the service, put the file to use there, without the -wal of another"
     " one, and start again"
 )
+
+CACHED_KEYS = 4096
+"""UAIDs whose keys are remembered where they are hashed (``key_hash``): each message needs its
+user's several times. About 1 MB."""
 
 TOUCH_GRANULARITY = 86_400
 """Seconds by which a channel row's expiry may lag behind: saves a write at most hellos."""
@@ -155,7 +159,7 @@ class SqliteStore(Store):
         self._reactor = reactor
         self._router_table = router_table
         self._key: Callable[[str], str] = (
-            lru_cache(MAX_ENTRIES)(partial(hash_uaid, key_hash)) if key_hash else str
+            lru_cache(CACHED_KEYS)(partial(hash_uaid, key_hash)) if key_hash else str
         )
         """Returns the key of a user in the file."""
         self._now = now
