@@ -205,13 +205,15 @@ class Browser(Connection):
     :param uaid: of a user who returns
     :param key: subscribe, restricted to this application server key (``""``: not restricted)
     :param ready: called when it is set up
-    :ivar delay: seconds until it acknowledges, as across a network
+    :ivar delay: seconds until it acknowledges, as across a network; None: it leaves that to others
+    :ivar ack: frame that acknowledges what came last
     """
 
     __slots__ = (
         "_handshake",
         "_key",
         "_ready",
+        "ack",
         "channel",
         "delay",
         "endpoint",
@@ -232,7 +234,8 @@ class Browser(Connection):
         self._key = key
         self._ready = ready
         self._handshake = True
-        self.delay = 0.0
+        self.delay: float | None = 0.0
+        self.ack = b""
         self.channel = ""
         self.endpoint = ""
         self.notified: Callable[[Browser], None] | None = None
@@ -276,11 +279,11 @@ class Browser(Connection):
         kind = message["messageType"]
         if kind == "notification":
             ids = message["channelID"].encode(), message["version"].encode()
-            frame = client_frame(ACK % ids)
+            self.ack = client_frame(ACK % ids)
             if self.delay:
-                self.loop.later(self.delay, partial(self.send, frame))
-            else:
-                self.send(frame)
+                self.loop.later(self.delay, partial(self.send, self.ack))
+            elif self.delay is not None:
+                self.send(self.ack)
             if self.notified is not None:
                 self.notified(self)
         elif kind == "hello":

@@ -11,7 +11,7 @@ A request on its way to the rule that is about it::
     a handler of autopush.web                      a method named after the request's
           │
           ▼
-    a schema beside it, then the method            what is right, then what is done
+    rules beside it, then the method               what is right, then what is done
 
 The table of all applications is in :mod:`autopush.http.applications`. What 1.58.3 had in this
 module is here, too.

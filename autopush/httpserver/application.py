@@ -120,22 +120,29 @@ class RoutedServer(HTTPServer, Application):
         path = request.path
         segments = path.split("/", 2)
         first = segments[1] if len(segments) > 1 else ""
+        handler_class: Any = self._not_found
+        groups: tuple[str | None, ...] = ()
+        named: dict[str, str | None] = {}
         for route in self._routes.get(first, self._fallback):
             match = route.regex.fullmatch(path)
             if match is not None:
+                handler_class = route.handler_class
+                if route.named:
+                    named = match.groupdict()
+                else:
+                    groups = match.groups()
                 break
-        else:
-            return _run(self._not_found(self, request))
-        if not route.regex.groups:
-            return _run(route.handler_class(self, request))
-        try:
-            if route.named:
-                named = {name: _decode(value) for name, value in match.groupdict().items()}
-                return _run(route.handler_class(self, request), **named)
-            groups = [_decode(value) for value in match.groups()]
-        except UnicodeDecodeError:
-            return _run(self._not_found(self, request))
-        return _run(route.handler_class(self, request), *groups)
+        if _ESCAPED.search(path) is not None:
+            try:
+                groups = tuple(map(_decode, groups))
+                named = {name: _decode(value) for name, value in named.items()}
+            except UnicodeDecodeError:
+                handler_class, groups, named = self._not_found, (), {}
+        handler: BaseHandler = handler_class(self, request)
+        rest = handler._execute((), *groups, **named)
+        if rest is not None:
+            handler._go_on(None, rest)
+        return handler
 
 
 class _Route:
@@ -145,11 +152,6 @@ class _Route:
         self.regex = regex
         self.handler_class = handler_class
         self.named = bool(regex.groupindex)
-
-
-def _run(handler: BaseHandler, *args: str | None, **kwargs: str | None) -> BaseHandler:
-    handler._execute((), *args, **kwargs)
-    return handler
 
 
 def _decode(group: str | None) -> str | None:

@@ -210,25 +210,45 @@ class HTTPConnection(Protocol):
 
     def _poll(self) -> None:
         """Answer the requests that are here, until one has to wait for its answer."""
-        parser = self._parser
         self._polling = True
         try:
-            while not self._output_full:
-                if self._state is _Idle and parser.buffered:
-                    self._state = _Reading
-                    self.deadline = self.factory.now + HEAD_TIMEOUT
-                was_in_body = parser.in_body
-                request = parser.poll()
-                if request is None:
-                    self._await_more(parser, was_in_body)
+            while not self._output_full and (request := self._next()) is not None:
+                try:
+                    handler = self.factory(request)
+                except Exception:
+                    self.log.failure("Unhandled error in the dispatch of a request")
+                    self._request = None
+                    self._refuse(500, "")
                     break
-                self._run(request)
+                if self._request is request:
+                    self._handler = handler
                 if self._state is not _Idle:
                     break
         except BadRequest as error:
             self._refuse(error.status, str(error))
         finally:
             self._polling = False
+
+    def _next(self) -> Request | None:
+        """The request that is to be answered now; None: some of it is still to come.
+
+        :raises BadRequest: it is none
+        """
+        parser = self._parser
+        if self._state is _Idle and parser.buffered:
+            self._state = _Reading
+            self.deadline = self.factory.now + HEAD_TIMEOUT
+        was_in_body = parser.in_body
+        request: Request | None = parser.poll()
+        if request is None:
+            self._await_more(parser, was_in_body)
+            return None
+        self._state = _Busy
+        self.deadline = _NEVER
+        self.no_keep_alive = False
+        request.connection = self
+        self._request = request
+        return request
 
     def _await_more(self, parser: RequestParser, was_in_body: bool) -> None:
         if parser.taken:
@@ -239,22 +259,6 @@ class HTTPConnection(Protocol):
         if parser.wants_continue:
             self.transport.write(_CONTINUE)
         self._resume_reading()
-
-    def _run(self, request: Request) -> None:
-        self._state = _Busy
-        self.deadline = _NEVER
-        self.no_keep_alive = False
-        request.connection = self
-        self._request = request
-        try:
-            handler = self.factory(request)
-        except Exception:
-            self.log.failure("Unhandled error in the dispatch of a request")
-            self._request = None
-            self._refuse(500, "")
-        else:
-            if self._request is request:
-                self._handler = handler
 
     # ---- back-pressure
 

@@ -22,6 +22,7 @@ import inspect
 import json
 import re
 import sys
+import time
 import uuid
 import warnings
 from types import CoroutineType
@@ -91,6 +92,10 @@ class BaseHandler(cyclone.web.RequestHandler):
 
     Handler methods are ``get``, ``post``, ... as usual, plain or ``async def``; they get the
     groups of the route's pattern. If they leave the answer unfinished, it is finished for them.
+
+    :ivar conf: the application's configuration
+    :ivar db: its store
+    :ivar metrics: its metrics
     """
 
     log = Logger()
@@ -98,6 +103,9 @@ class BaseHandler(cyclone.web.RequestHandler):
     no_keep_alive = False
     application: Any
     request: Request
+    conf: AutopushConfig
+    db: Store
+    metrics: IMetrics
     path_args: tuple[Any, ...] = ()
     path_kwargs: dict[str, Any] = {}
     _transforms = ()
@@ -108,6 +116,9 @@ class BaseHandler(cyclone.web.RequestHandler):
     def __init__(self, application: Any, request: Request, **kwargs: Any) -> None:
         self.application = application
         self.request = request
+        self.conf = application.conf
+        self.db = application.db
+        self.metrics = application.metrics
         self._headers_written = self._finished = False
         self._auto_finish = True
         self.clear()
@@ -115,23 +126,10 @@ class BaseHandler(cyclone.web.RequestHandler):
 
     def initialize(self, **kwargs: Any) -> None:
         """Called once before the request is handled."""
+        self._start_time = time.time()
+        self._timings: dict[str, float] = {}
 
     # ---- what handlers use
-
-    @property
-    def conf(self) -> AutopushConfig:
-        """The application's configuration."""
-        return self.application.conf
-
-    @property
-    def db(self) -> Store:
-        """The application's store."""
-        return self.application.db
-
-    @property
-    def metrics(self) -> IMetrics:
-        """The application's metrics."""
-        return self.application.metrics
 
     @property
     def _client_info(self) -> JSONDict:
@@ -215,7 +213,9 @@ class BaseHandler(cyclone.web.RequestHandler):
 
         :raises ValueError: control characters, or more than 4000 characters
         """
-        self._headers[name] = self._convert_header_value(value)
+        if type(value) is not str or len(value) > _HEADER_VALUE_LIMIT or _UNSAFE.search(value):
+            value = self._convert_header_value(value)
+        self._headers[name] = value
 
     def _convert_header_value(self, value: Any) -> str:
         if type(value) is not str:
@@ -274,9 +274,12 @@ class BaseHandler(cyclone.web.RequestHandler):
             self._send()
         self._finished = True
         self.request.finish()
-        self._log()
+        log_function = self.application.log_function
+        if log_function is not None:
+            log_function(self)
         self.on_finish()
-        self._fire_finished(None)
+        if self._finish_waiters is not None:
+            self._finish_waiters.fire(None)
 
     def _send(self) -> None:
         body = b"".join(self._write_buffer)
@@ -323,15 +326,15 @@ class BaseHandler(cyclone.web.RequestHandler):
         lines.append("\r\n")
         return "\r\n".join(lines).encode("utf-8")
 
-    def _log(self) -> None:
-        log_function = self.application.log_function
-        if log_function is not None:
-            log_function(self)
-
     # ---- running the handler
 
-    def _execute(self, transforms: Any, *args: Any, **kwargs: Any) -> None:
-        """Called by the application with the decoded groups of the route."""
+    def _execute(
+        self, transforms: Any, *args: Any, **kwargs: Any
+    ) -> Coroutine[Deferred[Any], Any, Any] | None:
+        """Called by the application with the decoded groups of the route.
+
+        :returns: what is left to be done, for :meth:`_go_on`
+        """
         self.path_args = args
         self.path_kwargs = kwargs
         if self.no_keep_alive:
@@ -340,28 +343,48 @@ class BaseHandler(cyclone.web.RequestHandler):
             if self.request.method not in self.SUPPORTED_METHODS:
                 raise HTTPError(405)
             prepared = self.prepare()
-            work = self._call_method() if prepared is None else self._prepare_and_call(prepared)
+            method: Any = getattr(self, self.request.method.lower(), self.default)
+            if prepared is not None:
+                return self._prepare_and_call(prepared, method)
+            work = None if self._finished else method(*args, **kwargs)
         except Exception:
             self._execute_failure(Failure())
-            return
-        if work.__class__ is CoroutineType:
-            _Run(self, work).step(None)
-        elif inspect.isawaitable(work):
-            _Run(self, _await(work)).step(None)
-        else:
-            self._execute_success()
-
-    async def _prepare_and_call(self, prepared: Any) -> None:
-        await prepared
-        work = self._call_method()
-        if inspect.isawaitable(work):
-            await work
-
-    def _call_method(self) -> Any:
-        if self._finished:
             return None
-        method: Any = getattr(self, self.request.method.lower(), self.default)
-        return method(*self.path_args, **self.path_kwargs)
+        if work.__class__ is CoroutineType:
+            return work
+        if inspect.isawaitable(work):
+            return _await(work)
+        if not self._finished:
+            self._execute_success()
+        return None
+
+    async def _prepare_and_call(self, prepared: Any, method: Any) -> None:
+        await prepared
+        if not self._finished:
+            work = method(*self.path_args, **self.path_kwargs)
+            if inspect.isawaitable(work):
+                await work
+
+    def _go_on(self, result: Any, rest: Coroutine[Deferred[Any], Any, Any]) -> None:
+        """Run until the end or the next Deferred that has not fired.
+
+        Twisted's ``Deferred.fromCoroutine`` does more (a result, cancelling, context variables),
+        which no handler needs and every request would pay for.
+
+        :param result: of the last Deferred
+        """
+        try:
+            if isinstance(result, Failure):
+                awaited = result.throwExceptionIntoGenerator(rest)
+            else:
+                awaited = rest.send(result)
+        except StopIteration:
+            if not self._finished:
+                self._execute_success()
+        except Exception:
+            self._execute_failure(Failure())
+        else:
+            awaited.addBoth(self._go_on, rest)
 
     def _execute_success(self) -> None:
         if self._auto_finish and not self._finished:
@@ -482,37 +505,6 @@ def peer_certificate(transport: Any) -> tuple[str, str | None] | None:
         names = []
     common_name = str(names[0].value) if names else None
     return certificate.fingerprint(SHA256()).hex(":").upper(), common_name
-
-
-class _Run:
-    """Runs a handler's coroutine to its end.
-
-    Twisted's ``Deferred.fromCoroutine`` does more (a result, cancelling, context variables), which
-    no handler needs and every request would pay for.
-    """
-
-    __slots__ = ("coroutine", "handler")
-
-    def __init__(self, handler: BaseHandler, coroutine: Coroutine[Deferred[Any], Any, Any]) -> None:
-        self.handler = handler
-        self.coroutine = coroutine
-
-    def step(self, result: Any) -> None:
-        """Run until the end or the next Deferred that has not fired.
-
-        :param result: of the last one
-        """
-        try:
-            if isinstance(result, Failure):
-                awaited = result.throwExceptionIntoGenerator(self.coroutine)
-            else:
-                awaited = self.coroutine.send(result)
-        except StopIteration:
-            self.handler._execute_success()
-        except Exception:
-            self.handler._execute_failure(Failure())
-        else:
-            awaited.addBoth(self.step)
 
 
 async def _await(result: Any) -> None:

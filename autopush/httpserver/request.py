@@ -39,6 +39,9 @@ class Headers(dict[str, str]):
 
     __slots__ = ()
 
+    find = dict[str, str].get
+    """As :meth:`get`, for a name in lower case: what is looked for in every request."""
+
     def __getitem__(self, name: str) -> str:
         return dict.__getitem__(self, name.lower())
 

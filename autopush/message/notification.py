@@ -203,7 +203,7 @@ class WebPushNotification:
             return f"{TOPIC}:{self.channel_id}:{self.topic}"
         if self.legacy:
             return f"{self.channel_id}:{self.message_id}"
-        return f"{TIMESTAMPED}:{self.order()}:{self.channel_id}"
+        return f"{TIMESTAMPED}:{self.sortkey_timestamp or self.order()}:{self.channel_id}"
 
     @staticmethod
     def parse_sort_key(sort_key: str) -> JSONDict:

@@ -296,7 +296,7 @@ class WebPushRouter(IRouter):
         )
 
     def _location(self, notification: WebPushNotification) -> str:
-        return f"{self.conf.endpoint_url}/m/{notification.location}"
+        return f"{self.conf.endpoint_url}/m/{notification.message_id}"
 
 
 def not_saved(reason: StoreError) -> RouterException:

@@ -38,7 +38,7 @@ class Background:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self._running = 0
-        self._waiters: Waiters[None] = Waiters()
+        self._waiters: Waiters[None] | None = None
         self._calls: dict[Deferred[None], Call] = {}
         self._stopping = False
         self._hurrying = False
@@ -86,6 +86,8 @@ class Background:
         """Fires when nothing is running, or waiting to run, here."""
         if not self._running:
             return succeed(None)
+        if self._waiters is None:
+            self._waiters = Waiters()
         return self._waiters.wait()
 
     def hurry(self) -> None:
@@ -144,5 +146,6 @@ class Background:
 
     def _ended(self) -> None:
         self._running -= 1
-        if not self._running:
-            self._waiters.fire(None)
+        if not self._running and self._waiters is not None:
+            waiters, self._waiters = self._waiters, None
+            waiters.fire(None)

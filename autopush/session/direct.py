@@ -193,6 +193,8 @@ def _deleted(found: object, session: BaseSession, key: Key, entry: Direct) -> No
         _delete(session, key, entry)
     else:
         entry.row = GONE
-        if not session.fetching:
-            forget_gone(session)
+        leaving = session.leaving
+        if leaving and not session.fetching and leaving.get(key) is entry:
+            del leaving[key]
+            session.leaving = leaving or None
     session.row_operation_done()

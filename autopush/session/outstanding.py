@@ -18,6 +18,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, NamedTuple
 
+import attrs
+
 if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
 
@@ -57,6 +59,7 @@ ROW_TRANSITIONS: dict[Row, frozenset[Row]] = {
 """Every change of :attr:`Direct.row` that exists; the tests refuse all others."""
 
 
+@attrs.define(eq=False)
 class Direct:
     """A notification sent directly and the state of its row.
 
@@ -64,11 +67,8 @@ class Direct:
     ``GONE`` in ``session.leaving``.
     """
 
-    __slots__ = ("notification", "row")
-
-    def __init__(self, notification: WebPushNotification, row: Row) -> None:
-        self.notification = notification
-        self.row = row
+    notification: WebPushNotification
+    row: Row
 
     @property
     def kept(self) -> bool:

@@ -151,7 +151,7 @@ class ThreadedValidate:
                 result = await self._validate_request(request, handler, *args, **kwargs)
             except Exception as exc:
                 self._track_validation_timing(handler, start_time)
-                handler._refuse(exc, request)
+                handler._refuse(exc, request.get("router_type"), request.get("vapid"))
             else:
                 self._track_validation_timing(handler, start_time)
                 await self._call_func(result, func, handler)
@@ -212,40 +212,6 @@ def _field_texts(place: str, errors: Any) -> Iterator[str]:
         yield f"{place}: {' '.join(map(str, errors))}"
 
 
-class JSONErrorHandler(BaseHandler):
-    """Answers in JSON also where no method answers: 405, TLS client certificates, mistakes."""
-
-    def _finish_error(self, code: int) -> None:
-        errno, message = UNANSWERED.get(code, (999, REASONS.get(code)))
-        self._headers["Content-Type"] = "application/json"
-        self.finish(json.dumps(standard_error(code, errno, message)).encode())
-
-
-class NotFoundHandler(JSONErrorHandler):
-    """The answer for every other path."""
-
-    HEADERS = {
-        "Content-Type": "application/json",
-        "Strict-Transport-Security": "max-age=31536000",
-    }
-    BODY = json.dumps(
-        {
-            "code": 404,
-            "errno": 102,
-            "error": "Page not found",
-            "more_info": DEFAULT_ERR_URL,
-            "message": "There is no such route",
-        }
-    ).encode()
-
-    def get(self, *_args: Any, **_kwargs: Any) -> None:
-        self.set_status(404, "Page not found")
-        self._headers.update(self.HEADERS)
-        self.finish(self.BODY)
-
-    put = post = delete = get
-
-
 @lru_cache
 def _fixed_headers(
     sts_max_age: int,
@@ -268,8 +234,8 @@ def _fixed_headers(
     return headers
 
 
-class BaseWebHandler(JSONErrorHandler):
-    """Base of the handlers of the endpoint's API.
+class BaseWebHandler(BaseHandler):
+    """Base of the handlers of the endpoint's API: all they answer is JSON, errors too.
 
     :cvar challenge: ``WWW-Authenticate`` of every 401
     """
@@ -283,12 +249,6 @@ class BaseWebHandler(JSONErrorHandler):
     challenge: ClassVar[str] = PREF_SCHEME
 
     _handling_message = False
-
-    def initialize(self, **kwargs: Any) -> None:
-        """Set up what is known of a request before it is validated."""
-        super().initialize(**kwargs)
-        self._start_time = time.time()
-        self._timings: dict[str, float] = {}
 
     def prepare(self) -> None:
         """Check the client's certificate, then add the headers of section 3.3."""
@@ -386,9 +346,19 @@ class BaseWebHandler(JSONErrorHandler):
 
     # ---- failures
 
-    def _refuse(self, exc: Exception, request: JSONDict) -> None:
-        """Answer a request whose validation failed."""
-        tags = {name: request.get(name) for name in ("router_type", "vapid")}
+    def _finish_error(self, code: int) -> None:
+        """Where no method has answered: 405, TLS client certificates, mistakes."""
+        errno, message = UNANSWERED.get(code, (999, REASONS.get(code)))
+        self._headers["Content-Type"] = "application/json"
+        self.finish(json.dumps(standard_error(code, errno, message)).encode())
+
+    def _refuse(self, exc: Exception, router_type: str | None, vapid: Any) -> None:
+        """Answer a request whose validation failed.
+
+        :param router_type: for the metric of a message, where it was known already
+        :param vapid: truthy if the message had a valid VAPID token; for the same
+        """
+        tags = {"router_type": router_type, "vapid": vapid}
         if isinstance(exc, ValidationError):
             self._write_validation_err(exc.normalized_messages())
         elif isinstance(exc, InvalidRequest):
@@ -502,21 +472,21 @@ class BaseWebHandler(JSONErrorHandler):
         self, response: RouterResponse | RouterException, router_type: str | None, vapid: Any
     ) -> None:
         """Answer with what a router returned or raised (section 5.8)."""
-        headers = {k: v for k, v in response.headers.items() if v is not None}
         status_code = response.status_code
         if not 200 <= status_code < 300:
             self._write_response(
                 status_code,
                 response.errno or 999,
                 message=response.response_body,
-                headers=headers,
+                headers={k: v for k, v in response.headers.items() if v is not None},
                 router_type=router_type,
                 vapid=vapid,
             )
             return
         self.set_status(status_code)
-        for name, value in headers.items():
-            self.set_header(name, value)
+        for name, value in response.headers.items():
+            if value is not None:
+                self.set_header(name, value)
         if self.metrics.active:
             self.metrics.increment(
                 "notification.message.success",
@@ -526,8 +496,9 @@ class BaseWebHandler(JSONErrorHandler):
                     f"vapid:{bool(vapid)}",
                 ],
             )
-        self.finish(response.response_body)
-        self._track_timing(status_code=response.logged_status)
+        self.finish(response.response_body or None)
+        if enabled("debug"):
+            self._track_timing(status_code=response.logged_status)
 
     # ---- logs
 
@@ -545,6 +516,36 @@ class BaseWebHandler(JSONErrorHandler):
 
     def _uaid_hash(self, uaid: str) -> str:
         return hash_uaid(self.conf.key_hash, uaid)
+
+
+class NotFoundHandler(BaseWebHandler):
+    """The answer for every other path."""
+
+    HEADERS = {
+        "Content-Type": "application/json",
+        "Strict-Transport-Security": "max-age=31536000",
+    }
+    BODY = json.dumps(
+        {
+            "code": 404,
+            "errno": 102,
+            "error": "Page not found",
+            "more_info": DEFAULT_ERR_URL,
+            "message": "There is no such route",
+        }
+    ).encode()
+
+    SUPPORTED_METHODS = ("GET", "POST", "DELETE", "PUT")
+
+    def prepare(self) -> None:
+        """Open to everybody."""
+
+    def get(self, *_args: Any, **_kwargs: Any) -> None:
+        self.set_status(404, "Page not found")
+        self._headers.update(self.HEADERS)
+        self.finish(self.BODY)
+
+    put = post = delete = get
 
 
 def failure_of(exc: Exception) -> Failure:

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+import attrs
 from cryptography.fernet import InvalidToken
 
 from autopush.exceptions import InvalidRequest, InvalidTokenException, StoreError
 from autopush.logging import enabled
 from autopush.message.notification import WebPushNotification
-from autopush.web.base import BaseWebHandler, RequestSchema, threaded_validate
-
-if TYPE_CHECKING:
-    from autopush.types import JSONDict
+from autopush.web.base import BaseWebHandler
+from autopush.web.rules import ParsedRequest, RulesSchema, validated
 
 
-class MessageSchema(RequestSchema):
-    """The message id in the path."""
+def open_message_id(request: ParsedRequest) -> None:
+    """Open the id in the path: ``notification`` tells enough to find the stored one.
 
-    async def process(self, request: JSONDict, app: Any) -> JSONDict:
-        """Return ``notification``, which tells enough to find the stored one.
+    :raises InvalidRequest: 400, not the id of a message (Q12)
+    """
+    message_id, fernet = request.path["message_id"] or "", request.app.conf.fernet
+    try:
+        request.keywords["notification"] = WebPushNotification.from_message_id(message_id, fernet)
+    except (InvalidToken, InvalidTokenException) as exc:
+        raise InvalidRequest("Invalid message ID") from exc
 
-        :raises InvalidRequest: 400, not the id of a message (Q12)
-        """
-        try:
-            notification = WebPushNotification.from_message_id(
-                request["path_kwargs"]["message_id"], app.conf.fernet
-            )
-        except (InvalidToken, InvalidTokenException) as exc:
-            raise InvalidRequest("Invalid message ID") from exc
-        return {"notification": notification}
+
+@attrs.define
+class MessageRequest(ParsedRequest):
+    """A message id."""
+
+    rules = (open_message_id,)
+
+
+class MessageSchema(RulesSchema):
+    """The same for handlers of one's own."""
+
+    kind = MessageRequest
 
 
 class MessageHandler(BaseWebHandler):
@@ -38,7 +43,7 @@ class MessageHandler(BaseWebHandler):
     cors_methods = "DELETE"
     cors_response_headers = ("location", "retry-after")
 
-    @threaded_validate(MessageSchema)
+    @validated(MessageRequest)
     async def delete(self, notification: WebPushNotification) -> None:
         """Delete the message; the answer is the same if there is none (any more)."""
         try:

@@ -14,13 +14,14 @@ from autopush.ids import generate_hash
 from autopush.logging import enabled
 from autopush.metrics import make_tags
 from autopush.useragent import MAX_PARSED, user_agent
-from autopush.web.base import BaseWebHandler, threaded_validate
+from autopush.web.base import BaseWebHandler
+from autopush.web.rules import validated
 from autopush.web.schemas_registration import (
-    NewChidSchema,
-    NewRegistrationSchema,
-    TokenUpdateSchema,
-    UaidSchema,
-    UnregisterChidSchema,
+    KnownChannel,
+    KnownUser,
+    NewChannel,
+    NewRegistration,
+    TokenUpdate,
     chosen_chid,
 )
 
@@ -90,7 +91,7 @@ class NewRegistrationHandler(BaseRegistrationHandler):
 
     cors_methods = "POST"
 
-    @threaded_validate(NewRegistrationSchema)
+    @validated(NewRegistration)
     async def post(self, router_type: str, router_data: JSONDict) -> None:
         """Register a new user with its first channel.
 
@@ -131,13 +132,13 @@ class UaidRegistrationHandler(BaseRegistrationHandler):
 
     cors_methods = "GET,POST,PUT,DELETE"
 
-    @threaded_validate(UaidSchema)
+    @validated(KnownUser)
     async def get(self, uaid: UUID, user: User | None = None) -> None:
         """List the user's channels."""
         channels = await self.db.list_channels(await self._month(uaid, user), uaid.hex)
         self._success({"uaid": uaid.hex, "channelIDs": sorted(channels.chids)})
 
-    @threaded_validate(TokenUpdateSchema)
+    @validated(TokenUpdate)
     async def put(
         self, router_type: str, router_data: JSONDict, uaid: UUID, user: User | None = None
     ) -> None:
@@ -152,7 +153,7 @@ class UaidRegistrationHandler(BaseRegistrationHandler):
 
     post = put
 
-    @threaded_validate(UaidSchema)
+    @validated(KnownUser)
     async def delete(self, uaid: UUID, user: User | None = None) -> None:
         """Forget the user."""
         if enabled("debug"):
@@ -177,7 +178,7 @@ class SubRegistrationHandler(BaseRegistrationHandler):
 
     cors_methods = "POST"
 
-    @threaded_validate(NewChidSchema)
+    @validated(NewChannel)
     async def post(
         self,
         uaid: UUID,
@@ -197,7 +198,7 @@ class ChannelRegistrationHandler(BaseRegistrationHandler):
 
     cors_methods = "DELETE"
 
-    @threaded_validate(UnregisterChidSchema)
+    @validated(KnownChannel)
     async def delete(self, uaid: UUID, chid: UUID, user: User | None = None) -> None:
         """Remove a channel."""
         self.metrics.increment("ua.command.unregister", tags=self.base_tags())

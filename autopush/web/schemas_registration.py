@@ -1,8 +1,7 @@
 """What requests to the registration API must look like (spec/http-endpoint 8.1 to 8.4).
 
-Order of checks: body is JSON, ids in the path, router type, authorisation, user exists, members
-of the body, the router's own. Nothing about a user is told to those who don't know its secret
-(Q16).
+The order of the checks is that of each request's ``rules``. Nothing about a user is told to those
+who don't know its secret (Q16).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+import attrs
 import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load
 
@@ -21,7 +21,8 @@ from autopush.ids import generate_hash, parse_uuid
 from autopush.message.encoding import decode_subscription_key
 from autopush.router import BRIDGES
 from autopush.router.bridges.declaration import Bridge
-from autopush.web.base import AUTH_SCHEMES, PREF_SCHEME, RequestSchema
+from autopush.web.base import AUTH_SCHEMES, PREF_SCHEME
+from autopush.web.rules import ParsedRequest, RulesSchema
 
 if TYPE_CHECKING:
     from autopush.db.interface import User
@@ -125,21 +126,15 @@ def chosen_chid(data: JSONDict) -> UUID:
 # ------------------------------------------------------------------------- path and authorisation
 
 
-def path_uuid(text: str) -> UUID:
+def path_uuid(text: str | None) -> UUID:
     """Return an id in the path, in any spelling of a UUID.
 
     :raises InvalidRequest: 404
     """
     try:
-        return parse_uuid(text)
+        return parse_uuid(text or "")
     except ValueError as exc:
         raise InvalidRequest("Invalid Path", status_code=404) from exc
-
-
-def check_router_type(router_type: str, app: Any) -> None:
-    """:raises InvalidRequest: errno 108: no such router here."""
-    if router_type not in app.routers:
-        raise InvalidRequest("Invalid router", errno=108)
 
 
 def check_authorization(header: str | None, uaid: str, keys: list[str]) -> None:
@@ -171,108 +166,160 @@ def unauthorized(text: str) -> InvalidRequest:
     )
 
 
-async def authorized_user(request: JSONDict, app: Any) -> JSONDict:
-    """Check path and caller.
+# -------------------------------------------------------------------------------------- the rules
 
-    :returns: ``uaid`` (UUID) and ``user``, the record
-    :raises InvalidRequest: 404, 400, 401, 410
+
+@attrs.define
+class RegistrationRequest(ParsedRequest):
+    """A request of the registration API.
+
+    :ivar content: what the JSON in the body says, of whatever type
     """
-    path = request["path_kwargs"]
-    uaid = path_uuid(path["uaid"])
-    check_router_type(path["type"], app)
-    check_authorization(request["headers"].get("authorization"), uaid.hex, app.conf.bear_hash_key)
-    user: User | None = await app.db.get_user(uaid.hex)
-    if user is None:
-        raise InvalidRequest("UAID not found", status_code=410, errno=103)
-    return {"uaid": uaid, "user": user}
+
+    content: Any = attrs.field(default=None, init=False)
 
 
-def parse_router_body(body: bytes, router_type: str) -> Any:
-    """Return the JSON in the body of a registration; None for a type that doesn't exist.
+def read_body(request: RegistrationRequest) -> None:
+    """:raises InvalidRequest: errno 108"""
+    request.content = parse_body(request.body, may_be_empty=True)
+
+
+def read_router_body(request: RegistrationRequest) -> None:
+    """Read the body of a registration, unless its type doesn't exist: that is told later.
 
     :raises InvalidRequest: errno 108
     """
-    if token_schema(router_type) is None:
-        return None
-    return parse_body(body, may_be_empty=router_type == "webpush")
+    router_type = request.path["type"] or ""
+    if token_schema(router_type) is not None:
+        request.content = parse_body(request.body, may_be_empty=router_type == "webpush")
 
 
-def load_router_data(content: Any, path: JSONDict, app: Any) -> JSONDict:
-    """Check the members of a registration's body, and let the router complete them.
+def find_router(request: RegistrationRequest) -> None:
+    """:raises InvalidRequest: errno 108: no such router here."""
+    if request.path["type"] not in request.app.routers:
+        raise InvalidRequest("Invalid router", errno=108)
 
-    :param content: the decoded body
+
+def find_channel(request: RegistrationRequest) -> None:
+    """Read ``chid`` (UUID) off the path.
+
+    :raises InvalidRequest: 404
+    """
+    request.keywords["chid"] = path_uuid(request.path["chid"])
+
+
+async def authorize(request: RegistrationRequest) -> None:
+    """Check path and caller: ``uaid`` (UUID) and ``user``, the record.
+
+    :raises InvalidRequest: 404, 400, 401, 410
+    """
+    app = request.app
+    uaid = path_uuid(request.path["uaid"])
+    find_router(request)
+    check_authorization(request.headers.find("authorization"), uaid.hex, app.conf.bear_hash_key)
+    user: User | None = await app.db.get_user(uaid.hex)
+    if user is None:
+        raise InvalidRequest("UAID not found", status_code=410, errno=103)
+    request.keywords.update(uaid=uaid, user=user)
+
+
+def choose_channel(request: RegistrationRequest) -> None:
+    """Check the members of the body: ``chid`` (UUID; a new one if none is given) and
+    ``app_server_key``.
+
+    :raises marshmallow.ValidationError: field errors
+    :raises InvalidRequest: errno 108
+    """
+    data = load_body(SUB_INFO_SCHEMA, request.content)
+    request.keywords.update(chid=chosen_chid(data), app_server_key=data.get("key"))
+
+
+def load_router_data(request: RegistrationRequest) -> None:
+    """Check the members of a registration's body, and let the router complete them:
+    ``router_type`` and ``router_data``.
+
     :raises marshmallow.ValidationError: field errors
     :raises InvalidRequest: what the router says
     """
-    schema = token_schema(path["type"])
+    router_type, app_id = request.path["type"] or "", request.path["app_id"]
+    schema = token_schema(router_type)
     assert schema is not None  # there is such a router
-    router_data = load_body(schema, content)
+    router_data = load_body(schema, request.content)
     try:
-        app.routers[path["type"]].register("", router_data=router_data, app_id=path["app_id"])
+        request.app.routers[router_type].register("", router_data=router_data, app_id=app_id)
     except RouterException as exc:
         raise InvalidRequest(
             str(exc), status_code=exc.status_code, errno=exc.errno, headers=exc.headers
         ) from exc
-    return router_data
+    request.keywords.update(router_type=router_type, router_data=router_data)
 
 
 # --------------------------------------------------------------------------------------- requests
 
 
-class NewRegistrationSchema(RequestSchema):
+@attrs.define
+class NewRegistration(RegistrationRequest):
     """``POST .../registration``."""
 
-    async def process(self, request: JSONDict, app: Any) -> JSONDict:
-        """Return ``router_type`` and ``router_data``."""
-        path = request["path_kwargs"]
-        router_type = path["type"]
-        content = parse_router_body(request["body"], router_type)
-        check_router_type(router_type, app)
-        return {
-            "router_type": router_type,
-            "router_data": load_router_data(content, path, app),
-        }
+    rules = (read_router_body, find_router, load_router_data)
 
 
-class TokenUpdateSchema(RequestSchema):
+@attrs.define
+class TokenUpdate(RegistrationRequest):
     """``PUT`` and ``POST .../registration/{uaid}``."""
 
-    async def process(self, request: JSONDict, app: Any) -> JSONDict:
-        """Return ``uaid``, ``user``, ``router_type`` and ``router_data``."""
-        path = request["path_kwargs"]
-        router_type = path["type"]
-        content = parse_router_body(request["body"], router_type)
-        return {
-            **await authorized_user(request, app),
-            "router_type": router_type,
-            "router_data": load_router_data(content, path, app),
-        }
+    rules = (read_router_body, authorize, load_router_data)
 
 
-class UaidSchema(RequestSchema):
+@attrs.define
+class KnownUser(RegistrationRequest):
     """``GET`` and ``DELETE .../registration/{uaid}``."""
 
-    async def process(self, request: JSONDict, app: Any) -> JSONDict:
-        """Return ``uaid`` and ``user``."""
-        return await authorized_user(request, app)
+    rules = (authorize,)
 
 
-class NewChidSchema(RequestSchema):
+@attrs.define
+class NewChannel(RegistrationRequest):
     """``POST .../registration/{uaid}/subscription``."""
 
-    async def process(self, request: JSONDict, app: Any) -> JSONDict:
-        """Return ``uaid``, ``user``, ``chid`` (UUID; a new one if none is given) and
-        ``app_server_key``."""
-        content = parse_body(request["body"], may_be_empty=True)
-        known = await authorized_user(request, app)
-        data = load_body(SUB_INFO_SCHEMA, content)
-        return {**known, "chid": chosen_chid(data), "app_server_key": data.get("key")}
+    rules = (read_body, authorize, choose_channel)
 
 
-class UnregisterChidSchema(RequestSchema):
+@attrs.define
+class KnownChannel(RegistrationRequest):
     """``DELETE .../registration/{uaid}/subscription/{chid}``."""
 
-    async def process(self, request: JSONDict, app: Any) -> JSONDict:
-        """Return ``uaid``, ``user`` and ``chid`` (UUID)."""
-        chid = path_uuid(request["path_kwargs"]["chid"])
-        return {**await authorized_user(request, app), "chid": chid}
+    rules = (find_channel, authorize)
+
+
+# For handlers of one's own, in ``@threaded_validate``.
+
+
+class NewRegistrationSchema(RulesSchema):
+    """As :class:`NewRegistration`."""
+
+    kind = NewRegistration
+
+
+class TokenUpdateSchema(RulesSchema):
+    """As :class:`TokenUpdate`."""
+
+    kind = TokenUpdate
+
+
+class UaidSchema(RulesSchema):
+    """As :class:`KnownUser`."""
+
+    kind = KnownUser
+
+
+class NewChidSchema(RulesSchema):
+    """As :class:`NewChannel`."""
+
+    kind = NewChannel
+
+
+class UnregisterChidSchema(RulesSchema):
+    """As :class:`KnownChannel`."""
+
+    kind = KnownChannel

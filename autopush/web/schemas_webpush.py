@@ -8,7 +8,7 @@ stateless, one instance of each serves all requests.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from marshmallow import EXCLUDE, Schema, fields, validates_schema
@@ -202,7 +202,7 @@ def load_crypto_headers(headers: dict[str, str]) -> dict[str, str]:
     :raises InvalidRequest: errno 110
     :raises marshmallow.ValidationError: a required header is missing
     """
-    encoding, *others = [headers.get(name) for name in MESSAGE_HEADERS]
+    encoding, *others = map(partial(dict.get, headers), MESSAGE_HEADERS)
     load = _load_cached if worth_caching(*others) else _load
     return dict(load(encoding and encoding.lower(), *others))
 

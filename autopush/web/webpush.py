@@ -1,6 +1,6 @@
 """``POST /wpush``: take a message from an application server (spec/http-endpoint 5, RFC 8030 5).
 
-Order of checks: token, user and channel, ``TTL`` and ``Topic``, encryption headers, size, VAPID.
+The order of the checks is that of :attr:`PushRequest.rules`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from cryptography.fernet import InvalidToken
 from marshmallow import ValidationError
 
@@ -29,12 +30,11 @@ from autopush.router.interface import RouterResponse
 from autopush.router.webpush import MISSING_TTL
 from autopush.web.base import (
     BaseWebHandler,
-    RequestSchema,
     ThreadedValidate,
     loggable_record,
-    threaded_validate,
     was_stored,
 )
+from autopush.web.rules import ParsedRequest, RulesSchema, validated
 from autopush.web.schemas_webpush import (
     load_basic_headers,
     load_crypto_headers,
@@ -42,7 +42,6 @@ from autopush.web.schemas_webpush import (
 
 if TYPE_CHECKING:
     from autopush.db.interface import User
-    from autopush.httpserver.request import Headers
     from autopush.message.endpoint_token import EndpointToken
     from autopush.types import JSONDict
 
@@ -53,47 +52,15 @@ MAX_LOGGED_CLAIMS = 10
 """VAPID claims have names of the sender's choice; more than a handful are not logged."""
 
 
-# ------------------------------------------------------------------------------------- validation
+# ------------------------------------------------------------------------------------- the rules
 
 
-class WebPushRequestSchema(RequestSchema):
-    """Everything a message must satisfy before it is routed (spec/http-endpoint 5.1)."""
-
-    async def process(self, request: JSONDict, app: Any) -> JSONDict:
-        """Return ``subscription``, ``notification`` and, if the sender identified itself, ``jwt``.
-
-        ``subscription`` has ``uaid`` and ``chid`` (UUIDs), ``public_key`` and ``user_data``, the
-        user's record. ``jwt`` has ``jwt_crypto_key`` and ``jwt_data``, the claims.
-        """
-        conf = app.conf
-        headers, body = request["headers"], request["body"]
-        token = open_token(app, headers, **request["path_kwargs"])
-        user = await find_user(app, token.uaid, token.channel.text)
-        request["router_type"] = user["router_type"]
-        message_headers = check_headers_and_size(headers, body, conf.max_data, conf.require_ttl)
-        subscription = {
-            "uaid": token.user,
-            "chid": token.channel,
-            "public_key": token.public_key,
-            "user_data": user,
-        }
-        result: JSONDict = {"subscription": subscription}
-        if token.auth:
-            result["jwt"] = authenticate_sender(app, token)
-            request["vapid"] = True
-        result["notification"] = WebPushNotification.from_webpush_request_schema(
-            {"subscription": subscription, "headers": message_headers, "body": body},
-            conf.fernet,
-            conf._notification_legacy,
-        )
-        return result
-
-
-def open_token(app: Any, headers: Headers, token: str, api_ver: str | None = None) -> EndpointToken:
+def open_token(message: PushRequest) -> None:
     """Open the token in the URL and check the headers that go with it (section 5.2).
 
     :raises InvalidRequest: 404, errno 102; 400, errno 110; 401, errno 109
     """
+    app, headers, path = message.app, message.headers, message.path
     metrics = app.metrics
 
     def count(auth: JSONDict) -> None:
@@ -101,12 +68,12 @@ def open_token(app: Any, headers: Headers, token: str, api_ver: str | None = Non
         metrics.increment("notification.auth", tags=tags)
 
     try:
-        return endpoint_token.parse_endpoint(
+        message.endpoint = endpoint_token.parse_endpoint(
             app.conf.fernet,
-            token,
-            api_ver,
-            headers.get("crypto-key"),
-            headers.get("authorization"),
+            path["token"] or "",
+            path.get("api_ver"),
+            headers.find("crypto-key"),
+            headers.find("authorization"),
             count if metrics.active else None,
         )
     except (InvalidToken, InvalidTokenException) as exc:
@@ -119,26 +86,54 @@ def open_token(app: Any, headers: Headers, token: str, api_ver: str | None = Non
         ) from exc
 
 
-def check_headers_and_size(
-    headers: Headers, body: bytes, max_data: int, require_ttl: bool = False
-) -> JSONDict:
+async def find_user(message: PushRequest) -> None:
+    """Find the record of the user the message is for (section 5.3).
+
+    :raises InvalidRequest: 410; an unusable record is dropped
+    """
+    app, uaid, chid = message.app, message.endpoint.uaid, message.endpoint.channel.text
+    user, subscribed = await app.db.get_subscription(uaid, chid)
+    if user is None:
+        raise InvalidRequest("UAID not found", status_code=410, errno=103)
+    router_type = user.get("router_type")
+    if router_type in BRIDGES:
+        await check_bridge_user(app, uaid, user)
+    elif router_type not in ("webpush", "simplepush"):
+        raise await drop_user(app, uaid, user, 102)
+    else:
+        if user.get("critical_failure"):
+            raise critical_failure(user)
+        router_type = user["router_type"] = "webpush"
+        month = user.get("current_month")
+        if not month:
+            raise await drop_user(app, uaid, user, 102)
+        if not app.db.months.accepts(month):
+            raise await drop_user(app, uaid, user, 103)
+        if not subscribed:
+            if enabled("debug"):
+                ThreadedValidate.log.debug("Unknown subscription: {channel_id}", channel_id=chid)
+            raise no_such_subscription()
+    message.user = user
+    message.router_type = router_type
+
+
+def check_headers_and_size(message: PushRequest) -> None:
     """Check what the message itself is like (sections 5.4 to 5.6).
 
-    Field errors are kept until the size is known to be right.
+    Field errors are kept until the size is known to be right. ``TTL`` must be there only where
+    ``require_ttl`` says so (RFC 8030 5.2); else only a message that has to be stored needs it.
 
-    :param require_ttl: whether ``TTL`` must be there (RFC 8030 5.2); else only a message that has
-        to be stored needs it
-    :returns: ``ttl``, ``topic`` and the headers that tell how the body is encrypted
     :raises InvalidRequest: errno 104, 110, 111, 113, 114
     :raises marshmallow.ValidationError: field errors, under ``headers``
     """
+    conf, headers, body = message.app.conf, message.headers, message.body
     errors: JSONDict = {}
     result: JSONDict = {}
     try:
         result["ttl"], result["topic"] = load_basic_headers(
-            headers.get("ttl"), headers.get("topic")
+            headers.find("ttl"), headers.find("topic")
         )
-        if require_ttl and result["ttl"] is None:
+        if conf.require_ttl and result["ttl"] is None:
             raise InvalidRequest(MISSING_TTL, errno=111)
     except ValidationError as exc:
         errors.update(exc.normalized_messages())
@@ -147,11 +142,11 @@ def check_headers_and_size(
             result.update(load_crypto_headers(headers))
         except ValidationError as exc:
             errors.update(exc.normalized_messages())
-        if len(body) > max_data:
-            raise too_long(max_data)
+        if len(body) > conf.max_data:
+            raise too_long(conf.max_data)
     if errors:
         raise ValidationError({"headers": errors})
-    return result
+    message.checked_headers = result
 
 
 def too_long(max_data: int) -> InvalidRequest:
@@ -161,53 +156,78 @@ def too_long(max_data: int) -> InvalidRequest:
     )
 
 
-def authenticate_sender(app: Any, token: EndpointToken) -> JSONDict:
-    """Check the sender's VAPID token (section 6).
+def authenticate_sender(message: PushRequest) -> None:
+    """Check the sender's VAPID token, if it has one (section 6).
 
     :raises InvalidRequest: 401, errno 109
     """
-    auth = token.auth
-    assert auth is not None
+    app, auth, public_key = message.app, message.endpoint.auth, message.endpoint.public_key
+    if not auth:
+        return
     conf = app.conf
     claims = vapid.authenticate(
-        auth, token.public_key, conf.endpoint_url, time.time(), conf.use_cryptography
+        auth, public_key, conf.endpoint_url, time.time(), conf.use_cryptography
     )
     if app.metrics.active:
         app.metrics.increment(f"updates.vapid.draft{auth['version']:02}")
-    return {"jwt_crypto_key": token.public_key, "jwt_data": claims}
+    message.keywords["jwt"] = {"jwt_crypto_key": public_key, "jwt_data": claims}
+    message.vapid = True
+
+
+def make_notification(message: PushRequest) -> None:
+    """Make of it what is routed (section 5.7).
+
+    :raises InvalidRequest: errno 110
+    """
+    conf, endpoint = message.app.conf, message.endpoint
+    subscription = {
+        "uaid": endpoint.user,
+        "chid": endpoint.channel,
+        "public_key": endpoint.public_key,
+        "user_data": message.user,
+    }
+    message.keywords["subscription"] = subscription
+    message.keywords["notification"] = WebPushNotification.from_webpush_request_schema(
+        {"subscription": subscription, "headers": message.checked_headers, "body": message.body},
+        conf.fernet,
+        conf._notification_legacy,
+    )
+
+
+@attrs.define
+class PushRequest(ParsedRequest):
+    """A message, and everything it must satisfy before it is routed (spec/http-endpoint 5.1).
+
+    :ivar endpoint: what the token in the URL says, and ``Authorization``
+    :ivar user: the user's record
+    :ivar checked_headers: ``ttl``, ``topic`` and those that tell how the body is encrypted
+    """
+
+    rules = (
+        open_token,
+        find_user,
+        check_headers_and_size,
+        authenticate_sender,
+        make_notification,
+    )
+
+    endpoint: EndpointToken = attrs.field(init=False)
+    user: User = attrs.field(init=False)
+    checked_headers: JSONDict = attrs.field(init=False)
+
+
+class WebPushRequestSchema(RulesSchema):
+    """The same for handlers of one's own.
+
+    What it loads is ``subscription``, ``notification`` and, if the sender identified itself,
+    ``jwt``. ``subscription`` has ``uaid`` and ``chid`` (UUIDs), ``public_key`` and ``user_data``,
+    the user's record. ``jwt`` has ``jwt_crypto_key`` and ``jwt_data``, the claims.
+    """
+
+    kind = PushRequest
 
 
 # ------------------------------------------------------------------------------ the user's record
-
-
-async def find_user(app: Any, uaid: str, chid: str) -> User:
-    """Return the record of the user a message is for (section 5.3).
-
-    :param uaid: 32 hex digits
-    :param chid: dashed UUID
-    :raises InvalidRequest: 410; an unusable record is dropped
-    """
-    user, subscribed = await app.db.get_subscription(uaid, chid)
-    if user is None:
-        raise InvalidRequest("UAID not found", status_code=410, errno=103)
-    router_type = user.get("router_type")
-    if router_type in BRIDGES:
-        await check_bridge_user(app, uaid, user)
-        return user
-    if router_type not in ("webpush", "simplepush"):
-        raise await drop_user(app, uaid, user, 102)
-    check_critical_failure(user)
-    user["router_type"] = "webpush"
-    month = user.get("current_month")
-    if not month:
-        raise await drop_user(app, uaid, user, 102)
-    if not app.db.months.accepts(month):
-        raise await drop_user(app, uaid, user, 103)
-    if not subscribed:
-        if enabled("debug"):
-            ThreadedValidate.log.debug("Unknown subscription: {channel_id}", channel_id=chid)
-        raise no_such_subscription()
-    return user
 
 
 async def check_bridge_user(app: Any, uaid: str, user: User) -> None:
@@ -224,15 +244,15 @@ async def check_bridge_user(app: Any, uaid: str, user: User) -> None:
         user.setdefault("connected_at", ms_time())
         names = ("router_type", "connected_at", "critical_failure")
         await app.db.register_user({"uaid": uaid, **{name: user[name] for name in names}})
-    check_critical_failure(user)
-
-
-def check_critical_failure(user: User) -> None:
-    """:raises InvalidRequest: 410, errno 105: the record is marked as beyond repair."""
     if user.get("critical_failure"):
-        raise InvalidRequest(
-            f"Critical Failure: {user['critical_failure']}", status_code=410, errno=105
-        )
+        raise critical_failure(user)
+
+
+def critical_failure(user: User) -> InvalidRequest:
+    """Return the answer for a record that is marked as beyond repair."""
+    return InvalidRequest(
+        f"Critical Failure: {user['critical_failure']}", status_code=410, errno=105
+    )
 
 
 def no_such_subscription() -> InvalidRequest:
@@ -285,7 +305,7 @@ class WebPushHandler(BaseWebHandler):
     _handling_message = True
     _message: tuple[User, WebPushNotification, JSONDict | None] | None = None
 
-    @threaded_validate(WebPushRequestSchema)
+    @validated(PushRequest)
     async def post(
         self,
         subscription: JSONDict,
@@ -295,12 +315,12 @@ class WebPushHandler(BaseWebHandler):
     ) -> None:
         """Route a message that passed all checks.
 
-        :param subscription: as :meth:`WebPushRequestSchema.process` returns it, as are the others
+        :param subscription: as :class:`WebPushRequestSchema` has it, as are the others
         """
         user = subscription["user_data"]
         self._message = (user, notification, jwt)
         router_type = user["router_type"]
-        router = self.routers[router_type]
+        router = self.application.routers[router_type]
         if notification.headers and self.metrics.active:
             encoding = notification.headers["encoding"]
             self.metrics.increment(f"updates.notification.encoding.{encoding}")
@@ -339,7 +359,8 @@ class WebPushHandler(BaseWebHandler):
             await self.db.register_user(uaid_data)
         if enabled("debug"):
             self._log_success(response)
-        self.metrics.timing("notification.request_time", time.time() - self._start_time)
+        if self.metrics.active:
+            self.metrics.timing("notification.request_time", time.time() - self._start_time)
         self._router_response(response, router_type, vapid)
 
     def _log_success(self, response: RouterResponse) -> None:

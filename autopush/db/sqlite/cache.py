@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
+import struct
 from typing import ClassVar
 
 HEADER = 48
@@ -63,14 +63,13 @@ class WalIndex:
             os.close(fd)
 
 
-def _changes(header: bytes) -> int:
-    """How many transactions the header counts (32 bits)."""
-    return int.from_bytes(header[8:12], sys.byteorder)
+_count = struct.Struct("=8xI").unpack_from
+"""Returns how many transactions a header counts (32 bits), as the only one of a tuple."""
 
 
 def _is_next(before: bytes, after: bytes) -> bool:
     """Whether one transaction leads from one header to the other."""
-    return _changes(after) == (_changes(before) + 1) & 0xFFFF_FFFF
+    return _count(after)[0] == (_count(before)[0] + 1) & 0xFFFF_FFFF
 
 
 class ReadCache:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from autopush.db.rows import AFTER_TIMESTAMPED, TIMESTAMPED, TOPIC
@@ -60,12 +60,14 @@ SAMPLED_SIZES = _SAMPLE.format(order="ORDER BY random()")
 STORED_SIZE = f"SELECT {_SIZE} FROM messages WHERE uaid = ? AND sortkey = ?"
 
 
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def _chunks(items: Sequence[T]) -> list[Sequence[T]]:
+    chunks: list[Sequence[T]] = []
     start = 0
     for size in _CHUNKS:
         while len(items) - start >= size:
-            yield items[start : start + size]
+            chunks.append(items[start : start + size])
             start += size
+    return chunks
 
 
 def last_read(pointer: int | None) -> str:
@@ -108,11 +110,11 @@ def _find_sql(rows: int) -> str:
 
 def put(connection: sqlite3.Connection, puts: Sequence[Put]) -> None:
     """Insert or replace the rows (spec/storage 17.3, 17.6)."""
-    for chunk in _chunks([op for op in puts if op.timestamp is None]):
+    replacing, appended, careful = _apart(puts)
+    for chunk in _chunks(replacing) if replacing else ():
         connection.execute(
             _replace_sql(len(chunk)), [value for op in chunk for value in op.columns]
         )
-    appended, careful = _apart([op for op in puts if op.timestamp is not None])
     for chunk in _chunks(appended):
         values: list[object] = []
         for op in chunk:
@@ -125,16 +127,20 @@ def put(connection: sqlite3.Connection, puts: Sequence[Put]) -> None:
         _put_late(connection, op)
 
 
-def _apart(puts: Sequence[Put]) -> tuple[list[Put], list[Put]]:
-    """Those no two of which have the same place, and the others."""
-    places: set[tuple[str, int | None]] = set()
+def _apart(puts: Sequence[Put]) -> tuple[list[Put], list[Put], list[Put]]:
+    """Those without a timestamp, those no two of which have the same place, and the others."""
+    places: set[tuple[str, int]] = set()
+    replacing: list[Put] = []
     first: list[Put] = []
     others: list[Put] = []
     for op in puts:
+        if op.timestamp is None:
+            replacing.append(op)
+            continue
         place = (op.uaid, op.timestamp)
         (others if place in places else first).append(op)
         places.add(place)
-    return first, others
+    return replacing, first, others
 
 
 def _is_stored(connection: sqlite3.Connection, op: Put) -> bool:
@@ -180,7 +186,7 @@ def delete(connection: sqlite3.Connection, deletes: Sequence[Delete]) -> None:
         if ids:
             # Of several deletes of one row, one did it.
             rows = dict(zip(ids.split(","), numbers.split(","), strict=True))
-            found = {int(number) for number in rows.values()}
+            found = set(map(int, rows.values()))
             connection.execute(
                 "DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))", (f"[{ids}]",)
             )

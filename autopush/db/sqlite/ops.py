@@ -6,25 +6,25 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from autopush.db.rows import write_message
 from autopush.exceptions import StoreError
 from autopush.message.notification import WebPushNotification
 
 
+@attrs.define(eq=False)
 class Call:
     """Any write: ``function(connection)`` inside the batch's transaction.
 
     :ivar result: what the Deferred will get; an exception: as its failure
     """
 
-    __slots__ = ("deferred", "function", "result")
-
-    def __init__(self, function: Callable[[sqlite3.Connection], Any]) -> None:
-        self.function = function
-        self.deferred: Deferred[Any] = Deferred()
-        self.result: Any = None
+    function: Callable[[sqlite3.Connection], Any]
+    deferred: Deferred[Any] = attrs.field(factory=Deferred, init=False)
+    result: Any = attrs.field(default=None, init=False)
 
 
 class Put:
@@ -43,7 +43,9 @@ class Put:
         self.notification = notification
         self.now = now
         timestamped = not (notification.topic or notification.legacy)
-        self.timestamp = notification.order() if timestamped else None
+        self.timestamp = (
+            (notification.sortkey_timestamp or notification.order()) if timestamped else None
+        )
         self._columns: tuple[Any, ...] | None = None
         self.deferred: Deferred[Any] = Deferred()
         self.result: Any = None
@@ -56,6 +58,7 @@ class Put:
         return self._columns
 
 
+@attrs.define(eq=False)
 class Delete:
     """A message to delete.
 
@@ -64,20 +67,31 @@ class Delete:
         the row which they were to replace is still there
     """
 
-    __slots__ = ("deferred", "puts", "result", "sort_key", "uaid", "update_id")
-
-    def __init__(self, uaid: str, sort_key: str, update_id: str | None) -> None:
-        self.uaid = uaid
-        self.sort_key = sort_key
-        self.update_id = update_id
-        self.puts: list[Put] = []
-        self.deferred: Deferred[Any] = Deferred()
-        self.result: Any = None
+    uaid: str
+    sort_key: str
+    update_id: str | None
+    puts: list[Put] = attrs.field(factory=list, init=False)
+    deferred: Deferred[Any] = attrs.field(factory=Deferred, init=False)
+    result: Any = attrs.field(default=None, init=False)
 
 
 Operation = Call | Put | Delete
 
 
+def answer(op: Operation) -> None:
+    """Tell its caller the result."""
+    if isinstance(op, Delete):
+        failed = op.result if isinstance(op.result, Exception) else None
+        for put in op.puts:
+            put.result = failed
+            answer(put)
+    if isinstance(op.result, Exception):
+        op.deferred.errback(Failure(op.result))
+    else:
+        op.deferred.callback(op.result)
+
+
+@attrs.define(eq=False)
 class WriteBatch:
     """Writes that will share one transaction.
 
@@ -86,24 +100,22 @@ class WriteBatch:
     session that has ended; a pointer that moves while a message waits is known when the message
     is stored; and a delete of a message that still waits here takes the message out
     (:meth:`delete`), so none meets a put that came before it.
+
+    :ivar error: why nothing of it could be written
+    :ivar since: when the first of it came in, once it is ripe; seconds of the reactor's clock
+    :ivar told: whether its callers have been answered, before its end
     """
 
-    __slots__ = ("_by_id", "_waiting", "calls", "deletes", "error", "puts", "since", "told")
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.deletes: list[Delete] = []
-        self.puts: dict[Put, None] = {}
-        self._waiting: dict[str, dict[Put, None]] = {}
-        """Puts by user."""
-        self._by_id: dict[str, Put | None] = {}
-        """Timestamped puts by update id; None: there are several with this one."""
-        self.error: StoreError | None = None
-        """Why nothing of it could be written."""
-        self.since = 0.0
-        """When the first of it came in, once it is ripe; seconds of the reactor's clock."""
-        self.told = False
-        """Whether its callers have been answered, before its end."""
+    calls: list[Call] = attrs.field(factory=list, init=False)
+    deletes: list[Delete] = attrs.field(factory=list, init=False)
+    puts: dict[Put, None] = attrs.field(factory=dict, init=False)
+    error: StoreError | None = attrs.field(default=None, init=False)
+    since: float = attrs.field(default=0.0, init=False)
+    told: bool = attrs.field(default=False, init=False)
+    _waiting: dict[str, dict[Put, None]] = attrs.field(factory=dict, init=False)
+    """Puts by user."""
+    _by_id: dict[str, Put | None] = attrs.field(factory=dict, init=False)
+    """Timestamped puts by update id; None: there are several with this one."""
 
     def __len__(self) -> int:
         return len(self.calls) + len(self.deletes) + len(self.puts)
@@ -119,6 +131,12 @@ class WriteBatch:
         for op in self:
             op.result = type(error)(*error.args)
             op.result.__cause__ = error.__cause__
+
+    def answer(self) -> None:
+        """Tell all callers the results."""
+        ops: list[Operation] = [*self.calls, *self.deletes, *self.puts]
+        for op in ops:
+            answer(op)
 
     def put(self, op: Put) -> None:
         """Add a message to store."""

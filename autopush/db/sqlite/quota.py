@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+from uuid import UUID
 
 from autopush.exceptions import UserFull
 from autopush.message.notification import WebPushNotification
@@ -180,7 +181,7 @@ class StoredQuota:
 
         :raises StoreError: what is there can't be counted
         """
-        user, channel = self._find(key, str(notification.channel_id))
+        user, channel = self._find(key, notification.channel_id.hex)
         rows, size = 1, size_of(notification)
         self._asked = notification, user, channel, size
         if user.has(rows, size) and channel.has(rows, size):
@@ -194,7 +195,7 @@ class StoredQuota:
         for limit, left in levels:
             if now < left.again and not left.has(rows, size):
                 return limit.refusal(left, rows)
-        self._look(key, str(notification.channel_id), size, now)
+        self._look(key, notification.channel_id, size, now)
         for limit, left in levels:
             if not left.has(rows, size):
                 return limit.refusal(left, rows)
@@ -204,7 +205,7 @@ class StoredQuota:
         """Note that a message is being stored, whoever has accepted it."""
         asked, user, channel, size = self._asked or (None, None, None, 0)
         if asked is not notification or user is None or channel is None:
-            user, channel = self._find(key, str(notification.channel_id))
+            user, channel = self._find(key, notification.channel_id.hex)
             size = size_of(notification)
         self._asked = None
         user.rows -= 1
@@ -212,9 +213,9 @@ class StoredQuota:
         channel.rows -= 1
         channel.size -= size
 
-    def _look(self, key: str, chid: str, wanted: int, now: float) -> None:
-        user, channel = self._find(key, chid)
-        usage = self._count(key, chid)
+    def _look(self, key: str, chid: UUID, wanted: int, now: float) -> None:
+        user, channel = self._find(key, chid.hex)
+        usage = self._count(key, str(chid))
         again = now + usage.rows * PAUSE_PER_ROW
         self._user.grant(user, usage.rows, usage.size, wanted, again)
         self._channel.grant(channel, usage.channel_rows, usage.channel_size, wanted, again)

@@ -19,6 +19,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -84,6 +85,10 @@ ADVICE = (
     " -shm beside it; or stop the service, put the file to use there, without the -wal of another"
     " one, and start again"
 )
+
+CACHED_KEYS = 4096
+"""UAIDs whose keys are remembered where they are hashed (``key_hash``): each message needs its
+user's several times. About 1 MB."""
 
 TOUCH_GRANULARITY = 86_400
 """Seconds by which a channel row's expiry may lag behind: saves a write at most hellos."""
@@ -153,7 +158,10 @@ class SqliteStore(Store):
         self.months = OneMonth(month)
         self._reactor = reactor
         self._router_table = router_table
-        self._key_hash = key_hash
+        self._key: Callable[[str], str] = (
+            lru_cache(CACHED_KEYS)(partial(hash_uaid, key_hash)) if key_hash else str
+        )
+        """Returns the key of a user in the file."""
         self._now = now
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | Away | None = None
@@ -284,9 +292,6 @@ class SqliteStore(Store):
         return self._writer.call(lambda connection: None).addErrback(_unless_late)
 
     # ---- helpers
-
-    def _key(self, uaid: str) -> str:
-        return hash_uaid(self._key_hash, uaid)
 
     def _row(self, sql: str, values: tuple[object, ...]) -> Any:
         """One row or None.

@@ -30,7 +30,7 @@ from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.sqlite import messages as sqlite_messages
 from autopush.db.sqlite.cache import ReadCache
 from autopush.db.sqlite.errors import concerns_whole_database, store_error
-from autopush.db.sqlite.ops import Call, Delete, Operation, Put, WriteBatch
+from autopush.db.sqlite.ops import Call, Delete, Operation, Put, WriteBatch, answer
 from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.message.notification import WebPushNotification
 from autopush.waiters import Waiters
@@ -282,7 +282,7 @@ class GroupWriter:
             refused = StoreError("the writer thread is not running")
         elif self._away is not None:
             refused = StoreBusy(self._away)
-        elif len(self._growing) >= MAX_WAITING:
+        elif self._since is not None and len(self._growing) >= MAX_WAITING:
             refused = StoreBusy("too many writes are waiting")
         else:
             if self._since is None:
@@ -319,7 +319,8 @@ class GroupWriter:
     def _start_batch(self) -> None:
         """Let the thread have the ripe batch, unless nothing is left of it."""
         self._timer = None
-        if self._ripe:
+        ripe = self._ripe
+        if ripe is not None and (ripe.puts or ripe.deletes or ripe.calls):
             self._open_gate()
         else:
             self._ripe = None
@@ -338,7 +339,7 @@ class GroupWriter:
     def _fire_taken_out(self) -> None:
         ops, self._taken_out = self._taken_out, []
         for op in ops:
-            _fire(op)
+            answer(op)
 
     def _finish(self, batch: WriteBatch) -> None:
         failing = None if batch.error is None else str(batch.error)
@@ -349,8 +350,7 @@ class GroupWriter:
             self._taken.pop(batch, None)
         self._ripen_when_due()
         if not batch.told:
-            for op in batch:
-                _fire(op)
+            batch.answer()
 
     def _finish_closing(self) -> None:
         if self._thread.ident is not None:
@@ -382,7 +382,7 @@ class GroupWriter:
     def _process(self, batch: WriteBatch) -> None:
         self._started = time.monotonic()
         try:
-            if batch:
+            if batch.puts or batch.deletes or batch.calls:
                 self._write(batch)
         except BaseException as error:
             # Whatever it is, callers must hear of it and the thread must live.
@@ -406,15 +406,3 @@ def _fail(op: Operation, error: type[TooLate | Unknown]) -> None:
     for put in op.puts if isinstance(op, Delete) else ():
         _fail(put, error)
     op.deferred.errback(Failure(error()))
-
-
-def _fire(op: Operation) -> None:
-    if isinstance(op, Delete):
-        failed = op.result if isinstance(op.result, Exception) else None
-        for put in op.puts:
-            put.result = failed
-            _fire(put)
-    if isinstance(op.result, Exception):
-        op.deferred.errback(Failure(op.result))
-    else:
-        op.deferred.callback(op.result)

@@ -10,6 +10,8 @@ from autopush.exceptions import RouterException, StoreBusy, StoreError
 from autopush.ids import generate_hash
 from autopush.tests.message.vapid_support import Sender
 from autopush.tests.web.support import CHID, ORIGIN, UAID, Endpoint, error, field_errors, refused
+from autopush.web import schemas_registration
+from autopush.web.schemas_registration import RegistrationRequest
 
 NEW = "/v1/webpush/app/registration"
 USER = f"{NEW}/{UAID}"
@@ -519,10 +521,13 @@ class TestDocumentedArguments:
 
     @pytest.fixture(autouse=True)
     def only_the_uaid(self, monkeypatch):
-        async def authorized_user(request, app):
-            return {"uaid": UUID(request["path_kwargs"]["uaid"])}
+        def authorize(request):
+            request.keywords["uaid"] = UUID(request.path["uaid"])
 
-        monkeypatch.setattr("autopush.web.schemas_registration.authorized_user", authorized_user)
+        for kind in RegistrationRequest.__subclasses__():
+            usual = schemas_registration.authorize
+            rules = [authorize if rule is usual else rule for rule in kind.rules]
+            monkeypatch.setattr(kind, "rules", rules)
 
     @pytest.mark.parametrize("router_type", ["webpush", "fcm"])
     def test_channels_where_the_record_says(self, known, router_type):

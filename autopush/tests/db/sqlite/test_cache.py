@@ -18,7 +18,7 @@ from autopush.db.sqlite import (
     records as sqlite_records,
     schema as sqlite_schema,
 )
-from autopush.db.sqlite.cache import MAX_ENTRIES, MAX_LENGTH, ReadCache, WalIndex, _changes
+from autopush.db.sqlite.cache import MAX_ENTRIES, MAX_LENGTH, ReadCache, WalIndex, _count
 from autopush.exceptions import StoreError
 from autopush.tests.db.store_contract import CHID, CHID2, START, UAID, message
 
@@ -278,7 +278,7 @@ def test_transactions_are_counted_one_by_one() -> None:
             sqlite_records.register(connection, f"b{number}", RECORD)
             if number % 20 == 0:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            counts.append(_changes(index.header()))
+            counts.append(_count(index.header())[0])
         assert counts == list(range(counts[0], counts[0] + 50))
         connection.close()
         index.close()
