@@ -115,17 +115,20 @@ class BaseHandler(cyclone.web.RequestHandler):
     @property
     def conf(self) -> AutopushConfig:
         """The application's configuration."""
-        return self.application.conf
+        conf: AutopushConfig = self.application.conf
+        return conf
 
     @property
     def db(self) -> Store:
         """The application's store."""
-        return self.application.db
+        db: Store = self.application.db
+        return db
 
     @property
     def metrics(self) -> IMetrics:
         """The application's metrics."""
-        return self.application.metrics
+        metrics: IMetrics = self.application.metrics
+        return metrics
 
     @property
     def _client_info(self) -> JSONDict:
@@ -213,7 +216,7 @@ class BaseHandler(cyclone.web.RequestHandler):
 
     def _convert_header_value(self, value: Any) -> str:
         if type(value) is not str:
-            return super()._convert_header_value(value)
+            return str(super()._convert_header_value(value))
         if len(value) > _HEADER_VALUE_LIMIT or _UNSAFE.search(value):
             raise ValueError("unsafe header value")
         return value

@@ -41,7 +41,7 @@ from autopush.web.schemas_webpush import (
 )
 
 if TYPE_CHECKING:
-    from autopush.db.interface import User
+    from autopush.db.interface import Subscription, User
     from autopush.httpserver.request import Headers
     from autopush.message.endpoint_token import EndpointToken
     from autopush.types import JSONDict
@@ -187,7 +187,8 @@ async def find_user(app: Any, uaid: str, chid: str) -> User:
     :param chid: dashed UUID
     :raises InvalidRequest: 410; an unusable record is dropped
     """
-    user, subscribed = await app.db.get_subscription(uaid, chid)
+    subscription: Subscription = await app.db.get_subscription(uaid, chid)
+    user, subscribed = subscription
     if user is None:
         raise InvalidRequest("UAID not found", status_code=410, errno=103)
     router_type = user.get("router_type")

@@ -332,7 +332,7 @@ class SqliteStore(Store):
 
     def _user(self, uaid: str, key: str, text: str) -> User | None:
         try:
-            record = load_json(text)
+            record: User = load_json(text)
         except ValueError:
             raise StoreError("unreadable router record") from None
         if not record:
