@@ -16,6 +16,7 @@ from autopush.db.dynamodb.items import (
     write_message,
     write_value,
 )
+from autopush.db.dynamodb.messages import RESTAMPS
 from autopush.db.dynamodb.users import Users
 from autopush.db.lastconnect import generate_last_connect
 from autopush.tests.db.dynamodb.support import get_item, put_item, raw_call, rows, sort_keys
@@ -468,6 +469,26 @@ class TestWritingRows(RowsCase):
                 f"02:{TS + 12}:{CHID}": "second",
             },
         )
+
+    async def test_message_that_is_overtaken_again_and_again_stays_in_the_end(self):
+        """Where others are quicker each time, it is read by whoever begins a pass after it."""
+        store = self.store
+        call = store.messages.call
+        own: list[int] = []
+
+        def overtake(operation: str, /, **request: Any) -> dict[str, Any]:
+            answer = call(operation, **request)
+            if operation == "put_item":
+                stamp = int(request["Item"]["chidmessageid"]["S"].split(":")[1])
+                own.append(stamp)
+                self.row(f"02:{stamp + 1}:{CHID2}", updateid=s("other"), headers={"NULL": True})
+            return answer
+
+        store.messages.call = overtake
+        await store.store_message(self.month, message(TS, version="own"))
+        self.assertEqual(own, [TS + 2 * move for move in range(RESTAMPS + 1)])
+        kept = [row for row in rows(self.month, UAID) if row["updateid"] == s("own")]
+        self.assertEqual([row["chidmessageid"] for row in kept], [s(f"02:{own[-1]}:{CHID}")])
 
     async def test_message_whose_place_another_one_has_taken_gets_the_next(self):
         """One that moved may have come to the place of one that was just on its way."""
