@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.defer import succeed
 
+from autopush.db.interface import Batch
 from autopush.exceptions import StoreBusy, StoreError
 from autopush.session import Delivery
 from autopush.session.states import State
@@ -171,9 +173,15 @@ def test_9_2_6_only_expired_timestamped_ones_move_the_pointer(rig):
 
 def test_9_2_6_a_page_of_rows_that_are_not_even_read_is_not_the_last(rig):
     """The store leaves out what is over, so that a page may be short, or empty, in the midst."""
-    fresh = message(20, ttl=10_000)
-    rig.put(*[message(stamp) for stamp in range(1, 13)], fresh)
-    rig.clock.advance(61)
+    over, fresh = message(12), message(20)
+    rig.put(fresh)
+    fetch_since = rig.store.fetch_since
+
+    def page_of_expired_ones(*args):
+        rig.store.fetch_since = fetch_since
+        return succeed(Batch(over.sortkey_timestamp, []))
+
+    rig.store.fetch_since = page_of_expired_ones
     session = rig.hello(UAID)
     assert versions(session.wire.sent[1:]) == [fresh.version]
 
