@@ -19,11 +19,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from autopush.constants import MAX_EXPIRY
 from autopush.db import SqliteStore, StoreUnusable, sqlite_path, store_from_dsn
-from autopush.db.rows import dump_json, load_json
 from autopush.db.sqlite import (
     records as sqlite_records,
     schema as sqlite_schema,
@@ -740,14 +739,6 @@ class TestMonths(SqliteCase):
         self.assertFalse(store.months.accepts(11))
         await store.store_message("message_2015_01", message())
         self.assertEqual(len((await store.fetch_since("push", UAID, None)).messages), 1)
-
-
-class TestJson(SynchronousTestCase):
-    """Attribute values SQLite's text can't hold as they are (17.2: an open map)."""
-
-    def test_values_survive(self):
-        for value in ({"a": [1, None, True, 1.5, "é\0"]}, 2**70, {"bad": "\ud800"}, {"big": 2**64}):
-            self.assertEqual(load_json(dump_json(value)), value)
 
 
 class TestDsn(SqliteCase):
