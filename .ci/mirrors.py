@@ -29,7 +29,7 @@ ELSEWHERE: dict[str, str] = {
     "db/sqlite/messages": "db/sqlite/test_store",
     "db/sqlite/ops": "db/sqlite/test_writer",
     "db/sqlite/records": "db/sqlite/test_store",
-    "db/sqlite/schema": "db/sqlite/test_store",
+    "db/sqlite/schema": "db/sqlite/test_file",
     "doctor/bridges": "doctor/test_doctor",
     "doctor/certificates": "doctor/test_doctor",
     "doctor/network": "doctor/test_doctor",

@@ -69,7 +69,9 @@ def tree(tmp_path):
 
 def test_lines_that_only_other_tests_reach_are_missing(tool, tree, capfd):
     assert tool.main(["autopush/ages.py", "autopush/people.py"], tree) == 0
-    lines = [line for line in capfd.readouterr().out.splitlines() if "% " in line and "autopush" in line]
+    lines = [
+        line for line in capfd.readouterr().out.splitlines() if "% " in line and "autopush" in line
+    ]
     assert lines == [
         "  50.0 %  autopush/ages.py  7-9, 13",
         " 100.0 %  autopush/people.py",
