@@ -26,6 +26,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mirrors import mirrors, modules, own
+
 TREE = Path(__file__).parents[1]
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "_build", "*.egg-info", "autopush-data")
 MODULES = 4
@@ -104,7 +106,10 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def is_step(node: ast.AST) -> bool:
-    """Whether it is a call for its effect."""
+    """Whether it is a call for its effect, or sets an attribute."""
+    if isinstance(node, ast.Assign | ast.AugAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return all(isinstance(target, ast.Attribute) for target in targets)
     if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
         return False
     return getattr(node.value.func, "attr", None) not in QUIET_CALLS
@@ -144,24 +149,9 @@ def mutants(source: bytes) -> list[Mutant]:
 # ---------------------------------------------------------------------------- who has to notice
 
 
-def mirrors(tree: Path, module: Path) -> list[Path]:
-    """Return the test files that mirror a module.
-
-    ``autopush/a/b.py`` has ``autopush/tests/a/test_b.py``; also ``test_b_more.py``, unless that
-    mirrors a module ``b_more``.
-    """
-    package, *folders = module.relative_to(tree).parent.parts
-    folder = tree.joinpath(package, "tests", *folders)
-    own = folder / f"test_{module.stem}.py"
-    others = {f"test_{path.stem}.py" for path in module.parent.glob("*.py")} - {own.name}
-    more = sorted(folder.glob(f"test_{module.stem}_*.py"))
-    return [path for path in [own, *more] if path.exists() and path.name not in others]
-
-
 def some_modules(tree: Path, rng: random.Random) -> list[Path]:
     """Return a few modules that have tests of their own."""
-    modules = sorted((tree / "autopush").rglob("*.py"))
-    tested = [path for path in modules if "tests" not in path.parts and mirrors(tree, path)]
+    tested = [path for path in modules(tree) if own(tree, path)]
     return rng.sample(tested, min(MODULES, len(tested)))
 
 

@@ -90,8 +90,12 @@ def bind(reactor: Any, host: str, port: int, factory: Any, ssl_cf: Any = None) -
             factory = TLSMemoryBIOFactory(ssl_cf, False, factory)
         # Who may connect is for the directory's permissions to say. The lock file beside the
         # socket tells one left by a crash from one in use.
-        return reactor.listenUNIX(path, factory, backlog=BACKLOG, mode=0o666, wantPID=True)
-    return listen_tcp(reactor, port, factory, BACKLOG, host, ssl_cf)
+        listening: IListeningPort = reactor.listenUNIX(
+            path, factory, backlog=BACKLOG, mode=0o666, wantPID=True
+        )
+    else:
+        listening = listen_tcp(reactor, port, factory, BACKLOG, host, ssl_cf)
+    return listening
 
 
 def surviving(

@@ -11,7 +11,7 @@ import os
 import uuid
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from twisted.application.service import MultiService
 from twisted.internet import reactor as _reactor
@@ -236,10 +236,11 @@ class AutopushMultiService(MultiService):
         return self._stopping
 
     async def _stop(self) -> None:
-        end = reactor.seconds() + STOP_WITHIN
+        end: float = reactor.seconds() + STOP_WITHIN
 
         def left(reserve: float) -> float:
-            return end - reactor.seconds() - reserve
+            now: float = reactor.seconds()
+            return end - now - reserve
 
         await within(left(3), reactor, super().stopService(), "listeners")
         await within(left(1), reactor, self.drain(), "connections")
@@ -264,14 +265,14 @@ class AutopushMultiService(MultiService):
     # ---- from options
 
     @classmethod
-    def _from_argparse(cls, ns: Any, resource: Any = None, **kwargs: Any) -> Any:
+    def _from_argparse(cls, ns: Any, resource: Any = None, **kwargs: Any) -> Self:
         """Build an application whose pre-flight UAID is one nobody else uses."""
         kwargs.setdefault("preflight_uaid", f"deadbeef00000000deadbeef{uuid.uuid4().hex[:8]}")
         conf = AutopushConfig.from_argparse(ns, **kwargs)
         return cls(conf, resource=resource)
 
     @classmethod
-    def from_argparse(cls, ns: Any, resource: Any = None) -> Any:
+    def from_argparse(cls, ns: Any, resource: Any = None) -> Self:
         """Build an application from parsed options.
 
         :raises InvalidConfig: they can't be used

@@ -95,8 +95,8 @@ def key_timestamp(sort_key: str) -> int | None:
     """
     if not sort_key.startswith(TIMESTAMPED):
         return None
-    digits = sort_key[3 : sort_key.find(":", 3)]
-    return int(digits) if digits.isascii() and digits.isdigit() else None
+    digits, colon, _ = sort_key[3:].partition(":")
+    return int(digits) if colon and digits.isascii() and digits.isdigit() else None
 
 
 def channel_ids(stored: Iterable[str]) -> set[str]:

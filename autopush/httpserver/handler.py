@@ -219,7 +219,7 @@ class BaseHandler(cyclone.web.RequestHandler):
 
     def _convert_header_value(self, value: Any) -> str:
         if type(value) is not str:
-            return super()._convert_header_value(value)
+            return str(super()._convert_header_value(value))
         if len(value) > _HEADER_VALUE_LIMIT or _UNSAFE.search(value):
             raise ValueError("unsafe header value")
         return value

@@ -94,7 +94,8 @@ class HAProxyServerEndpoint:
         inner: Any = factory
         if self.ssl_cf is not None:
             inner = TLSMemoryBIOFactory(self.ssl_cf, False, factory)
-        port = self.reactor.listenTCP(self.port, self.wrapper_factory(inner), **self.kwargs)
+        port: Any = self.reactor.listenTCP(self.port, self.wrapper_factory(inner), **self.kwargs)
         if self.ssl_cf is not None and known("Twisted", twisted.__version__):
             port._type = "TLS"  # for the port's log lines, as listenSSL does
-        return port
+        listening: IListeningPort = port
+        return listening

@@ -104,6 +104,10 @@ class OptionParser(configargparse.ArgumentParser):
         """Remember an option, also one that was added to a group."""
         self.spellings.update(dict.fromkeys(action.option_strings, repeatable))
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
+        ns: argparse.Namespace = super().parse_args(*args, **kwargs)
+        return ns
+
     def parse_known_args(
         self, args: Iterable[str] | None = None, *rest: Any, **kwargs: Any
     ) -> tuple[Any, list[str]]:
@@ -112,7 +116,10 @@ class OptionParser(configargparse.ArgumentParser):
         Otherwise the command line would not win over lists from variables and files.
         """
         spelled = [self._spelled_out(arg) for arg in (sys.argv[1:] if args is None else args)]
-        return super().parse_known_args(self._with_keys_joined(spelled), *rest, **kwargs)
+        known: tuple[Any, list[str]] = super().parse_known_args(
+            self._with_keys_joined(spelled), *rest, **kwargs
+        )
+        return known
 
     def _with_keys_joined(self, args: list[str]) -> list[str]:
         """Turn ``--crypto_key KEY`` into ``--crypto_key=KEY``: a key may start with a dash."""

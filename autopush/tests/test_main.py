@@ -17,9 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from OpenSSL import SSL
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
-from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from websockets.exceptions import ConnectionClosed
@@ -27,8 +25,6 @@ from websockets.sync.client import connect
 
 from autopush import __version__
 from autopush.app.process import surviving, within
-from autopush.app.starterrors import is_expected, start_error_text
-from autopush.exceptions import InvalidConfig
 from autopush.tests.e2e.harness import Server, eventually, free_port, run
 from autopush.tests.tlsfiles import make_certificate
 
@@ -382,17 +378,6 @@ def test_parser_errors_have_status_2(tmp_path):
     done = run("--nonsense", home=tmp_path)
     assert done.returncode == 2
     assert "autopush_standalone: error: unrecognized arguments: --nonsense" in done.stderr
-
-
-def test_error_texts():
-    in_use = CannotListenError("", 80, OSError(98, "Address already in use"))
-    assert start_error_text(in_use) == "Can't listen on *:80: Address already in use"
-    ipv6 = CannotListenError("::1", 80, OSError(98, "Address already in use"))
-    assert start_error_text(ipv6).startswith("Can't listen on [::1]:80: ")
-    assert start_error_text(SSL.Error([])).endswith(": unreadable file")
-    assert start_error_text(InvalidConfig("two\nlines")) == "two lines"
-    assert start_error_text(KeyError("x")) == "Unexpected error: KeyError: 'x'"
-    assert not is_expected(KeyError("x"))
 
 
 # ---------------------------------------------------------------------------------- the end

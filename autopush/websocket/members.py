@@ -24,6 +24,7 @@ from autopush.types import JSONDict
 
 if TYPE_CHECKING:
     from autopush.session import Session
+    from autopush.session.background import Background
 
 
 class ProtocolMembers:
@@ -92,9 +93,8 @@ class ProtocolMembers:
 
         :returns: its result, or :data:`autopush.session.background.GIVEN_UP`
         """
-        return self.factory.node.background.persist(
-            deferToThread, functools.partial(func, *args, **kwargs)
-        )
+        background: Background = self.factory.node.background
+        return background.persist(deferToThread, functools.partial(func, *args, **kwargs))
 
     # ---- answers
 

@@ -384,7 +384,7 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         """Let go of the session, which saves what was not acknowledged."""
         session, self.session = self.session, None
         if session is not None:
-            saved = session.closed().addErrback(self.log_failure)
+            saved = session.closed().addErrback(lambda failure: self.log_failure(failure))
             if not saved.called:
                 self.factory.saving(saved)
 

@@ -14,28 +14,20 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable
-from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from autopush.constants import MAX_EXPIRY
-from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.interface import (
     Batch,
     Channels,
     Connection,
-    Months,
     Registration,
-    Store,
-    StoreUnusable,
     Subscription,
     User,
 )
@@ -54,16 +46,12 @@ from autopush.db.rows import (
 from autopush.db.sqlite import (
     messages as sqlite_messages,
     records as sqlite_records,
-    schema as sqlite_schema,
-    writer as sqlite_writer,
 )
-from autopush.db.sqlite.cache import ReadCache, WalIndex
-from autopush.db.sqlite.errors import store_error
-from autopush.db.sqlite.health import HealthCheck
-from autopush.db.sqlite.ops import Call, Delete, Put, WriteBatch
+from autopush.db.sqlite.file import FIRST, LAST, SqliteFile
+from autopush.db.sqlite.ops import Put
 from autopush.db.sqlite.quota import SAMPLE, StoredQuota, Usage, usage
-from autopush.exceptions import AutopushException, StoreBusy, StoreClosed, StoreError, UserFull
-from autopush.ids import hash_uaid
+from autopush.db.sqlite.writer import COMMIT_DELAY
+from autopush.exceptions import AutopushException, StoreError, UserFull
 from autopush.message.notification import WebPushNotification
 
 T = TypeVar("T")
@@ -77,53 +65,11 @@ SWEEP_PAUSE = 0.1
 SWEEP_SLICE = 250
 """Expired rows removed in one transaction, about 5 ms of work."""
 
-WATCH_INTERVAL = 1
-"""Seconds between two looks at the file's names, and for callers who have waited too long."""
-
-ADVICE = (
-    "nothing is stored or looked up until the same file is back. Put it back, with its -wal and"
-    " -shm beside it; or stop the service, put the file to use there, without the -wal of another"
-    " one, and start again"
-)
-
-CACHED_KEYS = 4096
-"""UAIDs whose keys are remembered where they are hashed (``key_hash``): each message needs its
-user's several times. About 1 MB."""
-
 TOUCH_GRANULARITY = 86_400
 """Seconds by which a channel row's expiry may lag behind: saves a write at most hellos."""
 
-_FIRST = ""
-_LAST = "\U0010ffff"
 
-
-class OneMonth(Months):
-    """The table that never ends, under one name."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    @property
-    def current(self) -> str:
-        return self._name
-
-    def accepts(self, month: object) -> bool:
-        """Any name: users moved here from rotated tables keep their subscriptions."""
-        return isinstance(month, str) and month != ""
-
-
-class Away:
-    """Reads from a database file that isn't there any more: what it says counts no longer."""
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    def execute(self, *args: Any) -> Any:
-        """:raises StoreBusy: always"""
-        raise StoreBusy(self._reason)
-
-
-class SqliteStore(Store):
+class SqliteStore(SqliteFile):
     """See the module.
 
     :param path: the file; created with mode 0600 if it doesn't exist
@@ -148,174 +94,30 @@ class SqliteStore(Store):
         router_table: str = "router",
         key_hash: str = "",
         now: Callable[[], float] = time.time,
-        commit_delay: float = sqlite_writer.COMMIT_DELAY,
+        commit_delay: float = COMMIT_DELAY,
         max_stored: int = 0,
         max_stored_bytes: int = 0,
         share: int = 100,
     ) -> None:
-        self.log = Logger()
-        self.path = os.path.abspath(path)
-        self.months = OneMonth(month)
-        self._reactor = reactor
-        self._router_table = router_table
-        self._key: Callable[[str], str] = (
-            lru_cache(CACHED_KEYS)(partial(hash_uaid, key_hash)) if key_hash else str
-        )
-        """Returns the key of a user in the file."""
-        self._now = now
-        self._connection: sqlite3.Connection | None = None
-        self._reader: sqlite3.Connection | Away | None = None
-        """The connection, while the file is there."""
-        self._away: str | None = None
-        self._watch_timer: Any = None  # IDelayedCall
-        self._index: WalIndex | None = None
-        """The cache's, while the file is away."""
-        self._cache = ReadCache()
+        super().__init__(path, reactor, month, router_table, key_hash, now, commit_delay)
         self._sweep_timer: Any = None  # IDelayedCall
-        self._writer = sqlite_writer.GroupWriter(
-            reactor, lambda: sqlite_schema.open_writer(self.path), self._cache, commit_delay
-        )
         self._quota = StoredQuota(
             self._count_messages, self._stored_size, now, max_stored, max_stored_bytes, share
         )
-        self._health = HealthCheck(self.path, reactor, self._writer, lambda sql: self._row(sql, ()))
-
-    # ---- life cycle
 
     def setup(self) -> Deferred[None]:
-        """Open the file, check that it can be written and read, start the thread.
+        """Open the file and begin to sweep, see :meth:`SqliteFile.setup`."""
+        return super().setup().addCallback(self._begin_to_sweep)
 
-        Done when it returns (start-up may block); needs no running reactor.
-
-        :raises StoreUnusable: as the Deferred's failure
-        """
-        try:
-            sqlite_schema.prepare(self.path)
-            self._connection = self._reader = sqlite_schema.open_reader(self.path)
-            self._preflight(self._connection)
-            self._health.opened()
-            self._cache.open(self.path)
-        except sqlite3.Error as error:
-            return fail(sqlite_schema.unusable(self.path, error))
-        except StoreError as error:
-            return fail(error)
-        self._writer.start()
+    def _begin_to_sweep(self, _: None) -> None:
         self._sweep_timer = self._reactor.callLater(SWEEP_INTERVAL, self._sweep_in_background)
-        self._watch_timer = self._reactor.callLater(WATCH_INTERVAL, self._watch)
-        return succeed(None)
-
-    def _watch(self) -> None:
-        self._watch_timer = self._reactor.callLater(WATCH_INTERVAL, self._watch)
-        self._writer.tell_late()
-        self._look_for_file()
-
-    def _look_for_file(self) -> None:
-        """Refuse everything while another file, or none, is where ours was."""
-        away = None if self._connection is None else self._health.away()
-        if away == self._away:
-            return
-        self._away = away
-        self._writer.refuse(away)
-        if away is None:
-            self.log.info("The storage file {path} is back", path=self.path)
-            self._reader = self._connection
-            self._cache.resume(self._index)
-            self._index = None
-        else:
-            self.log.error("{away} ({path}): {advice}", away=away, path=self.path, advice=ADVICE)
-            self._reader = Away(away)
-            self._index = self._index or self._cache.close()
-
-    def _preflight(self, reader: sqlite3.Connection) -> None:
-        """Write, read and delete a user and a message (spec/storage 6)."""
-        uaid, node = uuid.uuid4().hex, "mynode:2020"
-        notification = WebPushNotification(
-            uuid.UUID(uaid), uuid.uuid4(), 60, sortkey_timestamp=1, update_id="preflight"
-        )
-        record = {"router_type": "webpush", "connected_at": 0, "node_id": node}
-        put = Put(uaid, notification, int(self._now()))
-
-        def run(*ops: Call | Put | Delete) -> None:
-            batch = WriteBatch()
-            for op in ops:
-                if isinstance(op, Put):
-                    batch.put(op)
-                elif isinstance(op, Delete):
-                    batch.delete(op)
-                else:
-                    batch.calls.append(op)
-            sqlite_writer.write(connection, batch, self._cache)
-            if batch.error is not None:
-                raise sqlite_schema.unusable(self.path, batch.error.__cause__ or batch.error)
-
-        connection = sqlite_schema.open_writer(self.path)
-        try:
-            run(Call(lambda c: sqlite_records.register(c, uaid, record)), put)
-            user = reader.execute(sqlite_records.GET_USER, (uaid,)).fetchone()
-            message = self._rows(uaid, _FIRST, _LAST, 1)
-            delete = Delete(uaid, notification.sort_key, "preflight")
-            drop = Call(lambda c: sqlite_records.drop(c, uaid))
-            run(drop, delete)
-        finally:
-            connection.close()
-        if not (user and load_json(user[0]) == record and message and delete.result is True):
-            raise StoreUnusable(
-                f"storage file {self.path} doesn't keep what is written: check its disk"
-            )
 
     def close(self) -> Deferred[None]:
         """Finish the writes already accepted, then let go of all resources."""
-        for timer in (self._sweep_timer, self._watch_timer):
-            if timer is not None and timer.active():
-                timer.cancel()
-        self._sweep_timer = self._watch_timer = None
-        index, self._index = self._cache.close() or self._index, None
-        if self._connection is not None:
-            # First, so that the last connection, which tidies up the file, is the writer's.
-            self._connection.close()
-        self._connection = self._reader = None
-        closed = self._writer.close()
-        return closed if index is None else closed.addCallback(lambda _: index.close())
-
-    def health(self) -> Deferred[dict[str, str | None]]:
-        """Whether every table can be read, and a page be written.
-
-        Answers within seconds, also when the writer thread doesn't.
-        """
-        self._look_for_file()
-        return self._health.check().addCallback(
-            lambda report: {self._router_table: report[0], "storage": report[1]}
-        )
-
-    def alive(self) -> Deferred[Any]:
-        """Fires when the writer thread has done something, however it went."""
-        return self._writer.call(lambda connection: None).addErrback(_unless_late)
-
-    # ---- helpers
-
-    def _row(self, sql: str, values: tuple[object, ...]) -> Any:
-        """One row or None.
-
-        :raises StoreError: also StoreBusy
-        """
-        try:
-            # Closed: AttributeError. The cursor must not outlive the statement, it would keep
-            # the log from being checkpointed.
-            return self._reader.execute(sql, values).fetchone()  # type: ignore[union-attr]
-        except Exception as error:
-            raise self._read_error(error) from error
-
-    def _read_error(self, error: Exception) -> StoreError:
-        return store_error(error) if self._reader else StoreClosed("the store is closed")
-
-    def _rows(self, key: str, above: str, below: str, limit: int) -> list[tuple[Any, ...]]:
-        values = (key, above, below, int(self._now()), limit)
-        try:
-            return self._reader.execute(  # type: ignore[union-attr]
-                sqlite_messages.FETCH, values
-            ).fetchall()
-        except Exception as error:
-            raise self._read_error(error) from error
+        if self._sweep_timer is not None and self._sweep_timer.active():
+            self._sweep_timer.cancel()
+        self._sweep_timer = None
+        return super().close()
 
     # ---- users
 
@@ -337,7 +139,7 @@ class SqliteStore(Store):
 
     def _user(self, uaid: str, key: str, text: str) -> User | None:
         try:
-            record = load_json(text)
+            record: User = load_json(text)
         except ValueError:
             raise StoreError("unreadable router record") from None
         if not record:
@@ -511,7 +313,7 @@ class SqliteStore(Store):
         key = self._key(uaid)
         try:
             pointer = self._row(sqlite_records.GET_POINTER, (key, int(self._now())))
-            messages, _last = self._read(uaid, key, _FIRST, TOPICS_END, limit - 1)
+            messages, _last = self._read(uaid, key, FIRST, TOPICS_END, limit - 1)
         except StoreError as error:
             return fail(error)
         return succeed(Batch(pointer[0] if pointer else None, messages))
@@ -522,7 +324,7 @@ class SqliteStore(Store):
         """At most ``limit`` rows with sort keys above the timestamp's."""
         above = f"{TIMESTAMPED}{timestamp}:z" if timestamp else TOPICS_AND_LOW_LEGACY_END
         try:
-            messages, last = self._read(uaid, self._key(uaid), above, _LAST, limit)
+            messages, last = self._read(uaid, self._key(uaid), above, LAST, limit)
         except StoreError as error:
             return fail(error)
         return succeed(Batch(last, messages))
@@ -598,12 +400,3 @@ class SqliteStore(Store):
 
         swept = maybeDeferred(self.sweep)
         swept.addErrback(self._note, "Expired rows not removed").addCallback(again)
-
-    def _note(self, failure: Failure, what: str) -> None:
-        # The writer reports what is wrong with the file; this is about what wasn't done.
-        self.log.warn("{what}: {error}", what=what, error=str(failure.value))
-
-
-def _unless_late(failure: Failure) -> Failure | Deferred[Any]:
-    """A thread that has done nothing in time is no sign of life."""
-    return Deferred() if failure.check(TooLate, Unknown) else failure

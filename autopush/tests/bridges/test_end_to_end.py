@@ -178,7 +178,7 @@ def test_canonical_id_keeps_the_credentials(node: Node, bridge: Bridge) -> None:
 
 def test_retry_after(node: Node, bridge: Bridge) -> None:
     if bridge.stand_in == "apns":
-        pytest.skip("answered 502 with Retry-After, see test_apns_router")
+        pytest.skip("answered 502 with Retry-After, see test_apnsrouter")
     device = node.register(bridge)
     device.script({"status": 503, "headers": {"Retry-After": "17"}, "json": {}})
     answer = device.post(b"x")

@@ -129,6 +129,21 @@ class RequestsTest(ConnectionTestCase):
         self.assertEqual(len(self.paths()), PIPELINE_BYTES // len(GET) + 2)
         self.assertEqual(self.wire.transport.producerState, "producing")
 
+    def test_reading_stops_each_time_and_is_asked_for_once(self):
+        asked: list[str] = []
+        transport: Any = self.wire.transport
+        transport.pauseProducing = lambda: asked.append("pause")
+        transport.resumeProducing = lambda: asked.append("resume")
+        for _ in range(3):
+            self.wire.send(GET.replace(b"/ ", b"/later "))
+            for _ in range(PIPELINE_BYTES // len(GET) + 3):
+                self.wire.send(GET)
+            self.assertEqual(asked, ["pause"])
+            self.app.answer(self.app.requests[-1])
+            self.wire.send(GET)
+            self.assertEqual(asked, ["pause", "resume"])
+            asked.clear()
+
     def test_nothing_is_answered_while_the_client_does_not_read(self):
         self.wire.connection.pauseProducing()
         self.wire.send(GET)
@@ -368,8 +383,30 @@ class TimeoutTest(ConnectionTestCase):
     def test_handlers_have_time(self):
         self.wire.send(GET.replace(b"/ ", b"/later "))
         advance(self.app, 1000)
+        self.assertTrue(self.wire.open)
         self.app.answer(self.app.requests[0])
         self.assertEqual(self.paths(), ["/later"])
+
+    def test_what_was_begun_behind_another_request_has_its_time_from_the_answer_on(self):
+        self.wire.send(GET.replace(b"/ ", b"/later ") + GET[:9])
+        advance(self.app, 1000)
+        self.app.answer(self.app.requests[0])
+        advance(self.app, HEAD_TIMEOUT)
+        self.assertTrue(self.wire.open)
+        advance(self.app, 1)
+        self.assertEqual([a.status for a in self.wire.answers()], [200, 408])
+
+    def test_client_which_reads_nothing_after_its_last_answer_is_cut(self):
+        self.wire.send(
+            GET.replace(b"/ ", b"/later ").replace(b"h\r\n", b"h\r\nConnection: close\r\n")
+        )
+        advance(self.app, 1000)
+        self.app.answer(self.app.requests[0])
+        self.assertTrue(self.wire.transport.disconnecting)
+        advance(self.app, WRITE_TIMEOUT)
+        self.assertFalse(self.wire.transport.disconnected)
+        advance(self.app, 1)
+        self.assertTrue(self.wire.transport.disconnected)
 
     def test_each_request_has_its_own_time(self):
         for _ in range(10):
@@ -394,6 +431,16 @@ class TimeoutTest(ConnectionTestCase):
         self.wire.connection.resumeProducing()
         advance(self.app, WRITE_TIMEOUT)
         self.assertTrue(self.wire.open)
+
+    def test_client_which_reads_again_has_time_for_its_next_request(self):
+        self.wire.send(GET)
+        self.wire.connection.pauseProducing()
+        advance(self.app, WRITE_TIMEOUT - 1)
+        self.wire.connection.resumeProducing()
+        advance(self.app, HEAD_TIMEOUT)
+        self.assertTrue(self.wire.open)
+        advance(self.app, 1)
+        self.assertTrue(self.wire.transport.disconnecting)
 
     def test_sweep_survives_an_error(self):
         broken, self.wire.connection.expire = Wire(self.app), lambda: 1 / 0

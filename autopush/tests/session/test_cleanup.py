@@ -69,6 +69,16 @@ def test_14_1_tags_without_a_user_agent(rig):
     assert tags == ["use_webpush:True"]
 
 
+def test_14_a_second_end_of_the_same_connection_is_none(rig):
+    """Both TCP and a subclass of the protocol may say it."""
+    session = rig.live()
+    with Events() as events:
+        session.closed()
+        assert outcome(session.closed()) is None
+    assert len(rig.metrics.of("ua.connection.lifespan")) == len(events.of("Session")) == 1
+    assert session.state is State.CLOSED
+
+
 def test_14_2_only_its_own_entry_is_removed(rig):
     first = rig.hello(UAID)
     second = rig.hello(UAID)
@@ -107,6 +117,14 @@ def test_14_4_they_follow_a_user_that_moved_to_another_month(rig):
     assert outcome(session.closed()) is None
     rows = rig.store.messages["message_2026_12", session.uaid]
     assert [row.update_id for row in rows.values()] == [notification.update_id]
+
+
+def test_14_4_nothing_is_carried_for_a_user_that_stayed_in_its_month(rig):
+    session = rig.live()
+    rig.deliver(message(ttl=60))
+    session.closed()
+    assert rig.store.called("store_message") == 1
+    assert rig.store.called("carry_late") == 0
 
 
 def test_14_4_they_get_a_new_place(rig):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.defer import succeed
 
+from autopush.db.interface import Batch
 from autopush.exceptions import StoreBusy, StoreError
 from autopush.session import Delivery
 from autopush.session.states import State
@@ -167,6 +169,33 @@ def test_9_2_6_only_expired_timestamped_ones_move_the_pointer(rig):
     assert len(rig.rows()) == 13
     session.received(ack(fresh))
     assert rig.pointer() == fresh.sortkey_timestamp
+
+
+def test_9_2_6_a_page_of_rows_that_are_not_even_read_is_not_the_last(rig):
+    """The store leaves out what is over, so that a page may be short, or empty, in the midst."""
+    over, fresh = message(12), message(20)
+    rig.put(fresh)
+    fetch_since = rig.store.fetch_since
+
+    def page_of_expired_ones(*args):
+        rig.store.fetch_since = fetch_since
+        return succeed(Batch(over.sortkey_timestamp, []))
+
+    rig.store.fetch_since = page_of_expired_ones
+    session = rig.hello(UAID)
+    assert versions(session.wire.sent[1:]) == [fresh.version]
+
+
+def test_9_2_6_a_full_page_that_leads_no_further_is_not_the_last(rig):
+    """Rows of old nodes have no timestamp: the next page is what is left once they are deleted."""
+    old = [message(chid=f"f{number:x}000000" + CHID[8:], legacy=True) for number in range(12)]
+    fresh = message(chid="ff000000" + CHID[8:], legacy=True, ttl=10_000)
+    rig.put(*old, fresh)
+    keep_rows(rig)
+    rig.clock.advance(61)
+    session = rig.hello(UAID)
+    assert versions(session.wire.sent[1:]) == [fresh.version]
+    assert rig.rows() == [fresh.sort_key]
 
 
 def test_9_2_6_deletes_that_take_time_are_waited_for(rig):

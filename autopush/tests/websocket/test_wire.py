@@ -850,6 +850,28 @@ def test_after_a_reading_pause_the_pong_is_awaited_again(cls):
     assert transport.ending == "abort"
 
 
+def test_output_that_resumes_gives_the_pong_no_more_time(cls):
+    """Or one who takes what is sent, but answers no ping, would be kept for ever."""
+    server, transport = pinging(cls)
+    server.clock.advance(20.1)
+    for _ in range(4):
+        server.clock.advance(0.9)
+        transport.drain()
+    assert transport.ending is None
+    server.clock.advance(0.7)
+    assert transport.ending == "abort"
+
+
+def test_nothing_is_awaited_of_a_connection_that_ended_while_reading_was_paused(cls):
+    server, transport = pinging(cls)
+    server.clock.advance(20.1)
+    transport.protocol.pause_reading()
+    transport.end()
+    transport.protocol.resume_reading()
+    assert transport.protocol not in server.factory.pongs.started
+    assert transport.reading is False
+
+
 def test_no_pings_without_an_interval(server):
     transport = server.open(hello=True)
     server.clock.pump([60] * 60)

@@ -13,10 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from autopush.db.dynamodb.client import Unavailable
 from autopush.db.dynamodb.users import SubscriptionRead
 from autopush.db.interface import MOVING_FROM, Connection
-from autopush.db.months import RotatingMonths
 from autopush.exceptions import StoreBusy, StoreError
+from autopush.tests.db.dynamodb.rotation_support import RotationCase, at
 from autopush.tests.db.dynamodb.support import new_store, sort_keys
-from autopush.tests.db.dynamodb.test_rotation import RotationCase, at
 from autopush.tests.db.store_contract import CHID, CHID2, TS, UAID, message, topic, versions
 
 NODE_A, NODE_B = "http://a.example", "http://b.example"
@@ -268,27 +267,6 @@ class TestNodeThatDies(MoveCase):
         self.store.users.call = call
         self.assertEqual(await self.move(), {CHID})
         self.assertNotIn(MOVING_FROM, await self.store.get_user(UAID))
-
-
-class TestSettled(SynchronousTestCase):
-    """When registrations look twice."""
-
-    def settled(self, when: str, month: str) -> bool:
-        months = RotatingMonths("message", lambda: at(when))
-        return months.settled(f"message_{month}")
-
-    def test_users_of_the_current_month(self):
-        self.assertTrue(self.settled("2026-12-15 12:00", "2026_12"))
-
-    def test_users_who_have_not_moved_yet(self):
-        self.assertFalse(self.settled("2026-12-15 12:00", "2026_11"))
-
-    def test_everybody_while_the_months_change(self):
-        for when in ("2026-11-30 00:01", "2026-11-30 23:59"):
-            self.assertFalse(self.settled(when, "2026_11"))
-        for when in ("2026-12-01 00:01", "2026-12-01 23:59"):
-            self.assertFalse(self.settled(when, "2026_12"))
-        self.assertTrue(self.settled("2026-12-02 00:01", "2026_12"))
 
 
 class Pool:

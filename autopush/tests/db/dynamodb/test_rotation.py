@@ -2,191 +2,40 @@
 
 from __future__ import annotations
 
-import os
 import uuid
-from datetime import UTC, date, datetime
 from typing import Any
-from unittest import SkipTest, mock
+from unittest import mock
 
 from twisted.application.internet import TimerService
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from autopush.app.process import surviving
 from autopush.constants import MAX_EXPIRY
 from autopush.db.dynamodb import tables
 from autopush.db.dynamodb.client import DynamoError, Throttled
 from autopush.db.dynamodb.store import DynamoStore
-from autopush.db.interface import StoreUnusable
 from autopush.db.months import (
     LatestMonths,
-    RotatingMonths,
-    make_rotating_tablename,
     message_tables,
-    step_months,
 )
 from autopush.exceptions import StoreBusy, StoreError
+from autopush.tests.db.dynamodb.rotation_support import (
+    DAY,
+    MINUTE,
+    RotationCase,
+    at,
+    needs_ttl,
+    status,
+    ttl_of,
+)
 from autopush.tests.db.dynamodb.support import (
-    URL,
     get_item,
     new_store,
-    put_item,
     raw_call,
     sort_keys,
-    table_names,
 )
 from autopush.tests.db.store_contract import CHID, CHID2, TS, UAID, message, topic, versions
-
-DAY = 86_400
-MINUTE = 60
-
-
-def at(text: str) -> float:
-    """Seconds since the epoch of a UTC time such as ``2026-11-30 23:59``."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
-
-
-def status(table: str) -> str | None:
-    return tables.status(raw_call, table)
-
-
-def ttl_of(table: str) -> str:
-    answer = raw_call("describe_time_to_live", TableName=table)
-    return str(answer["TimeToLiveDescription"]["TimeToLiveStatus"])
-
-
-def needs_ttl() -> None:
-    """Skip the test on a server that knows no TTL, unless it is the one all tests run on."""
-    try:
-        raw_call(
-            "update_time_to_live",
-            TableName="no such table",
-            TimeToLiveSpecification={"Enabled": True, "AttributeName": "expiry"},
-        )
-    except DynamoError as error:
-        if error.code == "UnknownOperationException" and os.environ.get(URL):
-            raise SkipTest("this server has no UpdateTimeToLive") from error
-
-
-class TestNames(SynchronousTestCase):
-    """8.1"""
-
-    def test_name_of_a_month(self):
-        self.assertEqual(
-            make_rotating_tablename("message", date=date(2026, 3, 31)), "message_2026_03"
-        )
-
-    def test_months_are_calendar_months(self):
-        self.assertEqual(step_months(date(2026, 1, 31), 1), date(2026, 2, 1))
-        self.assertEqual(step_months(date(2026, 1, 31), -1), date(2025, 12, 1))
-        self.assertEqual(step_months(date(2026, 12, 1), 14), date(2028, 2, 1))
-
-    def test_only_message_tables_are_taken(self):
-        # quirk S6
-        names = [
-            "message_2026_11",
-            "message",
-            "message_2026_9",
-            "message_2026_13",
-            "messages_2026_12",
-            "message_int_test_2026_12",
-            "my_message_2026_12",
-            "message_2026_02",
-        ]
-        self.assertEqual(
-            message_tables("message", names), ["message", "message_2026_02", "message_2026_11"]
-        )
-
-
-class TestRotatingMonths(SynchronousTestCase):
-    """What a date means, without tables."""
-
-    def setUp(self) -> None:
-        self.time = at("2026-11-15 12:00")
-        self.months = RotatingMonths("message", lambda: self.time)
-
-    def accepted(self) -> list[str]:
-        names = [f"message_{year}_{month:02}" for year in (2026, 2027) for month in range(1, 13)]
-        return [name for name in names if self.months.accepts(name)]
-
-    def test_both_neighbours_are_accepted(self):
-        # quirk S18: clocks and time zones differ
-        self.assertEqual(self.accepted(), ["message_2026_10", "message_2026_11", "message_2026_12"])
-
-    def test_anything_else_is_not(self):
-        for month in (None, "", 11, "other_2026_11", "message"):
-            self.assertFalse(self.months.accepts(month))
-
-    def test_accepted_months_follow_the_calendar_by_themselves(self):
-        # quirk S4: none is forgotten, none is kept for ever
-        self.time = at("2026-12-01 00:00")
-        self.assertEqual(self.accepted(), ["message_2026_11", "message_2026_12", "message_2027_01"])
-
-    def test_needed_tables(self):
-        self.assertEqual(self.months.needed(), ["message_2026_11"])
-        self.assertEqual(self.months.needed_at_start(), ["message_2026_10", "message_2026_11"])
-
-    def test_next_month_is_needed_on_the_last_day_once(self):
-        # quirk S3
-        self.time = at("2026-11-30 00:00")
-        self.assertEqual(self.months.needed(), ["message_2026_11", "message_2026_12"])
-        self.time = at("2026-11-29 23:59")
-        self.assertEqual(self.months.needed(), ["message_2026_11"])
-
-    def test_current_changes_only_when_told(self):
-        self.time = at("2026-12-01 00:00")
-        self.assertEqual(self.months.current, "message_2026_11")
-        self.assertTrue(self.months.adopt("message_2026_12"))
-        self.assertFalse(self.months.adopt("message_2026_12"))
-        self.assertEqual(self.months.current, "message_2026_12")
-
-    def test_current_month_stays_accepted_while_its_successor_cannot_be_made(self):
-        self.time = at("2027-01-02 00:00")
-        self.assertEqual(self.months.current, "message_2026_11")
-        self.assertTrue(self.months.accepts("message_2026_11"))
-
-    def test_local_time_zone_does_not_matter(self):
-        with mock.patch.dict("os.environ", TZ="Pacific/Kiritimati"):
-            import time
-
-            time.tzset()
-            self.addCleanup(time.tzset)
-            self.time = at("2026-11-30 23:00")
-            self.assertEqual(self.months.this_month(), "message_2026_11")
-
-
-class RotationCase(TestCase):
-    """Nodes on the same tables; each has a clock of its own in ``times``."""
-
-    def setUp(self) -> None:
-        self.router, self.prefix = table_names()
-        self.times: list[float] = []
-
-    async def start(self, when: str, **kwargs: Any) -> DynamoStore:
-        number = len(self.times)
-        self.times.append(at(when))
-        store = new_store(self.router, self.prefix, now=lambda: self.times[number], **kwargs)
-        self.addCleanup(store.close)
-        await store.setup()
-        return store
-
-    def month(self, text: str) -> str:
-        return f"{self.prefix}_{text}"
-
-    def exists(self, *months: str) -> None:
-        found = message_tables(self.prefix, tables.names(raw_call))
-        self.assertEqual(found, [self.month(month) for month in months])
-
-    async def hello(self, store: DynamoStore, uaid: str = UAID, connected_at: int = 1000) -> Any:
-        """A new user of this node, or a known one that comes back."""
-        user = await store.get_user(uaid)
-        if user is not None and not store.months.accepts(user["current_month"]):
-            return None
-        new = {} if user else {"current_month": store.months.current}
-        record = {"uaid": uaid, "router_type": "webpush", "connected_at": connected_at, **new}
-        self.assertTrue((await store.register_user(record)).written)
-        return await store.get_user(uaid)
 
 
 class TestStart(RotationCase):
@@ -455,121 +304,6 @@ class TestAwayForTwoMonths(RotationCase):
         self.assertFalse((await self.store.get_subscription(UAID, CHID)).subscribed)
 
 
-class TestBridgeUsers(RotationCase):
-    """Quirk S4: their channels don't depend on the month, nor on when a node was started."""
-
-    async def _bridge_user(self, store: DynamoStore) -> None:
-        record = {"uaid": UAID, "router_type": "fcm", "connected_at": 1, "router_data": {}}
-        await store.register_user(record)
-
-    async def channels(self, store: DynamoStore) -> set[str]:
-        return (await store.list_channels(None, UAID)).chids
-
-    async def test_channels_stay_over_months(self):
-        store = await self.start("2026-11-15 12:00")
-        await self._bridge_user(store)
-        await store.add_channel(None, UAID, CHID)
-        await store.add_channel(None, UAID, CHID2)
-        self.times[0] = at("2027-05-15 12:00")
-        await store.rotate()
-        self.assertEqual(await self.channels(store), {CHID, CHID2})
-        self.assertTrue((await store.get_subscription(UAID, CHID)).subscribed)
-        self.assertTrue(await store.remove_channel(None, UAID, CHID))
-        self.assertFalse(await store.remove_channel(None, UAID, CHID))
-        restarted = await self.start("2027-08-15 12:00")
-        self.assertEqual(await self.channels(restarted), {CHID2})
-
-    async def test_channels_are_no_part_of_the_record(self):
-        store = await self.start("2026-11-15 12:00")
-        await self._bridge_user(store)
-        await store.add_channel(None, UAID, CHID)
-        self.assertNotIn("chids", await store.get_user(UAID))
-
-    async def test_channels_of_a_user_that_is_gone(self):
-        store = await self.start("2026-11-15 12:00")
-        await store.add_channel(None, UAID, CHID)
-        self.assertIsNone(await store.get_user(UAID))  # no half record is made (quirk S15)
-
-    async def test_channels_registered_at_an_old_node_are_seen_and_kept(self):
-        store = await self.start("2026-11-15 12:00")
-        await self._bridge_user(store)
-        old = self.month("2026_10")  # an old node that was started last month
-        row = {"chids": {"SS": [CHID]}, "expiry": {"N": str(int(self.times[0]) + 1000)}}
-        put_item(old, {"uaid": {"S": UAID}, "chidmessageid": {"S": " "}, **row})
-        self.assertEqual(await self.channels(store), {CHID})
-        self.times[0] = at("2027-03-01 00:00")
-        await store.rotate()
-        self.assertEqual(await self.channels(store), {CHID})
-
-    async def test_channels_registered_here_are_seen_by_an_old_node(self):
-        store = await self.start("2026-11-15 12:00")
-        await self._bridge_user(store)
-        await store.add_channel(None, UAID, CHID)
-        row = get_item(self.month("2026_11"), UAID, " ")
-        self.assertEqual(row["chids"], {"SS": [CHID]})
-        await store.remove_channel(None, UAID, CHID)
-        self.assertNotIn("chids", get_item(self.month("2026_11"), UAID, " "))
-
-    async def test_channel_that_an_old_node_removed_is_gone(self):
-        store = await self.start("2026-11-15 12:00")
-        await self._bridge_user(store)
-        await store.add_channel(None, UAID, CHID)
-        await store.add_channel(None, UAID, CHID2)
-        store.messages.take_channel(self.month("2026_11"), UAID, CHID)  # as 1.58.3 does
-        self.assertEqual(await self.channels(store), {CHID2})
-        self.assertEqual(get_item(self.router, UAID)["chids"], {"SS": [CHID2]})
-        self.assertFalse(await store.remove_channel(None, UAID, CHID))
-
-    async def test_channel_that_an_old_node_removed_months_later_is_gone(self):
-        store = await self.start("2026-11-30 12:00")
-        await self._bridge_user(store)
-        await store.add_channel(None, UAID, CHID)
-        self.times[0] = at("2026-12-15 12:00")
-        await store.rotate()
-        await store.add_channel(None, UAID, CHID2)
-        # It was started in November, so that is where it keeps them.
-        store.messages.take_channel(self.month("2026_11"), UAID, CHID)
-        self.assertEqual(await self.channels(store), {CHID2})
-
-    async def test_row_that_an_old_node_began_tells_nothing_of_other_channels(self):
-        store = await self.start("2026-11-30 12:00")
-        await self._bridge_user(store)
-        await store.add_channel(None, UAID, CHID)
-        self.times[0] = at("2027-01-15 12:00")
-        await store.rotate()
-        store.messages.add_channels(self.month("2027_01"), UAID, {CHID2})  # as 1.58.3 does
-        self.assertEqual(await self.channels(store), {CHID, CHID2})
-
-    async def test_channel_that_is_registered_again(self):
-        store = await self.start("2026-11-30 12:00")
-        await self._bridge_user(store)
-        await store.add_channel(None, UAID, CHID)
-        self.times[0] = at("2026-12-15 12:00")
-        await store.rotate()
-        store.messages.take_channel(self.month("2026_11"), UAID, CHID)
-        await store.add_channel(None, UAID, CHID)
-        self.assertEqual(await self.channels(store), {CHID})
-        self.assertTrue(await store.remove_channel(None, UAID, CHID))
-        self.assertEqual(await self.channels(store), set())
-
-    async def test_old_node_finds_removed_what_it_must_not_bring_back(self):
-        store = await self.start("2026-11-15 12:00")
-        await self._bridge_user(store)
-        await store.add_channel(None, UAID, CHID)
-        store.messages.take_channel(self.month("2026_11"), UAID, CHID)
-        self.assertFalse(await store.remove_channel(None, UAID, CHID))
-        self.assertEqual(await self.channels(store), set())
-        row = get_item(self.month("2026_11"), UAID, " ")
-        self.assertEqual(set(row), {"uaid", "chidmessageid", "expiry"})
-
-    async def test_dropped_user_leaves_no_channels(self):
-        store = await self.start("2026-11-15 12:00")
-        await self._bridge_user(store)
-        await store.add_channel(None, UAID, CHID)
-        await store.drop_user(UAID)
-        self.assertIsNone(get_item(self.router, UAID))
-
-
 class TestMovingMonth(RotationCase):
     """8.5; spec/websocket Q19, Q20, S17: no message is lost in the switch, none comes twice."""
 
@@ -748,89 +482,6 @@ class TestWithoutRotation(RotationCase):
         call = mock.Mock(side_effect=pages)
         self.assertEqual(list(tables.names(call)), ["message_2026_10", "message_2026_11"])
         self.assertEqual(call.call_args.kwargs, {"ExclusiveStartTableName": "message_2026_10"})
-
-
-class TestEnsure(SynchronousTestCase):
-    """Making sure of a table, with scripted answers (S13)."""
-
-    def ensure(self, *answers: Any, keys: tuple[str, ...] = tables.ROUTER_KEYS) -> list[str]:
-        operations = []
-        script = list(answers)
-
-        def call(operation: str, /, **parameters: Any) -> dict[str, Any]:
-            operations.append(operation)
-            answer = script.pop(0)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        self.pauses: list[float] = []
-        tables.ensure(call, "t", keys, (5, 5), self.pauses.append)
-        self.assertEqual(script, [])
-        return operations
-
-    @staticmethod
-    def state(name: str) -> dict[str, Any]:
-        return {"Table": {"TableStatus": name}}
-
-    def missing(self) -> Exception:
-        from autopush.db.dynamodb.client import TableMissing
-
-        return TableMissing("t")
-
-    def refused(self, code: str, text: str = "") -> Exception:
-        error = DynamoError(text)
-        error.code = code
-        return error
-
-    def test_table_that_exists(self):
-        self.assertEqual(self.ensure(self.state("ACTIVE")), ["describe_table"])
-        self.assertEqual(self.ensure(self.state("UPDATING")), ["describe_table"])
-
-    def test_new_table_is_waited_for(self):
-        self.ensure(
-            self.missing(), {}, self.state("CREATING"), self.state("CREATING"), self.state("ACTIVE")
-        )
-        self.assertEqual(self.pauses, [tables.POLL, tables.POLL])
-
-    def test_table_that_somebody_else_makes_at_this_moment(self):
-        self.ensure(
-            self.missing(),
-            self.refused("ResourceInUseException"),
-            self.state("CREATING"),
-            self.state("ACTIVE"),
-        )
-
-    def test_too_many_tables_at_a_time(self):
-        self.ensure(
-            self.missing(), Throttled("x"), self.missing(), self.missing(), {}, self.state("ACTIVE")
-        )
-
-    def test_refusal_is_told(self):
-        with self.assertRaises(DynamoError):
-            self.ensure(self.missing(), self.refused("AccessDeniedException"))
-
-    def test_table_that_never_becomes_active(self):
-        with self.assertRaisesRegex(StoreUnusable, "t is not active after 600 seconds: CREATING"):
-            self.ensure(*[self.state("CREATING")] * int(tables.READY_WITHIN / tables.POLL))
-
-    def test_ttl_that_is_on_is_left_alone(self):
-        on = {"TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED"}}
-        operations = self.ensure(self.state("ACTIVE"), on, keys=tables.MESSAGE_KEYS)
-        self.assertEqual(operations, ["describe_table", "describe_time_to_live"])
-
-    def test_ttl_that_somebody_else_turns_on_at_this_moment(self):
-        off = {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
-        already = self.refused("ValidationException", "TimeToLive is already enabled")
-        self.ensure(self.state("ACTIVE"), off, already, keys=tables.MESSAGE_KEYS)
-
-    def test_endpoint_without_ttl(self):
-        unknown = self.refused("UnknownOperationException")
-        self.ensure(self.state("ACTIVE"), unknown, keys=tables.MESSAGE_KEYS)
-
-    def test_ttl_that_we_may_not_turn_on_is_only_logged(self):
-        denied = self.refused("AccessDeniedException", "not authorized")
-        self.ensure(self.state("ACTIVE"), denied, keys=tables.MESSAGE_KEYS)
 
 
 class TestLateSender(RotationCase):

@@ -19,9 +19,9 @@ from autopush.db import SqliteStore
 from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.interface import StoreUnusable
 from autopush.db.sqlite import (
+    file as sqlite_file,
     health as sqlite_health,
     schema as sqlite_schema,
-    store as sqlite,
     writer as sqlite_writer,
 )
 from autopush.exceptions import StoreBusy
@@ -130,7 +130,7 @@ class HealthTest(TestCase):
 
     async def test_a_file_that_is_gone_is_noticed_without_being_asked(self):
         clock = Clock()
-        self.patch(sqlite, "WATCH_INTERVAL", 1)
+        self.patch(sqlite_file, "WATCH_INTERVAL", 1)
         store = await self.open_store()
         store._watch_timer.cancel()
         store._reactor, real = clock, store._reactor

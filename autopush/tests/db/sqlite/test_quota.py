@@ -12,7 +12,7 @@ from autopush.db.sqlite import quota as sqlite_quota, store as sqlite_module
 from autopush.db.sqlite.quota import ROW_OVERHEAD, StoredQuota, Usage, size_of
 from autopush.db.sqlite.store import SqliteStore
 from autopush.exceptions import StoreError
-from autopush.tests.db.sqlite.test_store import SqliteCase
+from autopush.tests.db.sqlite.support import SqliteCase
 from autopush.tests.db.store_contract import CHID, CHID2, TS, UAID, message, topic
 
 OTHER_CHANNEL = {"channel_id": uuid.UUID(CHID2)}

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import sqlite3
-import stat
-import tempfile
 import threading
 import uuid
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -19,11 +15,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from autopush.constants import MAX_EXPIRY
-from autopush.db import SqliteStore, StoreUnusable, sqlite_path, store_from_dsn
-from autopush.db.rows import dump_json, load_json
+from autopush.db import SqliteStore, sqlite_path, store_from_dsn
 from autopush.db.sqlite import (
     records as sqlite_records,
     schema as sqlite_schema,
@@ -33,241 +27,8 @@ from autopush.db.sqlite import (
 from autopush.db.sqlite.errors import store_error
 from autopush.db.sqlite.ops import WriteBatch
 from autopush.exceptions import InvalidConfig, StoreBusy, StoreError
+from autopush.tests.db.sqlite.support import SqliteCase
 from autopush.tests.db.store_contract import CHID, START, TS, UAID, message, topic, versions
-
-
-class SqliteCase(TestCase):
-    """A store in a fresh directory, whose clock is ``self.time``."""
-
-    def setUp(self) -> None:
-        self.time = START
-        self.directory = tempfile.mkdtemp()
-        self.addCleanup(shutil.rmtree, self.directory)
-        self.path = os.path.join(self.directory, "autopush.sqlite")
-
-    def new_store(self, **kwargs: Any) -> SqliteStore:
-        store = SqliteStore(self.path, reactor, now=lambda: self.time, **kwargs)
-        self.addCleanup(store.close)
-        return store
-
-    async def open_store(self, **kwargs: Any) -> SqliteStore:
-        store = self.new_store(**kwargs)
-        await store.setup()
-        return store
-
-    def sql(self, statement: str, *values: Any) -> list[Any]:
-        connection = sqlite3.connect(self.path, isolation_level=None)
-        try:
-            return connection.execute(statement, values).fetchall()
-        finally:
-            connection.close()
-
-
-class TestFile(SqliteCase):
-    """Creating, checking, migrating (17.1)."""
-
-    def refused(self, path: str | None = None) -> str:
-        store = SqliteStore(path or self.path, Clock())
-        failure = self.failureResultOf(store.setup(), StoreUnusable)
-        self.assertNotIn("\n", str(failure.value))
-        return str(failure.value)
-
-    async def test_file_is_private(self):
-        store = await self.open_store()
-        await store.store_message("m", message())
-        for name in os.listdir(self.directory):
-            mode = stat.S_IMODE(os.stat(os.path.join(self.directory, name)).st_mode)
-            self.assertEqual((name, oct(mode)), (name, "0o600"))
-
-    async def test_mode_of_an_existing_file_is_left_alone(self):
-        Path(self.path).touch()
-        os.chmod(self.path, 0o640)
-        await self.open_store()
-        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o640)
-
-    async def test_writes_are_durable_in_wal_mode(self):
-        await self.open_store()
-        self.assertEqual(self.sql("PRAGMA journal_mode"), [("wal",)])
-        connection = sqlite_schema.open_writer(self.path)
-        self.addCleanup(connection.close)
-        self.assertEqual(connection.execute("PRAGMA synchronous").fetchone(), (2,))
-
-    async def test_preflight_leaves_nothing_behind(self):
-        await self.open_store()
-        for table in ("users", "channel_rows", "channels", "messages"):
-            self.assertEqual(self.sql(f"SELECT count(*) FROM {table}"), [(0,)])
-
-    async def test_contents_survive_a_restart(self):
-        store = await self.open_store()
-        await store.store_message("m", message())
-        await store.close()
-        again = await self.open_store()
-        self.assertEqual(len((await again.fetch_since("m", UAID, None)).messages), 1)
-
-    def test_missing_directory(self):
-        self.assertIn("create its directory", self.refused(self.path + "/x/y"))
-
-    def test_path_is_a_directory(self):
-        self.assertIn("is not a file", self.refused(self.directory))
-
-    def test_not_a_database_is_left_alone(self):
-        content = b"Dear diary, " * 500
-        Path(self.path).write_bytes(content)
-        self.assertIn("is not an SQLite database", self.refused())
-        self.assertEqual(Path(self.path).read_bytes(), content)
-        self.assertEqual(os.listdir(self.directory), ["autopush.sqlite"])
-
-    def test_database_of_another_program_is_left_alone(self):
-        self.sql("CREATE TABLE bookmarks (url TEXT)")
-        self.assertIn("belongs to another program", self.refused())
-        self.assertEqual(self.sql("SELECT name FROM sqlite_master"), [("bookmarks",)])
-        self.assertEqual(self.sql("PRAGMA journal_mode"), [("delete",)])
-
-    async def test_corrupt_database_is_left_alone(self):
-        store = await self.open_store()
-        await store.close()
-        content = bytearray(Path(self.path).read_bytes())
-        content[100:4096] = b"\xa5" * 3996  # the schema's page
-        Path(self.path).write_bytes(content)
-        self.assertIn("is damaged", self.refused())
-        self.assertEqual(Path(self.path).read_bytes(), content)
-
-    async def test_newer_schema_is_left_alone(self):
-        store = await self.open_store()
-        await store.close()
-        self.sql("PRAGMA user_version = 99")
-        self.assertIn("newer autopush (schema 99, this one knows 2)", self.refused())
-        self.assertEqual(self.sql("PRAGMA user_version"), [(99,)])
-
-    async def test_unwritable_file(self):
-        store = await self.open_store()
-        await store.close()
-        with mock.patch.object(sqlite_schema, "_WRITER", ("query_only = ON",)):
-            self.assertIn("not writable", self.refused())
-
-    async def test_locked_file(self):
-        store = await self.open_store()
-        await store.close()
-        locker = sqlite3.connect(self.path, isolation_level=None)
-        self.addCleanup(locker.close)
-        locker.execute("BEGIN IMMEDIATE")
-        with mock.patch.object(sqlite_schema, "LOCK_WAIT", 0.05):
-            self.assertIn("is locked by another process", self.refused())
-
-    def schema(self, *extra: str) -> Path:
-        directory = Path(self.directory) / "schema"
-        shutil.copytree(sqlite_schema.SCHEMA_DIRECTORY, directory)
-        for number, script in enumerate(extra, start=3):
-            (directory / f"{number:03}.sql").write_text(script)
-        return directory
-
-    async def test_migration_from_an_older_version_keeps_the_contents(self):
-        store = await self.open_store()
-        await store.store_message("m", message())
-        await store.close()
-        sqlite_schema.prepare(
-            self.path,
-            self.schema(
-                "-- a comment; with a semicolon\nALTER TABLE messages ADD COLUMN urgency TEXT;\n",
-                "UPDATE messages\n   SET urgency = 'high; very';\nCREATE TABLE notes (a);\n",
-            ),
-        )
-        self.assertEqual(self.sql("PRAGMA user_version"), [(4,)])
-        self.assertEqual(self.sql("SELECT urgency, ttl FROM messages"), [("high; very", 3600)])
-
-    async def test_a_file_of_the_first_version_is_brought_up_to_date(self):
-        first = Path(self.directory) / "first"
-        first.mkdir()
-        shutil.copy(sqlite_schema.SCHEMA_DIRECTORY / "001.sql", first)
-        sqlite_schema.prepare(self.path, first)
-        self.sql(
-            "INSERT INTO messages (uaid, sortkey, updateid, ttl, timestamp, expiry)"
-            " VALUES (?, ?, 'v', 60, ?, ?)",
-            *(UAID, f"02:{TS}:{CHID}", int(START), int(START) + 60),
-        )
-        store = await self.open_store()
-        (found,) = (await store.fetch_since("m", UAID, None)).messages
-        self.assertEqual((found.version, found.live), ("v", False))
-
-    async def test_failed_migration_changes_nothing(self):
-        store = await self.open_store()
-        await store.close()
-        schema = self.schema("CREATE TABLE notes (a);", "INSERT INTO nowhere VALUES (1);")
-        with self.assertRaises(StoreUnusable):
-            sqlite_schema.prepare(self.path, schema)
-        self.assertEqual(self.sql("PRAGMA user_version"), [(2,)])
-        self.assertEqual(self.sql("SELECT name FROM sqlite_master WHERE name = 'notes'"), [])
-
-    def test_missing_migration_is_noticed(self):
-        schema = self.schema("CREATE TABLE a (a);", "CREATE TABLE b (b);")
-        (schema / "002.sql").unlink()
-        with self.assertRaisesRegex(StoreUnusable, "install autopush again"):
-            sqlite_schema.prepare(self.path, schema)
-
-
-class TestBackup(SqliteCase):
-    """Copying a database in use."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.copy = os.path.join(self.directory, "copy.sqlite")
-
-    async def test_backup_while_the_server_writes(self):
-        store = await self.open_store()
-        for number in range(50):
-            store.store_message("m", message(TS + number))
-        await store.store_message("m", message(TS + 99))
-        written = [store.store_message("m", message(TS + 100 + number)) for number in range(50)]
-        await deferLater(reactor, 0)
-        sqlite_schema.backup(self.path, self.copy)
-        await gatherResults(written)
-
-        self.assertEqual(stat.S_IMODE(os.stat(self.copy).st_mode), 0o600)
-        self.assertEqual(
-            sorted(name for name in os.listdir(self.directory) if "copy" in name), ["copy.sqlite"]
-        )
-        connection = sqlite3.connect(self.copy)
-        self.addCleanup(connection.close)
-        self.assertEqual(connection.execute("PRAGMA integrity_check").fetchone(), ("ok",))
-        count = connection.execute("SELECT count(*) FROM messages").fetchone()[0]
-        self.assertIn(count, range(51, 102))
-
-    async def test_backup_can_be_used_as_a_store(self):
-        store = await self.open_store()
-        await store.store_message("m", message())
-        sqlite_schema.backup(self.path, self.copy)
-        self.path = self.copy
-        copy = await self.open_store()
-        self.assertEqual(len((await copy.fetch_since("m", UAID, None)).messages), 1)
-
-    async def test_backup_never_overwrites(self):
-        await self.open_store()
-        Path(self.copy).write_text("precious")
-        with self.assertRaisesRegex(StoreUnusable, "exists already"):
-            sqlite_schema.backup(self.path, self.copy)
-        self.assertEqual(Path(self.copy).read_text(), "precious")
-
-    def test_backup_of_nothing(self):
-        with self.assertRaisesRegex(StoreUnusable, "doesn't exist"):
-            sqlite_schema.backup(self.path, self.copy)
-        self.assertEqual(os.listdir(self.directory), [])
-
-    def test_failed_backup_leaves_no_copy(self):
-        Path(self.path).write_text("no database at all" * 100)
-        with self.assertRaisesRegex(StoreUnusable, "not an SQLite database"):
-            sqlite_schema.backup(self.path, self.copy)
-        self.assertFalse(os.path.exists(self.copy))
-
-    def test_backup_of_another_programs_database(self):
-        self.sql("CREATE TABLE bookmarks (url TEXT)")
-        with self.assertRaisesRegex(StoreUnusable, "another program"):
-            sqlite_schema.backup(self.path, self.copy)
-        self.assertFalse(os.path.exists(self.copy))
-
-    async def test_backup_to_missing_directory(self):
-        await self.open_store()
-        with self.assertRaisesRegex(StoreUnusable, "can't be created"):
-            sqlite_schema.backup(self.path, self.copy + "/x/y")
 
 
 class TestGroupCommit(SqliteCase):
@@ -740,14 +501,6 @@ class TestMonths(SqliteCase):
         self.assertFalse(store.months.accepts(11))
         await store.store_message("message_2015_01", message())
         self.assertEqual(len((await store.fetch_since("push", UAID, None)).messages), 1)
-
-
-class TestJson(SynchronousTestCase):
-    """Attribute values SQLite's text can't hold as they are (17.2: an open map)."""
-
-    def test_values_survive(self):
-        for value in ({"a": [1, None, True, 1.5, "é\0"]}, 2**70, {"bad": "\ud800"}, {"big": 2**64}):
-            self.assertEqual(load_json(dump_json(value)), value)
 
 
 class TestDsn(SqliteCase):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from autopush.constants import MAX_EXPIRY
-from autopush.db.dynamodb.client import ConditionFailed, DynamoError
 from autopush.db.dynamodb.items import (
     read_message,
     read_record,
@@ -16,15 +14,12 @@ from autopush.db.dynamodb.items import (
     write_message,
     write_value,
 )
-from autopush.db.dynamodb.users import Users
-from autopush.db.lastconnect import generate_last_connect
-from autopush.tests.db.dynamodb.support import get_item, put_item, raw_call, rows, sort_keys
-from autopush.tests.db.dynamodb.test_contract import DynamoCase
+from autopush.tests.db.dynamodb.rows_support import NOW, RowsCase, n, s
+from autopush.tests.db.dynamodb.support import get_item, put_item, raw_call, rows
 from autopush.tests.db.store_contract import (
     CHID,
     CHID2,
     NODE,
-    START,
     TS,
     UAID,
     legacy,
@@ -33,16 +28,7 @@ from autopush.tests.db.store_contract import (
     versions,
 )
 
-NOW = int(START)
 PAYLOAD = {"encoding": "aesgcm", "encryption": "salt=a", "crypto_key": "dh=b"}
-
-
-def s(text: str) -> dict[str, Any]:
-    return {"S": text}
-
-
-def n(number: int | str) -> dict[str, Any]:
-    return {"N": str(number)}
 
 
 LETTERS = "abcdefab-cdef-4abc-8def-abcdefabcdef"
@@ -54,17 +40,6 @@ OTHER_SPELLINGS = (
     LETTERS.replace("-", "").upper(),
     LETTERS[:20] + LETTERS[20:].upper(),
 )
-
-
-class RowsCase(DynamoCase):
-    async def setUp(self) -> None:
-        self.time = START
-        self.store = await self.open_store()
-        self.month = self.store.months.current
-        self.router = self.store.users.table
-
-    def row(self, sort_key: str, **attributes: Any) -> None:
-        put_item(self.month, {"uaid": s(UAID), "chidmessageid": s(sort_key), **attributes})
 
 
 class TestReadingOldRows(RowsCase):
@@ -428,186 +403,9 @@ class TestWritingRows(RowsCase):
         (row,) = rows(self.month, UAID)
         self.assertEqual((row["ttl"], row["timestamp"], row["expiry"]), (n(0), n(NOW), n(NOW)))
 
-    async def test_overtaken_message_takes_the_next_free_timestamp(self):
-        # 17.6
-        await self.store.store_message(self.month, message(TS + 10, version="first"))
-        await self.store.store_message(self.month, message(TS, version="second"))
-        self.assertEqual(
-            sort_keys(self.month, UAID), [f"02:{TS + 10}:{CHID}", f"02:{TS + 11}:{CHID}"]
-        )
-
-    async def test_overtaken_message_that_is_stored_again_keeps_one_row(self):
-        await self.store.store_message(self.month, message(TS + 10, version="first"))
-        for _ in range(2):
-            await self.store.store_message(self.month, message(TS, version="second"))
-        self.assertEqual(
-            sort_keys(self.month, UAID), [f"02:{TS + 10}:{CHID}", f"02:{TS + 11}:{CHID}"]
-        )
-
-    async def test_messages_that_move_at_the_same_time_don_t_replace_each_other(self):
-        """The place after the last message may be taken between the look and the write."""
-        await self.store.store_message(self.month, message(TS + 10, version="first"))
-        store = self.store
-        call = store.messages.call
-
-        def rival(operation: str, /, **request: Any) -> dict[str, Any]:
-            item = request.get("Item", {})
-            if operation == "put_item" and item.get("chidmessageid") == s(f"02:{TS + 11}:{CHID}"):
-                store.messages.call = call
-                self.row(f"02:{TS + 11}:{CHID}", updateid=s("rival"), headers={"NULL": True})
-            return call(operation, **request)
-
-        store.messages.call = rival
-        await store.store_message(self.month, message(TS, version="second"))
-        found = {row["chidmessageid"]["S"]: row["updateid"]["S"] for row in rows(self.month, UAID)}
-        self.assertEqual(
-            found,
-            {
-                f"02:{TS + 10}:{CHID}": "first",
-                f"02:{TS + 11}:{CHID}": "rival",
-                f"02:{TS + 12}:{CHID}": "second",
-            },
-        )
-
-    async def test_message_whose_place_another_one_has_taken_gets_the_next(self):
-        """One that moved may have come to the place of one that was just on its way."""
-        self.row(f"02:{TS}:{CHID}", updateid=s("moved"), headers={"NULL": True})
-        await self.store.store_message(self.month, message(TS, version="own"))
-        found = {row["chidmessageid"]["S"]: row["updateid"]["S"] for row in rows(self.month, UAID)}
-        self.assertEqual(found, {f"02:{TS}:{CHID}": "moved", f"02:{TS + 1}:{CHID}": "own"})
-
     async def test_preflight_leaves_nothing_behind(self):
         for table in (self.router, self.month):
             self.assertEqual(raw_call("scan", TableName=table)["Items"], [])
-
-
-class TestRequests(RowsCase):
-    """How many requests an operation takes (spec/storage 16; each costs most of a millisecond)."""
-
-    async def setUp(self) -> None:
-        await super().setUp()
-        self.operations: list[str] = []
-        call = self.store.users.call
-
-        def counting(operation: str, /, **parameters: Any) -> dict[str, Any]:
-            self.operations.append(operation)
-            return call(operation, **parameters)
-
-        self.store.users.call = self.store.messages.call = counting
-        await self.store.register_user(
-            {
-                "uaid": UAID,
-                "router_type": "webpush",
-                "connected_at": 1,
-                "current_month": self.month,
-            }
-        )
-        await self.store.add_channel(self.month, UAID, CHID)
-        self.operations.clear()
-
-    async def test_subscription_is_one_request(self):
-        self.assertTrue((await self.store.get_subscription(UAID, CHID)).subscribed)
-        self.assertEqual(self.operations, ["batch_get_item"])
-
-    async def test_subscription_in_another_month_is_two(self):
-        old = self.store.months.neighbours()[0]
-        await self.store.add_channel(old, UAID, CHID2)
-        await self.store.register_user(
-            {"uaid": UAID, "router_type": "webpush", "connected_at": 2, "current_month": old}
-        )
-        self.operations.clear()
-        self.assertTrue((await self.store.get_subscription(UAID, CHID2)).subscribed)
-        self.assertFalse((await self.store.get_subscription(UAID, CHID)).subscribed)
-        self.assertEqual(self.operations, ["batch_get_item", "get_item"] * 2)
-        for _ in range(10):
-            await self.store.get_subscription(UAID, CHID2)
-        self.operations.clear()  # by now it is known where most users are
-        self.assertTrue((await self.store.get_subscription(UAID, CHID2)).subscribed)
-        self.assertEqual(self.operations, ["batch_get_item"])
-
-    async def test_hello_touches_only_once_a_day(self):
-        for _ in range(2):
-            touched = self.store.touch_channels(self.month, UAID)
-            await self.store.fetch_topics(self.month, UAID)
-            await touched
-        self.assertEqual(self.operations, ["query", "query"])
-        self.time += 86_400
-        touched = self.store.touch_channels(self.month, UAID)
-        await self.store.fetch_topics(self.month, UAID)
-        await touched
-        self.assertEqual(self.operations[2:], ["query", "update_item"])
-        expiry = get_item(self.month, UAID, " ")["expiry"]
-        self.assertEqual(expiry, n(int(self.time) + MAX_EXPIRY))
-
-    async def test_hello_of_a_user_without_channels_touches_nothing(self):
-        nobody = uuid.uuid4().hex
-        touched = self.store.touch_channels(self.month, nobody)
-        await self.store.fetch_topics(self.month, nobody)
-        await touched
-        self.assertEqual(self.operations, ["query"])
-
-    async def test_return_of_a_plain_user_is_one_request(self):
-        record = {
-            "uaid": UAID,
-            "router_type": "webpush",
-            "connected_at": 9000,
-            "node_id": NODE,
-            "current_month": self.month,
-            "record_version": 1,
-            "last_connect": generate_last_connect(self.time),
-        }
-        await self.store.register_user(record)
-        self.operations.clear()
-        arrival = await self.store.return_user(UAID, "http://new", 9001)
-        self.assertEqual(tuple(arrival), (True, record))
-        self.assertEqual(self.operations, ["update_item"])
-        # Whoever isn't costs no more than before, where the server tells why.
-        self.operations.clear()
-        arrival = await self.store.return_user(UAID, "http://late", 9001)
-        record.update(node_id="http://new", connected_at=9001)
-        self.assertEqual(tuple(arrival), (False, record))
-        self.assertIn(self.operations, [["update_item"], ["update_item", "get_item"]])
-
-    async def test_touch_alone(self):
-        await self.store.touch_channels(self.month, UAID)
-        self.assertEqual(self.operations, ["update_item"])
-
-    async def test_stored_message_is_two_requests_and_a_topic_message_one(self):
-        self.time = START - 0.4  # its timestamp is fresh
-        await self.store.store_message(self.month, message(TS))
-        self.assertEqual(self.operations, ["put_item", "query"])
-        await self.store.store_message(self.month, topic("t", "v"))
-        self.assertEqual(self.operations[2:], ["put_item"])
-
-    async def test_everything_else_is_one_request(self):
-        store, month = self.store, self.month
-        await store.get_user(UAID)
-        await store.register_user({"uaid": UAID, "router_type": "webpush", "connected_at": 2})
-        await store.fetch_topics(month, UAID)
-        await store.fetch_since(month, UAID, None)
-        await store.set_pointer(month, UAID, TS)
-        await store.list_channels(month, UAID)
-        await store.add_channel(month, UAID, CHID2)
-        await store.delete_message(month, topic("t", "v"))
-        await store.clear_node(UAID, NODE, 2)
-        await store.drop_user(UAID)
-        self.assertEqual(len(self.operations), 10)
-
-    async def test_the_end_of_a_channel(self):
-        store, month = self.store, self.month
-        await store.add_channel(month, UAID, CHID2)
-        read, waiting = (
-            message(TS, channel_id=uuid.UUID(CHID2)),
-            message(TS + 1, channel_id=uuid.UUID(CHID2)),
-        )
-        await store.store_message(month, read)
-        await store.store_message(month, waiting)
-        await store.set_pointer(month, UAID, TS)
-        self.operations.clear()
-        await store.remove_channel(month, UAID, CHID2)
-        self.assertEqual(self.operations, ["update_item", "query", "query", "delete_item"])
-        # What was read stays, as late senders find their place by it.
-        self.assertEqual(sort_keys(month, UAID), [" ", read.sort_key])
 
 
 class TestValues(SynchronousTestCase):
@@ -647,56 +445,3 @@ class TestValues(SynchronousTestCase):
             for value in ({"B": b"x"}, {"L": []}):
                 with self.assertRaises(ValueError, msg=name):
                     read_message(uuid.UUID(UAID), {**good, name: value})
-
-
-class TestServersThatTellLess(SynchronousTestCase):
-    """Not all know ``ReturnValuesOnConditionCheckFailure``, or do what it asks for."""
-
-    def _users(self, *answers: Any) -> Users:
-        self.calls: list[tuple[str, bool]] = []
-        left = list(answers)
-
-        def call(operation: str, /, **parameters: Any) -> Any:
-            asked = "ReturnValuesOnConditionCheckFailure" in parameters
-            self.calls.append((operation, asked))
-            answer = left.pop(0)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        return Users(call, "router", str, lambda: NOW)
-
-    def _failed(self, item: Any) -> ConditionFailed:
-        failed = ConditionFailed("no")
-        failed.item = item
-        return failed
-
-    def test_server_that_refuses_the_question(self):
-        refusal = DynamoError("unknown parameter")
-        refusal.code = "ValidationException"
-        old = {"Attributes": {"uaid": s(UAID), "router_type": s("webpush")}}
-        users = self._users(refusal, old, old)
-        for _ in range(2):
-            self.assertTrue(users.reconnect("m", UAID, NODE, 1).written)
-        self.assertEqual([asked for _, asked in self.calls], [True, False, False])
-
-    def test_other_refusals_are_passed_on(self):
-        refusal = DynamoError("no")
-        refusal.code = "AccessDeniedException"
-        with self.assertRaises(DynamoError):
-            self._users(refusal).reconnect("m", UAID, NODE, 1)
-
-    def test_server_that_does_not_answer_it(self):
-        item = {"uaid": s(UAID), "router_type": s("webpush")}
-        users = self._users(self._failed(None), {"Item": item}, self._failed(None), {})
-        expected = {"uaid": UAID, "router_type": "webpush"}
-        self.assertEqual(tuple(users.reconnect("m", UAID, NODE, 1)), (False, expected))
-        self.assertEqual(tuple(users.reconnect("m", UAID, NODE, 1)), (False, None))
-        self.assertEqual([name for name, _ in self.calls], ["update_item", "get_item"] * 2)
-
-    def test_server_that_does_is_not_asked_about_nobody(self):
-        item = {"uaid": s(UAID), "router_type": s("webpush")}
-        users = self._users(self._failed(item), self._failed(None))
-        self.assertFalse(users.reconnect("m", UAID, NODE, 1).written)
-        self.assertEqual(tuple(users.reconnect("m", UAID, NODE, 1)), (False, None))
-        self.assertEqual([name for name, _ in self.calls], ["update_item"] * 2)

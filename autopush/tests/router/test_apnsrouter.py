@@ -35,7 +35,7 @@ from autopush.router.apnsrouter import (
     is_background,
 )
 from autopush.router.interface import IRouter
-from autopush.tests.router.test_apns_token import new_key
+from autopush.tests.router.test_apnstoken import new_key
 from autopush.tests.tlsfiles import make_certificate
 from autopush.tests.web.support import CHID, ORIGIN, UAID, Metrics
 
