@@ -13,7 +13,8 @@ from autopush.doctor.certificates import validity
 from autopush.doctor.report import Result, Subject, fail, ok, warn
 from autopush.exceptions import InvalidConfig
 from autopush.metrics import SinkMetrics
-from autopush.router import BRIDGES, routers_from_config
+from autopush.options.bridges import BRIDGES
+from autopush.router import routers_from_config
 from autopush.ssl import TLSFileError, load_chain
 
 TOKENS_WITHIN = 20
