@@ -21,7 +21,7 @@ from autopush.session.records import is_bridge
 from autopush.tests import TREE
 from autopush.tests.web.support import CHID, Endpoint, field_errors, refused
 
-TOY = "autopush.tests.router.toy_bridge"
+TOY = "autopush.tests.options.toy_bridge"
 SETTINGS: dict[str, Any] = {"toy": {"boxes": {"red": {}, "blue": {}}}}
 REGISTRATION = "/v1/toy/red/registration"
 
