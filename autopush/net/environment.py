@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -35,7 +36,9 @@ from autopush.exceptions import InvalidConfig
 BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables that name authorities; the first that isn't empty counts."""
 
-CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+CERTIFICATE = re.compile(
+    rb"-----BEGIN (?:X509 )?CERTIFICATE-----.+?-----END (?:X509 )?CERTIFICATE-----", re.DOTALL
+)
 """One of the many in a PEM file. OpenSSL reads them: among the system's are some that stricter
 libraries refuse."""
 
@@ -128,10 +131,18 @@ def trust_root(ca_file: str | None = None) -> Any:
     path = ca_file or (bundle and bundle[1])
     if not path:
         return platformTrust()
+    return _authorities(path, os.stat(path).st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _authorities(path: str, changed: int) -> Any:
+    """Read a file or directory: once, as each credential of each bridge asks.
+
+    :param changed: when it was; nanoseconds
+    """
     found: dict[bytes, None] = {}  # c_rehash links each one a second time
-    for file in sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]:
-        if not file.is_dir():
-            found.update(dict.fromkeys(CERTIFICATE.findall(file.read_bytes())))
+    for file in _files(path):
+        found.update(dict.fromkeys(CERTIFICATE.findall(file.read_bytes())))
     try:
         authorities = [Certificate.loadPEM(pem) for pem in found]
     except crypto.Error:
@@ -139,3 +150,11 @@ def trust_root(ca_file: str | None = None) -> Any:
     if not authorities:
         raise ValueError(f"{path}: it holds no certificate")
     return trustRootFromCertificates(authorities)
+
+
+def _files(path: str) -> list[Path]:
+    """Return a file, or those of a directory that can be read: there are links to nothing."""
+    if not os.path.isdir(path):
+        return [Path(path)]
+    files = sorted(Path(path).iterdir())
+    return [one for one in files if one.is_file() and os.access(one, os.R_OK)]

@@ -61,7 +61,7 @@ class TunnelEndpoint:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
         self._request = "\r\n".join(lines).encode("ascii") + END
         tcp: Any = HostnameEndpoint(reactor, proxy.host, proxy.port, timeout=timeout)
-        self._endpoint = tcp if proxy.tls is None else wrapClientTLS(proxy.tls, tcp)
+        self._endpoint: Any = tcp if proxy.tls is None else wrapClientTLS(proxy.tls, tcp)
 
     def connect(self, factory: Any) -> Deferred[Any]:
         """Open a tunnel; fires with the protocol of ``factory`` that speaks through it.

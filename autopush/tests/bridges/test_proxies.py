@@ -66,6 +66,8 @@ def hashed_directory(mock: Background, directory: Path) -> Path:
     name = crypto.load_certificate(crypto.FILETYPE_PEM, pem).subject_name_hash()
     (directory / f"{name:08x}.0").write_bytes(pem)
     (directory / "README").write_text("not one of them")
+    (directory / "more").mkdir()
+    (directory / "expired.pem").symlink_to("nowhere")
     return directory
 
 
