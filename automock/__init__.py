@@ -11,6 +11,7 @@ STAND_INS = {
     "fcm_legacy": "automock.fcm:LegacyFCM",
     "fcm": "automock.fcm:FCM",
     "adm": "automock.adm:ADM",
+    "proxy": "automock.proxy:Proxy",
     "sentry": "automock.sentry:Sentry",
     "statsd": "automock.statsd:Statsd",
 }

@@ -18,6 +18,7 @@ from autopush import ids
 from autopush.addresses import canonical_url, get_amid, resolve_ip
 from autopush.exceptions import InvalidConfig
 from autopush.message import endpoint_token
+from autopush.options.bridges import BRIDGES
 from autopush.ssl import AutopushSSLContextFactory
 from autopush.types import Counter, JSONDict
 
@@ -330,88 +331,26 @@ def _renamed_options(ns: Any) -> dict[str, Any]:
     }
 
 
-def _json_object(text: str, error: str) -> JSONDict:
-    """Parse a JSON object; anything else is ``InvalidConfig(error)``."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        raise InvalidConfig(error) from exc
-    if value is not None and not isinstance(value, dict):
-        raise InvalidConfig(error)
-    return value or {}
-
-
-FCM_ENDPOINT = "fcm.googleapis.com/fcm/send"
-"""Where legacy FCM was; not repeated in the router's settings."""
-
-
 def router_conf_from_options(ns: Any) -> JSONDict:
-    """Collect the bridge routers' settings (spec/configuration 4.4).
+    """Collect the bridges' settings, by router type (spec/configuration 4.4).
 
     :raises InvalidConfig: first half of spec/configuration 5
     """
-    conf: JSONDict = {}
-    if getattr(ns, "apns_creds", None):
-        error = "Invalid JSON specified for APNS config options"
-        conf["apns"] = _json_object(ns.apns_creds, error)
-        if not all(isinstance(channel, dict) for channel in conf["apns"].values()):
-            raise InvalidConfig(error)
-    if getattr(ns, "senderid_list", None):
-        error = "Invalid JSON specified for senderid_list"
-        senders = _json_object(ns.senderid_list, error)
-        if not senders:
-            raise InvalidConfig("No GCM SenderIDs specified or found.")
-        if not all(isinstance(sender, dict) for sender in senders.values()):
-            raise InvalidConfig(error)
-        conf["gcm"] = {
-            "ttl": ns.gcm_ttl,
-            "dryrun": ns.gcm_dryrun,
-            "max_data": ns.max_data,
-            "collapsekey": ns.gcm_collapsekey,
-            "senderIDs": senders,
-            "endpoint": ns.gcm_endpoint,
-        }
-    if getattr(ns, "fcm_creds", None):
-        conf["fcm"] = {
-            "version": ns.fcm_version,
-            "ttl": ns.fcm_ttl,
-            "dryrun": ns.fcm_dryrun,
-            "max_data": ns.max_data,
-            "collapsekey": ns.fcm_collapsekey,
-            "creds": ns.fcm_creds,
-        }
-        if getattr(ns, "fcm_endpoint", FCM_ENDPOINT) != FCM_ENDPOINT:
-            conf["fcm"]["endpoint"] = ns.fcm_endpoint
-    if getattr(ns, "adm_creds", None):
-        conf["adm"] = ns.adm_creds
-    return conf
+    found = {name: bridge.settings(ns) for name, bridge in BRIDGES.items()}
+    return {name: settings for name, settings in found.items() if settings is not None}
 
 
 def check_router_conf(conf: JSONDict) -> None:
-    """Parse and check FCM and ADM credentials in place.
+    """Check the bridges' settings further, in place.
 
-    They come after ``client_certs`` in the order of spec/configuration 5, hence the second pass.
+    What is wrong here comes after ``client_certs`` in the order of spec/configuration 5, hence the
+    second pass.
 
     :raises InvalidConfig: second half of spec/configuration 5
     """
-    if "fcm" in conf:
-        error = "Invalid JSON specified for FCM config options"
-        creds = _json_object(conf["fcm"]["creds"], error)
-        if not creds:
-            raise InvalidConfig("Empty credentials for FCM config options")
-        for entry in creds.values():
-            if not isinstance(entry, dict):
-                raise InvalidConfig(error)
-            if "auth" not in entry:
-                raise InvalidConfig("Missing auth for FCM config options")
-        conf["fcm"]["creds"] = creds
-        if conf["fcm"]["version"] not in (0, 1):
-            raise InvalidConfig("Invalid fcm_version: must be 0 (legacy) or 1 (HTTP v1)")
-    if "adm" in conf:
-        error = "Invalid JSON specified for ADM config options"
-        conf["adm"] = _json_object(conf["adm"], error)
-        if not all(isinstance(profile, dict) for profile in conf["adm"].values()):
-            raise InvalidConfig(error)
+    for name, bridge in BRIDGES.items():
+        if name in conf:
+            conf[name] = bridge.checked(conf[name])
 
 
 def client_certs_from_options(ns: Any) -> dict[str, str] | None:

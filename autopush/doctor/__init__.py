@@ -31,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     certificates.tls,
     store.store,
     bridges.bridges,
+    bridges.authorities,
     network.internal_url,
     network.public_url,
 )

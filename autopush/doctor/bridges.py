@@ -13,7 +13,9 @@ from autopush.doctor.certificates import validity
 from autopush.doctor.report import Result, Subject, fail, ok, warn
 from autopush.exceptions import InvalidConfig
 from autopush.metrics import SinkMetrics
-from autopush.router import BRIDGES, routers_from_config
+from autopush.net.environment import ca_bundle
+from autopush.options.bridges import BRIDGES
+from autopush.router import routers_from_config
 from autopush.ssl import TLSFileError, load_chain
 
 TOKENS_WITHIN = 20
@@ -40,6 +42,14 @@ def bridges(subject: Subject) -> Iterator[Result]:
     yield from _tokens(routers)
 
 
+def authorities(subject: Subject) -> Iterator[Result]:
+    """Whom bridges trust, where the environment says so."""
+    bundle = ca_bundle()
+    if bundle and subject.has_api and any(map(subject.conf.router_conf.get, BRIDGES)):
+        variable, path = bundle
+        yield ok("authorities", f"{path} ({variable}), but where a bridge has a ca_file")
+
+
 def _reason(exc: BaseException) -> str:
     """Why a router can't be made: what is behind the general text of some."""
     cause = exc if isinstance(exc, InvalidConfig) else exc.__cause__ or exc
@@ -49,7 +59,9 @@ def _reason(exc: BaseException) -> str:
 
 
 def _checks(name: str, router: Any) -> Iterator[Result]:
-    """What the bridge itself has to say."""
+    """What the bridge itself has to say, and how its messages leave."""
+    for server, proxy in sorted(router.proxies().items()):
+        yield ok(name, f"{server} by the proxy {proxy}")
     for check in router.checks():
         label = f"{name} {check.label}".strip()
         if check.certificate is None:

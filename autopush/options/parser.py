@@ -13,9 +13,9 @@ from typing import IO, Any, NoReturn
 import configargparse
 
 from autopush import constants
+from autopush.options.bridges import option_groups
 from autopush.options.standalone import STANDALONE
 from autopush.options.tables import (
-    BRIDGES,
     CONNECTION,
     ENDPOINT,
     FLAG,
@@ -205,7 +205,7 @@ def _obsolete_args(parser: OptionParser) -> None:
 
 def _add_external_router_args(parser: OptionParser) -> None:
     """Add the options of the bridges."""
-    _add_groups(parser, [BRIDGES])
+    _add_groups(parser, option_groups())
 
 
 def add_shared_args(parser: OptionParser) -> None:
@@ -217,7 +217,7 @@ def add_shared_args(parser: OptionParser) -> None:
         metavar="FILE",
         help="extra configuration file, above all others",
     )
-    _add_groups(parser, (group for group in SHARED if group is not BRIDGES))
+    _add_groups(parser, SHARED)
     _add_external_router_args(parser)
     _obsolete_args(parser)
 
@@ -326,6 +326,7 @@ def standalone_parser(config_files: Sequence[str] = ()) -> OptionParser:
     )
     _add_check(parser)
     _add_groups(parser, STANDALONE)
+    _add_external_router_args(parser)
     _obsolete_args(parser)
     # The cluster's surroundings are never looked for.
     parser.set_defaults(no_aws=True, connection_timeout=constants.DEFAULT_ROUTER_TIMEOUT)

@@ -6,7 +6,6 @@ from typing import Any
 
 from autopush.options.tables import (
     ADDRESSES,
-    BRIDGES,
     CONNECTION,
     ENDPOINT,
     KEYS,
@@ -151,6 +150,5 @@ STANDALONE: tuple[OptionGroup, ...] = (
     *map(_for_standalone, (LOGGING, METRICS, KEYS, ADDRESSES, TLS, SERVICE)),
     _for_standalone(STANDALONE_LIMITS),
     *map(_for_standalone, (_part(CONNECTION, router=False), ENDPOINT)),
-    _for_standalone(BRIDGES),
     _for_standalone(("other nodes", _part(CONNECTION, router=True)[1])),
 )

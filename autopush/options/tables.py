@@ -42,12 +42,12 @@ LIST = "list"
 """Repeatable; the values add up in order."""
 
 
+def JSON(text: str) -> str:
+    """Return the text of a JSON object; whoever needs it parses it."""
+    return text
+
+
 METAVARS = {
-    "client_certs": "JSON",
-    "senderid_list": "JSON",
-    "fcm_creds": "JSON",
-    "apns_creds": "JSON",
-    "adm_creds": "JSON",
     "crypto_key": "KEY",
     "auth_key": "KEY",
     "key_hash": "KEY",
@@ -88,6 +88,8 @@ class Option(NamedTuple):
             return "N"
         if self.kind is SECONDS:
             return "SECONDS"
+        if self.kind is JSON:
+            return "JSON"
         return METAVARS.get(self.name, "TEXT")
 
 
@@ -363,68 +365,9 @@ LIMITS: OptionGroup = (
     ),
 )
 
-BRIDGES: OptionGroup = (
-    "bridges",
-    (
-        Option("gcm_ttl", "GCM_TTL", COUNT, 60, "minimum TTL for GCM, seconds"),
-        Option("gcm_dryrun", "GCM_DRYRUN", FLAG, False, "GCM checks but doesn't deliver"),
-        Option("gcm_collapsekey", "GCM_COLLAPSEKEY", TEXT, "simplepush", "accepted, no effect"),
-        Option(
-            "gcm_endpoint",
-            "GCM_ENDPOINT",
-            TEXT,
-            "gcm-http.googleapis.com/gcm/send",
-            "host and path of GCM",
-        ),
-        Option(
-            "senderid_list",
-            "SENDERID_LIST",
-            TEXT,
-            "",
-            'JSON: {"<senderid>": {"auth": "<key>"}}; switches GCM on. Also: "endpoint", "ca_file"',
-        ),
-        Option(
-            "fcm_creds",
-            "FCM_CREDS",
-            TEXT,
-            "",
-            'JSON: {"<app_id>": {"auth": ..., "projectid": ...}}; switches FCM on. "auth" is the'
-            ' key file of a service account. Also: "base_url", "ca_file"; with fcm_version 0 "auth"'
-            ' is the server key, and "endpoint" instead of "base_url"',
-        ),
-        Option("fcm_ttl", "FCM_TTL", COUNT, 60, "minimum TTL for FCM, seconds"),
-        Option("fcm_dryrun", "FCM_DRYRUN", FLAG, False, "FCM checks but doesn't deliver"),
-        Option("fcm_collapsekey", "FCM_COLLAPSEKEY", TEXT, "simplepush", "accepted, no effect"),
-        Option("fcm_version", "FCM_VERSION", int, 1, "0: legacy FCM, 1: HTTP v1"),
-        Option(
-            "fcm_endpoint",
-            "FCM_ENDPOINT",
-            TEXT,
-            "fcm.googleapis.com/fcm/send",
-            "host and path of legacy FCM (fcm_version 0)",
-        ),
-        Option(
-            "apns_creds",
-            "APNS_CREDS",
-            TEXT,
-            "",
-            'JSON: {"<channel>": {"cert": ..., "key": ..., "topic": ..., "sandbox": ...,'
-            ' "max_connections": ..., "max_retry": ...}}; switches APNs on. Also: "key_id",'
-            ' "team_id" and "p8" instead of "cert" and "key"; "host", "port", "ca_file", "timeout",'
-            ' "collapse_id"',
-        ),
-        Option(
-            "adm_creds",
-            "ADM_CREDS",
-            TEXT,
-            "",
-            'JSON: {"<profile>": {"client_id": ..., "client_secret": ...}}; switches ADM on. Also:'
-            ' "base_url", "ca_file", "ttl" (minimum, seconds), "timeout" (seconds)',
-        ),
-    ),
-)
-
-SHARED = (LOGGING, KEYS, METRICS, ADDRESSES, TLS, STORAGE, SERVICE, LIMITS, BRIDGES)
+SHARED = (LOGGING, KEYS, METRICS, ADDRESSES, TLS, STORAGE, SERVICE, LIMITS)
+"""Those of bridges, which all commands have, too, are with the bridges:
+:func:`autopush.options.bridges.option_groups`."""
 
 # ------------------------------------------------------------------------- 3.2 connection node
 
@@ -516,7 +459,7 @@ ENDPOINT: OptionGroup = (
         Option(
             "client_certs",
             "CLIENT_CERTS",
-            TEXT,
+            JSON,
             "{}",
             'JSON: {"<name>": ["<SHA-256 fingerprint>", ...]}; only these TLS clients may use the'
             " API",

@@ -9,17 +9,15 @@ record of a bridge's user: handlers do.
 :class:`~autopush.router.webpush.WebPushRouter` is the one for browsers: to their node, or into
 the store. The others (:class:`~autopush.router.bridge.BridgeRouter`) are bridges to the push
 services of vendors: a module for each router, with a module for the client that speaks to the
-vendor beside it.
+vendor beside it. :mod:`autopush.options.bridges` has what they say of themselves.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from autopush.metrics import SinkMetrics
-from autopush.router.bridges.declaration import Bridge
+from autopush.options.bridges import BRIDGES
 from autopush.router.interface import IRouter
 from autopush.router.webpush import WebPushRouter
 
@@ -30,26 +28,8 @@ if TYPE_CHECKING:
     from autopush.net.nodeclient import NodeClient
     from autopush.session import Node
 
-DECLARATIONS = (
-    "autopush.router.bridges.apns",
-    "autopush.router.bridges.gcm",
-    "autopush.router.bridges.fcm",
-    "autopush.router.bridges.adm",
-)
-"""Modules with a ``BRIDGE``; another bridge is another line."""
-
-
-def declared(modules: Iterable[str]) -> dict[str, Bridge]:
-    """Return what bridges say of themselves, by router type."""
-    bridges = [importlib.import_module(module).BRIDGE for module in modules]
-    return {bridge.router_type: bridge for bridge in bridges}
-
-
-BRIDGES = declared(DECLARATIONS)
-"""By router type. Their classes are imported only when needed: they bring libraries most services
-do without."""
-
 CLASSES = {name: bridge for bridge in BRIDGES.values() for name in bridge.classes}
+"""Imported only when needed: they bring libraries most services do without."""
 
 __all__ = ["BRIDGES", *CLASSES, "WebPushRouter", "routers_from_config"]
 

@@ -101,7 +101,10 @@ class ADMClient:
         self.logger = logger or Logger()
         self.metrics = metrics
         self._base = base_url(endpoint, f"https://{ENDPOINT}", "ADM base_url")
-        self._client = BridgeClient(timeout=timeout, ca_file=options.get("ca_file"))
+        self._client = BridgeClient(
+            timeout=timeout, ca_file=options.get("ca_file"), server=self._base
+        )
+        self.server, self.proxy = self._client.server, self._client.proxy
         self._request = self._client.post
         self._tokens = TokenCache(self.refresh_key, self._client.reactor.seconds, RENEW_EARLY)
 

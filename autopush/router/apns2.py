@@ -23,13 +23,15 @@ from urllib.parse import quote
 
 from cryptography import x509
 from hpack import NeverIndexedHeaderTuple
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.ssl import optionsForClientTLS
 
+from autopush.net.environment import Proxy, proxy_for, trust_root
 from autopush.net.http2 import Busy, Headers, Http2Connection, Response
 from autopush.net.http2pool import Http2Pool
+from autopush.net.tunnel import way_to
 from autopush.router.bridge import parse_retry_after
 from autopush.ssl import read_certificates, read_private_key
 
@@ -109,10 +111,12 @@ class APNSClient:
     :param max_retry: times a message is sent, at most
     :param host: name or address of the server, instead of Apple's
     :param port: its port
-    :param ca_file: PEM file of the authorities to trust; None: the system's
+    :param ca_file: PEM file of the authorities to trust; None: the environment's, or the system's
     :param token: authenticates requests, instead of a certificate
     :param timeout: seconds for one message
     :param reactor: default: the global one
+    :ivar proxy: on the way to the server
+    :raises InvalidConfig: the environment names a proxy or authorities that can't be used
     :raises OSError: a file can't be read
     :raises ValueError: a file holds something else
     :raises OpenSSL.SSL.Error: certificate and key don't belong together
@@ -147,8 +151,11 @@ class APNSClient:
         self._token = token
         self._reactor = reactor
         self._authority = self.server if self.port == PORT else f"{self.server}:{self.port}"
+        self.proxy: Proxy | None = None
         self._pool: Http2Pool | None = None
         if load_connections:
+            host = f"[{self.server}]" if ":" in self.server else self.server
+            self.proxy = proxy_for(f"https://{host}:{self.port}")
             self._options = tls_options(self.server, cert_file, key_file, ca_file)
             self._pool = Http2Pool(
                 reactor, self._endpoint, max_connections, max_retry, timeout, CONNECT_TIMEOUT
@@ -160,7 +167,7 @@ class APNSClient:
         return self._pool.connections if self._pool else deque()
 
     def _endpoint(self) -> Any:
-        tcp: Any = HostnameEndpoint(self._reactor, self.server, self.port, timeout=CONNECT_TIMEOUT)
+        tcp = way_to(self._reactor, self.server, self.port, CONNECT_TIMEOUT, self.proxy)
         return wrapClientTLS(self._options, tcp)
 
     def send(
@@ -270,13 +277,11 @@ def tls_options(
             "privateKey": read_private_key(key_file or cert_file),
         }
         check_pair(chain[0], extra["privateKey"])
-    trust = None
-    if ca_file:
-        trust = trustRootFromCertificates(
-            [Certificate(crypto.X509.from_cryptography(one)) for one in read_certificates(ca_file)]
-        )
     return optionsForClientTLS(
-        server, trustRoot=trust, acceptableProtocols=[b"h2"], extraCertificateOptions=extra
+        server,
+        trustRoot=trust_root(ca_file),
+        acceptableProtocols=[b"h2"],
+        extraCertificateOptions=extra,
     )
 
 

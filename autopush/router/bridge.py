@@ -171,7 +171,8 @@ class BridgeRouter(IRouter):
 
     :cvar platform: the bridge's name in the tags of metrics
     :cvar account: what its credentials are of, in the doctor's words
-    :ivar clients: by the ``app_id`` of the registration URL
+    :ivar clients: by the ``app_id`` of the registration URL. Those that can go through a proxy
+        have a ``server`` and a ``proxy``.
     """
 
     log = Logger()
@@ -194,6 +195,11 @@ class BridgeRouter(IRouter):
         count = len(self.clients)
         accounts = f"{count} {self.account}{'' if count == 1 else 's'}"
         return [Check("", f"credentials of {accounts} are well-formed")]
+
+    def proxies(self) -> dict[str, str]:
+        """Which proxy is on the way to a server, where there is one."""
+        found = self.clients.values()
+        return {one.server: one.proxy.name for one in found if getattr(one, "proxy", None)}
 
     def token_sources(self) -> dict[str, Callable[[], Deferred[str]]]:
         """What asks the vendor for access tokens, by account."""

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
-from cryptography.hazmat.primitives.serialization import Encoding
 from treq.client import HTTPClient
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import Certificate, platformTrust, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.web.client import (
+    URI,
     Agent,
     BrowserLikePolicyForHTTPS,
     HostnameCachingHTTPSPolicy,
@@ -30,11 +30,14 @@ from twisted.web.client import (
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
 
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig, RouterException
+from autopush.net.environment import Proxy, proxy_for, trust_root
+from autopush.net.tunnel import way_to
 from autopush.router.bridge import RETRY_AFTER, BridgeMetrics, busy, parse_retry_after
-from autopush.ssl import read_certificates
 from autopush.types import JSONDict
 from autopush.waiters import Waiters
 
@@ -164,7 +167,7 @@ def base_url(value: Any, default: str, name: str) -> str:
 
 
 def tls_policy(ca_file: str | None) -> HostnameCachingHTTPSPolicy:
-    """Return how servers are verified: with these CA certificates, or with the system's.
+    """Return how servers are verified, see :func:`~autopush.net.environment.trust_root`.
 
     One TLS context per host is made and kept: reading the system's certificates takes as long as
     many sends.
@@ -173,26 +176,49 @@ def tls_policy(ca_file: str | None) -> HostnameCachingHTTPSPolicy:
     :raises OSError: it can't be read
     :raises InvalidConfig: it holds no certificate
     """
-    root = platformTrust()
-    if ca_file:
-        try:
-            found = read_certificates(ca_file)
-        except ValueError as exc:
-            raise InvalidConfig(f"Can't use {ca_file}: it holds no certificate") from exc
-        root = trustRootFromCertificates(
-            [Certificate.loadPEM(one.public_bytes(Encoding.PEM)) for one in found]
-        )
-    policy: Any = BrowserLikePolicyForHTTPS(root)
+    try:
+        policy: Any = BrowserLikePolicyForHTTPS(trust_root(ca_file))
+    except ValueError as exc:
+        raise InvalidConfig(f"Can't use {exc}") from exc
     return HostnameCachingHTTPSPolicy(policy)
+
+
+@implementer(IAgentEndpointFactory)
+class Ways:
+    """Where the client connects to.
+
+    :param timeout: seconds until there must be a connection
+    :param proxy: on the way to all servers that are spoken to by TLS
+    """
+
+    def __init__(
+        self, reactor: Any, policy: HostnameCachingHTTPSPolicy, timeout: float, proxy: Proxy | None
+    ) -> None:
+        self._reactor = reactor
+        self._policy = policy
+        self._timeout = timeout
+        self._proxy = proxy
+
+    def endpointForURI(self, uri: URI) -> Any:
+        """Return the endpoint of a server."""
+        host = uri.host.decode("ascii")
+        if uri.scheme != b"https":
+            return way_to(self._reactor, host, uri.port, self._timeout, None)
+        tcp = way_to(self._reactor, host, uri.port, self._timeout, self._proxy)
+        return wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), tcp)
 
 
 class BridgeClient:
     """Posts to one bridge with one credential.
 
     :param timeout: seconds for an answer, from the moment there is a connection to use or to make
-    :param ca_file: PEM file of the certificate authorities to trust instead of the system's
+    :param ca_file: PEM file of the certificate authorities to trust, instead of the environment's
+        or the system's
+    :param server: base URL of all it posts to; with none there is no proxy
     :param reactor: default: the global one
-    :raises OSError, InvalidConfig: see :func:`tls_policy`
+    :ivar proxy: on the way to the server
+    :raises OSError, InvalidConfig: see :func:`tls_policy` and
+        :func:`~autopush.net.environment.proxy_for`
     """
 
     def __init__(
@@ -202,7 +228,10 @@ class BridgeClient:
         max_connections: int = MAX_CONNECTIONS,
         max_waiting: int = MAX_WAITING,
         reactor: Any = None,
+        server: str = "",
     ) -> None:
+        self.server = server
+        self.proxy = proxy_for(server)
         self.timeout = timeout
         self.max_connections = max_connections
         self.max_waiting = max_waiting
@@ -210,9 +239,8 @@ class BridgeClient:
         self.pool = HTTPConnectionPool(self.reactor)
         self.pool.maxPersistentPerHost = max_connections
         self.pool.cachedConnectionTimeout = IDLE_TIMEOUT
-        agent: Any = Agent(
-            self.reactor, tls_policy(ca_file), connectTimeout=timeout, pool=self.pool
-        )
+        ways: Any = Ways(self.reactor, tls_policy(ca_file), timeout, self.proxy)
+        agent: Any = Agent.usingEndpointFactory(self.reactor, ways, self.pool)
         self.http: Any = HTTPClient(agent)
         self._active = 0
         self._waiting: deque[Deferred[None]] = deque()
@@ -237,7 +265,7 @@ class BridgeClient:
             self._active += 1
         try:
             exchange = Deferred.fromCoroutine(self._exchange(url, headers, body))
-            exchange.addTimeout(self.timeout, self.reactor, _timed_out)
+            exchange.addTimeout(self.timeout, self.reactor, self._timed_out)
             return await exchange
         except BridgeError:
             raise
@@ -259,6 +287,10 @@ class BridgeClient:
         response.deliverBody(reader)
         return Reply(response.code, response.headers, await reader.finished)
 
+    def _timed_out(self, _result: object, timeout: float) -> Failure:
+        by = f" by the proxy {self.proxy.name}" if self.proxy else ""
+        return Failure(BridgeTimeout(f"no answer within {timeout:g} s{by}"))
+
     def _turn(self) -> Deferred[None]:
         """Fires when a connection is ours to use."""
         if len(self._waiting) >= self.max_waiting:
@@ -272,10 +304,6 @@ class BridgeClient:
             self._waiting.popleft().callback(None)
         else:
             self._active -= 1
-
-
-def _timed_out(_result: object, timeout: float) -> Failure:
-    return Failure(BridgeTimeout(f"no answer within {timeout:g} s"))
 
 
 def _waited_too_long(_result: object, timeout: float) -> Failure:

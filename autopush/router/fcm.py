@@ -103,8 +103,11 @@ class FCMClient:
         self._endpoint = base_url(endpoint, f"https://{ENDPOINT}", "FCM endpoint")
         self._api_key = api_key
         self._client = BridgeClient(
-            timeout=options.get("timeout", DEFAULT_ROUTER_TIMEOUT), ca_file=options.get("ca_file")
+            timeout=options.get("timeout", DEFAULT_ROUTER_TIMEOUT),
+            ca_file=options.get("ca_file"),
+            server=self._endpoint,
         )
+        self.server, self.proxy = self._client.server, self._client.proxy
 
     def close(self) -> Deferred[None]:
         """Close the idle connections."""

@@ -140,7 +140,9 @@ def load_credentials(path: str) -> Any:
 class TokenTransport(google.auth.transport.Request):
     """HTTP for google-auth in a worker thread: with time-outs and limits, without redirects.
 
-    :param ca_file: PEM file; None: the CA bundle ``requests`` comes with
+    Proxies and authorities are the environment's, as :mod:`autopush.net.environment` reads them.
+
+    :param ca_file: PEM file; None: those, or the CA bundle ``requests`` comes with
     """
 
     def __init__(self, ca_file: str | None, timeout: float) -> None:
@@ -221,7 +223,8 @@ class FCMv1:
         if not service_cred_path:
             raise InvalidConfig("Missing auth for FCM config options")
         self.svc_cred = load_credentials(service_cred_path)
-        self._client = BridgeClient(timeout=timeout, ca_file=ca_file)
+        self._client = BridgeClient(timeout=timeout, ca_file=ca_file, server=base)
+        self.server, self.proxy = self._client.server, self._client.proxy
         self._sender = self._client.post
         self._timeout = timeout
         self._transport = TokenTransport(ca_file, timeout)

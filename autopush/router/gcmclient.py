@@ -205,8 +205,11 @@ class GCM:
         self.metrics = metrics
         self.logger = logger or Logger()
         self._client = BridgeClient(
-            timeout=options.get("timeout", DEFAULT_ROUTER_TIMEOUT), ca_file=options.get("ca_file")
+            timeout=options.get("timeout", DEFAULT_ROUTER_TIMEOUT),
+            ca_file=options.get("ca_file"),
+            server=self._endpoint,
         )
+        self.server, self.proxy = self._client.server, self._client.proxy
         self._sender = self._client.post
 
     def send(self, payload: JSONMessage) -> Deferred[Result]:

@@ -7,9 +7,7 @@ from typing import Any
 from autopush.constants import RECORD_VERSION
 from autopush.db.interface import Months, User
 from autopush.db.lastconnect import generate_last_connect, has_connected_this_month
-
-BRIDGES = frozenset({"adm", "apns", "fcm", "gcm"})
-"""Router types of users that are reached by other ways; their records are not ours to drop."""
+from autopush.options.bridges import BRIDGES
 
 NO_IDENTITY = 104
 """Drop code: ``router_type`` or ``connected_at`` is missing."""
@@ -27,7 +25,7 @@ def number(value: Any) -> int | None:
 
 
 def is_bridge(record: User) -> bool:
-    """Whether this UAID belongs to a mobile device (quirk Q12)."""
+    """Whether a user is reached another way, so that the record is not ours to drop (quirk Q12)."""
     return record.get("router_type") in BRIDGES
 
 

@@ -31,8 +31,8 @@ LAYERS: dict[str, str] = {
     "storage": "db",
     "network": "net",
     "reports": "metrics logging",
-    "options": "options",
     "configuration": "config",
+    "options": "options",
     "messages": "message",
     "ground": "addresses clock constants exceptions ids libraries ssl types useragent waiters",
 }

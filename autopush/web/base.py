@@ -24,7 +24,7 @@ from autopush.httpserver.connection import REASONS
 from autopush.httpserver.handler import BaseHandler
 from autopush.ids import hash_uaid
 from autopush.logging import enabled
-from autopush.router import BRIDGES
+from autopush.options.bridges import BRIDGES
 from autopush.types import JSONDict
 
 if TYPE_CHECKING:

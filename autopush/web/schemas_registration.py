@@ -19,8 +19,8 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load
 from autopush.exceptions import InvalidRequest, RouterException
 from autopush.ids import generate_hash, parse_uuid
 from autopush.message.encoding import decode_subscription_key
-from autopush.router import BRIDGES
-from autopush.router.bridges.declaration import Bridge
+from autopush.options.bridges import BRIDGES
+from autopush.options.bridges.declaration import Bridge
 from autopush.web.base import AUTH_SCHEMES, PREF_SCHEME
 from autopush.web.rules import ParsedRequest, RulesSchema
 

@@ -25,7 +25,7 @@ from autopush.message import endpoint_token, vapid
 from autopush.message.crypto_key import CryptoKeyException
 from autopush.message.encoding import base64url_encode
 from autopush.message.notification import WebPushNotification
-from autopush.router import BRIDGES
+from autopush.options.bridges import BRIDGES
 from autopush.router.interface import RouterResponse
 from autopush.router.webpush import MISSING_TTL
 from autopush.web.base import (

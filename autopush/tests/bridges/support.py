@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,24 +131,49 @@ PATIENT = BRIDGES["adm"]._replace(app_id="patient")
 """A profile whose router waits so long for the vendor's answers."""
 
 
-class Node:
-    """The process, its stand-ins and its statsd server."""
+def without_ca_files(options: dict[str, str]) -> dict[str, str]:
+    """Leave whom to trust to the environment."""
+    shorter = {}
+    for name, text in options.items():
+        creds = json.loads(text) if text.startswith("{") else {}
+        for account in creds.values():
+            account.pop("ca_file", None)
+        shorter[name] = json.dumps(creds) if creds else text
+    return shorter
 
-    def __init__(self, home: Path, mock: Background, statsd: Statsd, make: Any) -> None:
+
+class Node:
+    """The process, its stand-ins and its statsd server.
+
+    :param env: its environment; with one, no bridge has a ``ca_file``
+    :param versions: of FCM; there is a process for each
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        mock: Background,
+        statsd: Statsd,
+        make: Any,
+        env: Mapping[str, str] | None = None,
+        versions: tuple[int, ...] = (0, 1),
+    ) -> None:
         self.mock = mock
         self.statsd = statsd
         self.daemons = {}
         self.urls = {}
-        for version in (0, 1):
+        for version in versions:
             directory = home / f"fcm{version}"
             directory.mkdir()
             port = free_port()
             self.urls[version] = f"http://127.0.0.1:{port}"
-            self.daemons[version] = make(
-                directory, "autoendpoint", *self._options(directory, version, port)
-            ).listens(port)
+            options = self._options(directory, version, port)
+            if env is not None:
+                options = without_ca_files(options)
+            args = ["--no_aws", *(f"--{name}={value}" for name, value in options.items())]
+            self.daemons[version] = make(directory, "autoendpoint", *args, env=env).listens(port)
 
-    def _options(self, directory: Path, version: int, port: int) -> list[str]:
+    def _options(self, directory: Path, version: int, port: int) -> dict[str, str]:
         options = self.mock.automock.options()
         if version == 0:
             options |= {
@@ -168,7 +193,7 @@ class Node:
             "statsd_port": str(self.statsd.port),
             "log_level": "debug",
         }
-        return ["--no_aws", *(f"--{name}={value}" for name, value in options.items())]
+        return options
 
     def stand_in(self, bridge: Bridge) -> Any:
         return self.mock[bridge.stand_in]

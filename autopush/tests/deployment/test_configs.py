@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 
 from autopush.config import AutopushConfig
+from autopush.options.bridges import option_groups
 from autopush.options.parser import parse_connection, parse_endpoint
 from autopush.options.tables import CONNECTION, ENDPOINT, OBSOLETE, SHARED
 from autopush.scripts.endpoint_diagnostic import parse_diagnostic
 from autopush.tests import TREE
 
 CONFIGS = TREE / "configs"
-GROUPS = {"shared": SHARED, "connection": (CONNECTION,), "endpoint": (ENDPOINT,)}
+GROUPS = {
+    "shared": (*SHARED, *option_groups()),
+    "connection": (CONNECTION,),
+    "endpoint": (ENDPOINT,),
+}
 PARSERS = {
     "shared": (parse_connection, parse_endpoint),
     "connection": (parse_connection,),

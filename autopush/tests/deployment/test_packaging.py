@@ -16,6 +16,7 @@ import yaml
 from autopush import __main__ as command, __version__
 from autopush.app.standalone import standalone_config
 from autopush.config import AutopushConfig
+from autopush.options.bridges import option_groups
 from autopush.options.parser import parse_standalone
 from autopush.options.standalone import STANDALONE
 from autopush.tests import TREE
@@ -283,7 +284,7 @@ def test_sample_changes_nothing():
 
 def test_sample_has_every_option():
     text = SAMPLE.read_text()
-    for _, rows in STANDALONE:
+    for _, rows in (*STANDALONE, *option_groups()):
         for row in rows:
             if row.name != "db_dsn":
                 assert re.search(rf"^#{row.name} = ", text, re.MULTILINE), row.name

@@ -688,6 +688,49 @@ def test_bridges(tmp_path):
         assert any(line.startswith("warn  gcm: 1 sender; ") for line in lines)
 
 
+def test_bridges_behind_a_proxy(tmp_path):
+    with Background("fcm", "adm", "apns", "gcm", "proxy") as mock:
+        proxy = mock["proxy"]
+        proxy.configure({"credentials": "user:correct-horse"})
+        bundle = str(mock.automock.authority.ca_file)
+        env = {
+            "HTTPS_PROXY": proxy.url.replace("//", "//user:correct-horse@"),
+            "REQUESTS_CA_BUNDLE": bundle,
+        }
+        done = run(tmp_path, "autopush_standalone", *bridge_options(mock), env=env)
+        lines = done.stdout.splitlines()
+        assert done.returncode == 0, done.stdout
+        assert f"ok    fcm: https://127.0.0.1:{mock['fcm'].port} by the proxy {proxy.url}" in lines
+        assert f"ok    adm: https://127.0.0.1:{mock['adm'].port} by the proxy {proxy.url}" in lines
+        assert f"ok    apns: 127.0.0.1 by the proxy {proxy.url}" in lines
+        assert f"ok    gcm: {mock['gcm'].url}/gcm/send by the proxy {proxy.url}" in lines
+        (authorities,) = (line for line in lines if " authorities: " in line)
+        assert bundle in authorities and "REQUESTS_CA_BUNDLE" in authorities
+        assert f"ok    adm {mock['adm'].profile}: an access token was obtained" in lines
+        assert proxy.targets and "correct-horse" not in done.stdout + done.stderr
+
+
+def test_proxies_that_can_not_be_used(tmp_path):
+    with Background("adm", "apns") as mock:
+        env = {"ALL_PROXY": "socks5://user:correct-horse@127.0.0.1:1080"}
+        done = run(tmp_path, "autopush_standalone", *bridge_options(mock), env=env)
+        assert done.returncode == 1
+        for name in ("adm", "apns"):
+            assert (
+                f"FAIL  {name}: The proxy for 127.0.0.1 (HTTPS_PROXY or ALL_PROXY) can't be used:"
+                " it must be http or https, not socks5"
+            ) in done.stdout
+        assert "correct-horse" not in done.stdout + done.stderr
+
+
+def test_authorities_that_can_not_be_used(tmp_path):
+    missing = str(tmp_path / "missing.pem")
+    options = ["--adm_creds", json.dumps({"p": {"client_id": "x", "client_secret": "y"}})]
+    done = run(tmp_path, "autopush_standalone", *options, env={"REQUESTS_CA_BUNDLE": missing})
+    assert done.returncode == 1
+    assert f"FAIL  adm: Can't use {missing}: No such file" in done.stdout
+
+
 def test_bridges_that_give_no_token(tmp_path):
     with Background("fcm", "adm") as mock:
         fcm, adm = mock["fcm"], mock["adm"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from autopush.options.bridges import option_groups
 from autopush.options.parser import (
     parse_connection,
     parse_endpoint,
@@ -20,7 +21,7 @@ from autopush.scripts.endpoint_diagnostic import parse_diagnostic
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    for groups in (SHARED, (CONNECTION, ENDPOINT), STANDALONE):
+    for groups in (SHARED, (CONNECTION, ENDPOINT), STANDALONE, option_groups()):
         for _, rows in groups:
             for row in rows:
                 monkeypatch.delenv(row.env or "", raising=False)
@@ -463,7 +464,7 @@ def test_help_is_grouped_by_subject(parse, capsys):
 
 def test_shared_options_exist_in_both_daemons():
     connection, endpoint = vars(parse_connection([], [])), vars(parse_endpoint([], []))
-    for _, rows in SHARED:
+    for _, rows in (*SHARED, *option_groups()):
         for row in rows:
             assert connection[row.name] == endpoint[row.name] == row.default
 
@@ -516,7 +517,7 @@ def test_store_direct_is_off_in_the_daemons():
 
 def test_every_option_of_the_standalone_help_says_its_variable():
     text = " ".join(standalone_parser().format_help().split())
-    for _, rows in STANDALONE:
+    for _, rows in (*STANDALONE, *option_groups()):
         for row in rows:
             if row.name != "db_dsn":
                 assert f"--{row.name}" in text
@@ -524,5 +525,5 @@ def test_every_option_of_the_standalone_help_says_its_variable():
 
 
 def test_variables_are_used_once():
-    names = [row.env for _, rows in STANDALONE for row in rows]
+    names = [row.env for _, rows in (*STANDALONE, *option_groups()) for row in rows]
     assert len(names) == len(set(names))

@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 from moto import mock_aws
 
 from autopush.message.endpoint_token import make_endpoint
+from autopush.options.bridges import option_groups
 from autopush.options.tables import ENDPOINT, SHARED
 from autopush.scripts.endpoint_diagnostic import EndpointDiagnosticCLI, run_endpoint_diagnostic_cli
 from autopush.tests.db.offline_support import MONTH, DynamoSide, SqliteSide
@@ -29,7 +30,7 @@ RECORD = {
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch, tmp_path):
-    for _, rows in (*SHARED, ENDPOINT):
+    for _, rows in (*SHARED, *option_groups(), ENDPOINT):
         for row in rows:
             monkeypatch.delenv(row.env or "", raising=False)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

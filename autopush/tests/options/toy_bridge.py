@@ -6,9 +6,10 @@ from typing import Any
 
 from marshmallow import fields
 
-from autopush.exceptions import RouterException
+from autopush.exceptions import InvalidConfig, RouterException
+from autopush.options.bridges.declaration import Bridge, json_objects, token_field
+from autopush.options.tables import COUNT, JSON, Option
 from autopush.router.bridge import BridgeRouter, accepted
-from autopush.router.bridges.declaration import Bridge, token_field
 
 
 class ToyRouter(BridgeRouter):
@@ -34,10 +35,32 @@ class ToyRouter(BridgeRouter):
         return accepted(self.conf, notification, notification.ttl)
 
 
+OPTIONS = (
+    Option("toy_boxes", "TOY_BOXES", JSON, "", 'JSON: {"<box>": {}}; switches toys on'),
+    Option("toy_room", "TOY_ROOM", COUNT, 3, "boxes that fit in"),
+)
+
+
+def settings(ns: Any) -> Any:
+    if not getattr(ns, "toy_boxes", None):
+        return None
+    return {"boxes": json_objects(ns.toy_boxes, "Invalid JSON in toy_boxes"), "room": ns.toy_room}
+
+
+def checked(settings: Any) -> Any:
+    if len(settings["boxes"]) > settings["room"]:
+        raise InvalidConfig("There is no room for these boxes")
+    return settings
+
+
 BRIDGE = Bridge(
     "toy",
     classes={"ToyRouter": __name__},
     choose=lambda settings: "ToyRouter" if "boxes" in settings else None,
+    options=OPTIONS,
+    subject="toys",
+    settings=settings,
+    checked=checked,
     members={"token": token_field(), "colour": fields.String()},
     usable=lambda router_data: "box" in router_data,
 )
