@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import __version__
-from autopush.app.process import UNIX, Listener, use_monotonic_clock
+from autopush.app.process import Listener, use_monotonic_clock
 from autopush.app.service import (
     AutopushMultiService,
     setup_logging,
@@ -31,7 +31,7 @@ from autopush.app.standalone import (
     use_data_dir,
 )
 from autopush.app.starterrors import EXPECTED, is_expected, say_error
-from autopush.config import WILDCARD_HOSTS, AutopushConfig
+from autopush.config import UNIX, WILDCARD_HOSTS, AutopushConfig
 from autopush.http import (
     EndpointHTTPFactory,
     InternalRouterHTTPFactory,
@@ -144,8 +144,7 @@ class ConnectionApplication(AutopushMultiService):
 
     def add_internal_router(self) -> None:
         """Add the listener for other nodes."""
-        factory = self.internal_router_factory
-        self.add_maybe_ssl(self.conf.router_port, factory, factory.ssl_cf())
+        self.add_router_port(self.internal_router_factory)
 
     def add_websocket(self) -> None:
         """Add the listener for user agents."""
@@ -207,6 +206,7 @@ class StandaloneApplication(AutopushMultiService):
         )
         self._public: Listener | None = None
         self._endpoint: Listener | None = None
+        self._internal: Listener | None = None
 
     def setup(self, rotate_tables: bool = True) -> None:
         super().setup(rotate_tables)
@@ -216,15 +216,16 @@ class StandaloneApplication(AutopushMultiService):
         if self.own_endpoint_port:
             site = self.websocket_site
             self._public = self.listen(conf.port, site, site.ssl_cf())
-            self._endpoint = self.listen(conf.endpoint_port, endpoint, ssl_cf)
+            self._endpoint = self.listen(
+                conf.endpoint_port, endpoint, ssl_cf, None, "endpoint_port"
+            )
         else:
             endpoint.upgrade_factory = self.websockets
             self._public = self._endpoint = self.listen(conf.port, endpoint, ssl_cf)
         self.add_proxy_protocol(endpoint, ssl_cf)
         self.add_memusage()
         if conf.router_port:
-            internal = self.internal_router_factory
-            self.listen(conf.router_port, internal, internal.ssl_cf())
+            self._internal = self.add_router_port(self.internal_router_factory)
 
     def startService(self) -> None:
         super().startService()
@@ -252,6 +253,8 @@ class StandaloneApplication(AutopushMultiService):
         ]
         if conf.db_dsn != data_dir_dsn(conf.data_dir or ""):
             lines.insert(4, f"  database:   {conf.db_dsn}")
+        if self._internal is not None:
+            lines.insert(3, f"  other nodes: {self._internal.address}")
         if websocket.startswith("ws:"):
             lines.append("    dom.push.testing.allowInsecureServerURL = true")
         if not conf.public_url and (conf.host in WILDCARD_HOSTS or conf.host.startswith(UNIX)):

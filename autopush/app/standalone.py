@@ -25,7 +25,7 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
-from autopush.config import AutopushConfig, announced_host
+from autopush.config import UNIX, AutopushConfig, announced_host
 from autopush.db import sqlite_path
 from autopush.exceptions import InvalidConfig
 
@@ -254,9 +254,9 @@ def standalone_config(ns: Any) -> AutopushConfig:
     """
     if not ns.data_dir:
         raise InvalidConfig("data_dir must name a directory")
-    unix = ns.host.startswith("unix:")
-    if unix and (ns.endpoint_port is not None or ns.host == "unix:"):
-        raise InvalidConfig("host unix:<path> needs a path, and no endpoint_port beside it")
+    unix = ns.host.startswith(UNIX)
+    if unix and ns.endpoint_port is not None:
+        raise InvalidConfig("host unix:<path> takes no endpoint_port beside it")
     return AutopushConfig.from_argparse(
         ns,
         hostname=announced_host(ns.host, ns.hostname),

@@ -24,6 +24,7 @@ from autopush.app.standalone import (
     parse_crypto_key,
     read_key_file,
 )
+from autopush.config import UNIX
 from autopush.db import sqlite_path
 from autopush.doctor.network import status_of
 from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
@@ -169,27 +170,20 @@ def _may_be_unknown(name: str, host: str | None) -> Iterator[Result]:
 
 def ports(subject: Subject) -> Iterator[Result]:
     """Whether we may listen where we are to."""
-    conf = subject.conf
-    if conf.host.startswith("unix:"):
-        yield _unix_socket(conf.host.removeprefix("unix:"))
-    wanted = [] if conf.host.startswith("unix:") else [("port", conf.port, bool(conf.ssl.key))]
-    if subject.is_standalone and conf.endpoint_port not in (None, conf.port):
-        wanted.append(("endpoint_port", conf.endpoint_port, bool(conf.ssl.key)))
-    if subject.has_user_agents:
-        wanted.append(("router_port", conf.router_port, bool(conf.router_ssl.key)))
-    wanted.append(("proxy_protocol_port", conf.proxy_protocol_port, False))
-    wanted.append(("memusage_port", conf.memusage_port, False))
     runs = False
-    for name, port, tls in wanted:
+    for name, host, port, tls in _wanted_ports(subject):
         if not port:
             continue
-        error = _bind_error(conf.host, port)
+        if host.startswith(UNIX):
+            yield _unix_socket(name, host.removeprefix(UNIX))
+            continue
+        error = _bind_error(host, port)
         if error is None:
             yield ok(name, f"{port} is free")
         elif error.errno != errno.EADDRINUSE:
-            yield fail(name, f"Can't listen on {conf.host}:{port}: {error.strerror}")
+            yield fail(name, f"Can't listen on {host}:{port}: {error.strerror}")
         else:
-            version = _running(conf.host, port, tls)
+            version = _running(host, port, tls)
             runs = runs or version is not None
             if version is not None:
                 yield ok(name, f"{port} is in use by autopush {version}, which runs")
@@ -197,6 +191,25 @@ def ports(subject: Subject) -> Iterator[Result]:
                 yield ok(name, f"{port} is in use, as it is while the service runs")
             else:
                 yield fail(name, f"{port} is in use by another program")
+
+
+def _wanted_ports(subject: Subject) -> Iterator[tuple[str, str, int | None, bool]]:
+    """Yield each port's option, address and number, and whether it speaks TLS."""
+    conf = subject.conf
+    unix, tls = conf.host.startswith(UNIX), bool(conf.ssl.key)
+    if unix:
+        yield "host", conf.host, 1, tls
+    else:
+        yield "port", conf.host, conf.port, tls
+    if subject.is_standalone and conf.endpoint_port not in (None, conf.port):
+        yield "endpoint_port", conf.host, conf.endpoint_port, tls
+    if subject.has_user_agents:
+        host = conf.router_host or conf.host
+        option = "router_host" if host.startswith(UNIX) else "router_port"
+        yield option, host, conf.router_port, bool(conf.router_ssl.key)
+    yield "proxy_protocol_port", "" if unix else conf.host, conf.proxy_protocol_port, False
+    own = unix or subject.is_standalone
+    yield "memusage_port", "127.0.0.1" if own else conf.host, conf.memusage_port, False
 
 
 def _bind_error(host: str, port: int) -> OSError | None:
@@ -219,11 +232,11 @@ def _running(host: str, port: int, tls: bool) -> str | None:
     return status_of(f"{'https' if tls else 'http'}://{netloc}:{port}", verify=False).version
 
 
-def _unix_socket(path: str) -> Result:
+def _unix_socket(name: str, path: str) -> Result:
     parent = Path(path).absolute().parent
     if not os.access(parent, os.W_OK | os.X_OK):
-        return fail("host", f"Can't make a socket in {parent}")
-    return ok("host", f"unix:{path}")
+        return fail(name, f"Can't make a socket in {parent}")
+    return ok(name, f"{UNIX}{path}")
 
 
 # -------------------------------------------------------------------------------------- limits

@@ -9,6 +9,7 @@ from autopush.options.tables import (
     BRIDGES,
     CONNECTION,
     ENDPOINT,
+    HOST,
     KEYS,
     LIMITS,
     LOGGING,
@@ -26,13 +27,7 @@ from autopush.options.tables import (
 STANDALONE_OWN: OptionGroup = (
     "where",
     (
-        Option(
-            "host",
-            "LISTEN_HOST",
-            TEXT,
-            "127.0.0.1",
-            "address to listen on; :: or 0.0.0.0 for all, unix:/path for a Unix socket",
-        ),
+        HOST._replace(default="127.0.0.1"),
         Option(
             "port", "PORT", PORT, 8080, "port for WebSocket and HTTP API; 0: any free one", "-p"
         ),
@@ -95,6 +90,7 @@ STANDALONE_EXCLUDED = {
     "_no_sslcontext_cache",
     "use_cryptography",
     "endpoint_port",
+    "host",
     "port",
 }
 """Rows of the daemons' tables that mean nothing, or something else, in one process."""

@@ -60,6 +60,7 @@ METAVARS = {
     "log_output": "WHERE",
     "prometheus_host": "ADDRESS",
     "public_url": "URL",
+    "router_host": "ADDRESS",
     "router_hostname": "NAME",
     "router_ssl_cert": "FILE",
     "router_ssl_key": "FILE",
@@ -92,6 +93,15 @@ class Option(NamedTuple):
 
 
 OptionGroup = tuple[str, tuple[Option, ...]]
+
+HOST = Option(
+    "host",
+    "LISTEN_HOST",
+    TEXT,
+    "0.0.0.0",
+    "address to listen on; :: or 0.0.0.0 for all, unix:/path for a Unix socket",
+)
+"""Of the ports that have no address of their own."""
 
 
 # ------------------------------------------------------------------- 3.1 shared by both daemons
@@ -431,7 +441,15 @@ SHARED = (LOGGING, KEYS, METRICS, ADDRESSES, TLS, STORAGE, SERVICE, LIMITS, BRID
 CONNECTION: OptionGroup = (
     "connection node",
     (
+        HOST,
         Option("port", "PORT", PORT, 8080, "port for user agents (WebSocket)", "-p"),
+        Option(
+            "router_host",
+            "ROUTER_HOST",
+            TEXT,
+            None,
+            "address the port for other nodes listens on, which only they should reach; none: host",
+        ),
         Option(
             "router_hostname",
             "ROUTER_HOSTNAME",
@@ -491,6 +509,7 @@ CONNECTION: OptionGroup = (
 ENDPOINT: OptionGroup = (
     "endpoint node",
     (
+        HOST,
         Option("port", "PORT", PORT, 8082, "port for application servers (HTTP)", "-p"),
         Option(
             "no_cors",

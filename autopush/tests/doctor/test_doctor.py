@@ -284,6 +284,17 @@ def test_ports(examine):
     assert one(examine("autopush_standalone", "--host", "unix:/nowhere/s"), "host")[0] is Level.FAIL
 
 
+def test_port_for_other_nodes_is_looked_for_at_its_own_address(examine):
+    port = free_port("127.0.0.2")
+    with socket.create_server(("127.0.0.2", port)):
+        options = ("--host", "127.0.0.1", "--router_port", str(port))
+        assert one(examine("autopush", *options), "router_port") == (Level.OK, f"{port} is free")
+        results = examine("autopush", *options, "--router_host", "127.0.0.2")
+        assert one(results, "router_port") == (Level.FAIL, f"{port} is in use by another program")
+    results = examine("autopush", "--router_host", "unix:/nowhere/s")
+    assert one(results, "router_host")[0] is Level.FAIL
+
+
 def test_open_files(tmp_path):
     script = "import sys; from autopush.__main__ import doctor; sys.exit(doctor())"
     command = [sys.executable, "-c", script, "autopush_standalone", "--max_connections", "1000"]
