@@ -27,6 +27,9 @@ T = TypeVar("T")
 FINGERPRINT = re.compile(r"[0-9A-F]{2}(?::[0-9A-F]{2}){31}", re.IGNORECASE)
 """SHA-256 fingerprint of a client certificate."""
 
+UNIX = "unix:"
+"""Prefix of a ``host`` that is the path of a Unix socket."""
+
 WILDCARD_HOSTS = frozenset({"", "::", "0.0.0.0"})
 """Listening addresses that are no name others can use."""
 
@@ -157,6 +160,8 @@ class AutopushConfig:
     data_dir: str | None = None
     host: str = "0.0.0.0"
     """Address the listeners bind, or ``unix:<path>``."""
+    router_host: str | None = None
+    """The same for the listener of other nodes; None: ``host``."""
     max_message_size: int = 1024 * 1024
     """Longest WebSocket message taken from a user agent."""
     max_stored: int = 10_000
@@ -167,6 +172,18 @@ class AutopushConfig:
     """Percent of both that one subscription may have."""
     max_direct_unacked: int = 1000
     """Direct messages one connection may have un-acknowledged."""
+    rate_subscription: int = 0
+    """Messages a minute that one subscription may get; 0: any number."""
+    burst_subscription: int = 1000
+    """Messages it may get at once."""
+    rate_sender: int = 0
+    """Messages a minute that may be sent with one VAPID key; 0: any number."""
+    burst_sender: int = 100_000
+    """Messages that may be sent with it at once."""
+    forget_after: int = 0
+    """Days after which user agents without a channel are forgotten; 0: never."""
+    access_keys: list[str] = attrs.field(factory=list, repr=False)
+    """Who shows one of these may become a user agent; none: anybody may."""
     prometheus_port: int | None = None
     prometheus_host: str = "127.0.0.1"
 
@@ -219,6 +236,7 @@ class AutopushConfig:
         }
         options["client_certs"] = client_certs_from_options(ns)
         check_router_conf(options["router_conf"])
+        check_unix_sockets(ns)
         if not getattr(ns, "no_aws", False) and "ami_id" not in kwargs:
             options["ami_id"] = get_amid() or "Unknown"
         if options.get("key_hash"):
@@ -292,6 +310,7 @@ SAME_NAME = (  # noqa: SIM905
     " close_handshake_timeout use_cryptography sts_max_age aws_ddb_endpoint key_hash db_dsn"
     " store_direct public_url data_dir host max_message_size max_direct_unacked max_stored"
     " max_stored_bytes max_stored_share prometheus_port prometheus_host require_ttl"
+    " router_host forget_after rate_subscription burst_subscription rate_sender burst_sender"
 ).split()
 """Options that keep their name as an attribute."""
 
@@ -391,6 +410,15 @@ def bracketed(host: str | None) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
+def check_unix_sockets(ns: Any) -> None:
+    """:raises InvalidConfig: a Unix socket has no path, or two listeners would share one."""
+    host, router_host = getattr(ns, "host", None) or "", getattr(ns, "router_host", None) or ""
+    if UNIX in (host, router_host):
+        raise InvalidConfig(f"{'host' if host == UNIX else 'router_host'} unix:<path> needs a path")
+    if host.startswith(UNIX) and getattr(ns, "router_port", None) and router_host in ("", host):
+        raise InvalidConfig("host unix:<path> needs a router_host beside router_port")
+
+
 def normalize_origin(url: str) -> str:
     """Check ``public_url`` and return it as browsers serialise an origin (RFC 6454 6.2).
 
@@ -421,7 +449,7 @@ def announced_host(host: str, hostname: str | None) -> str:
     """
     if hostname:
         return hostname
-    if host.startswith("unix:"):
+    if host.startswith(UNIX):
         return "localhost"
     if host in WILDCARD_HOSTS:
         return socket.gethostname()

@@ -16,8 +16,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import __version__
-from autopush.app.process import UNIX, Listener, use_monotonic_clock
+from autopush.app.process import Listener, use_monotonic_clock
 from autopush.app.service import (
+    REPORT_INTERVAL,
     AutopushMultiService,
     setup_logging,
     warn_of_random_key,
@@ -31,14 +32,15 @@ from autopush.app.standalone import (
     use_data_dir,
 )
 from autopush.app.starterrors import EXPECTED, is_expected, say_error
-from autopush.config import WILDCARD_HOSTS, AutopushConfig
+from autopush.config import UNIX, WILDCARD_HOSTS, AutopushConfig
 from autopush.http import (
     EndpointHTTPFactory,
     InternalRouterHTTPFactory,
 )
 from autopush.options.commands import CONNECTION, ENDPOINT, STANDALONE
 from autopush.router import routers_from_config
-from autopush.session import Node, upkeep
+from autopush.session import Node, census, upkeep
+from autopush.session.census import Census
 from autopush.websocket import ConnectionWSSite, PushServerFactory
 
 reactor: Any = _reactor
@@ -144,8 +146,7 @@ class ConnectionApplication(AutopushMultiService):
 
     def add_internal_router(self) -> None:
         """Add the listener for other nodes."""
-        factory = self.internal_router_factory
-        self.add_maybe_ssl(self.conf.router_port, factory, factory.ssl_cf())
+        self.add_router_port(self.internal_router_factory)
 
     def add_websocket(self) -> None:
         """Add the listener for user agents."""
@@ -193,6 +194,7 @@ class StandaloneApplication(AutopushMultiService):
         self.node = Node(
             conf, self.db, self.metrics, reactor, self.agent if conf.router_port else None
         )
+        self.census = Census(self.node, conf.forget_after)
         self.clients = self.node.clients
         self.routers = routers_from_config(
             conf, self.db, self.agent, self.node, metrics=self.metrics
@@ -207,24 +209,28 @@ class StandaloneApplication(AutopushMultiService):
         )
         self._public: Listener | None = None
         self._endpoint: Listener | None = None
+        self._internal: Listener | None = None
 
     def setup(self, rotate_tables: bool = True) -> None:
         super().setup(rotate_tables)
         self.add_timer(upkeep.STEP, self.node.upkeep.step)
+        self.add_timer(census.ROUND_INTERVAL, self.census.begin)
+        self.add_timer(REPORT_INTERVAL, self.census.report)
         endpoint, conf = self.endpoint_factory, self.conf
         ssl_cf = endpoint.ssl_cf()
         if self.own_endpoint_port:
             site = self.websocket_site
             self._public = self.listen(conf.port, site, site.ssl_cf())
-            self._endpoint = self.listen(conf.endpoint_port, endpoint, ssl_cf)
+            self._endpoint = self.listen(
+                conf.endpoint_port, endpoint, ssl_cf, None, "endpoint_port"
+            )
         else:
             endpoint.upgrade_factory = self.websockets
             self._public = self._endpoint = self.listen(conf.port, endpoint, ssl_cf)
         self.add_proxy_protocol(endpoint, ssl_cf)
         self.add_memusage()
         if conf.router_port:
-            internal = self.internal_router_factory
-            self.listen(conf.router_port, internal, internal.ssl_cf())
+            self._internal = self.add_router_port(self.internal_router_factory)
 
     def startService(self) -> None:
         super().startService()
@@ -241,7 +247,8 @@ class StandaloneApplication(AutopushMultiService):
     def start_text(self) -> str:
         """What the operator wants to know after the start; ends with the line tools wait for."""
         conf = self.conf
-        websocket = self.websocket_url
+        key = self._shown_key()
+        websocket = f"{self.websocket_url}{key}"
         lines = [
             f"autopush {__version__}",
             f"  WebSocket:  {websocket}",
@@ -252,11 +259,23 @@ class StandaloneApplication(AutopushMultiService):
         ]
         if conf.db_dsn != data_dir_dsn(conf.data_dir or ""):
             lines.insert(4, f"  database:   {conf.db_dsn}")
+        if self._internal is not None:
+            lines.insert(3, f"  other nodes: {self._internal.address}")
         if websocket.startswith("ws:"):
             lines.append("    dom.push.testing.allowInsecureServerURL = true")
         if not conf.public_url and (conf.host in WILDCARD_HOSTS or conf.host.startswith(UNIX)):
             lines.append("  If others reach this service at another address, pass --public_url.")
+        if key:
+            lines.append(f"  Registration over HTTP: {conf.endpoint_url}/{key}/v1/...")
+            lines.append("  Only who has an access key gets in: these addresses are secret.")
         return "\n".join([*lines, "autopush is ready"])
+
+    def _shown_key(self) -> str:
+        """The access key as the start shows it: to somebody at a terminal only; no log keeps it."""
+        keys = self.conf.access_keys
+        if not keys or sys.stdout.isatty():
+            return keys[0] if keys else ""
+        return "<access key>"
 
     @property
     def websocket_url(self) -> str:

@@ -25,6 +25,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from autopush.config import UNIX, bracketed
 from autopush.net.eager import listen_tcp
 
 BACKLOG = 1024
@@ -34,9 +35,6 @@ come back at once."""
 GC_THRESHOLDS = (10_000, 20, 20)
 """For ``gc.set_threshold``. Python's own 700 new objects are made by some ten notifications."""
 
-UNIX = "unix:"
-"""Prefix of a ``host`` that is the path of a Unix socket."""
-
 log = Logger()
 
 
@@ -44,10 +42,12 @@ class Listener(Service):
     """One listening port.
 
     :param bind: starts to listen; raises CannotListenError
+    :param option: names the port
     """
 
-    def __init__(self, bind: Callable[[], IListeningPort]) -> None:
+    def __init__(self, bind: Callable[[], IListeningPort], option: str = "port") -> None:
         self._bind = bind
+        self._option = option
         self.port: Any = None
 
     def startService(self) -> None:
@@ -57,6 +57,7 @@ class Listener(Service):
         """
         super().startService()
         self.port = self._bind()
+        log.info("Listening on {address} ({option})", address=self.address, option=self._option)
 
     def stopService(self) -> Deferred[None]:
         """Accept nothing more; fires when the port is closed."""
@@ -68,6 +69,16 @@ class Listener(Service):
     def number(self) -> int | None:
         """The port's number; None for a Unix socket or before the start."""
         return getattr(self.port.getHost(), "port", None) if self.port is not None else None
+
+    @property
+    def address(self) -> str | None:
+        """``address:port`` or ``unix:<path>``; None before the start."""
+        if self.port is None:
+            return None
+        bound = self.port.getHost()
+        if hasattr(bound, "port"):
+            return f"{bracketed(bound.host)}:{bound.port}"
+        return f"{UNIX}{os.fsdecode(bound.name)}"
 
 
 class Timer(TimerService):

@@ -25,7 +25,6 @@ from autopush import __version__, constants, useragent
 from autopush.app.lifecycle import Lifecycle
 from autopush.app.process import (
     BACKLOG,
-    UNIX,
     Listener,
     Timer,
     bind,
@@ -36,7 +35,7 @@ from autopush.app.process import (
     within,
 )
 from autopush.app.starterrors import EXPECTED, is_expected, start_error_text
-from autopush.config import AutopushConfig
+from autopush.config import UNIX, AutopushConfig
 from autopush.db import store_from_dsn
 from autopush.exceptions import InvalidConfig
 from autopush.http import (
@@ -86,7 +85,7 @@ class AutopushMultiService(MultiService):
     metrics_prefix = ""
     """Of the periodic metrics (spec/observability 7.4)."""
     memusage_host: str | None = None
-    """Address of the memory API; None: ``conf.host``."""
+    """Address of the memory API; None: ``conf.host``, or this machine's own if that is a file."""
 
     def __init__(self, conf: AutopushConfig, resource: Any = None) -> None:
         super().__init__()
@@ -125,14 +124,20 @@ class AutopushMultiService(MultiService):
     # ---- building blocks
 
     def listen(
-        self, port: int | None, factory: Any, ssl_cf: Any = None, host: str | None = None
+        self,
+        port: int | None,
+        factory: Any,
+        ssl_cf: Any = None,
+        host: str | None = None,
+        option: str = "port",
     ) -> Listener:
         """Add a listener for an HTTP application.
 
         :param host: default: ``conf.host``
+        :param option: names the port
         """
         address = self.conf.host if host is None else host
-        listener = Listener(lambda: bind(reactor, address, port or 0, factory, ssl_cf))
+        listener = Listener(lambda: bind(reactor, address, port or 0, factory, ssl_cf), option)
         listener.setServiceParent(self)
         self.lifecycle.add_tls(ssl_cf)
         if factory not in self.http_factories:
@@ -150,9 +155,10 @@ class AutopushMultiService(MultiService):
 
     def add_memusage(self) -> None:
         """Add the memory API's listener if it has a port."""
-        if self.conf.memusage_port:
-            factory = MemUsageHTTPFactory(self.conf)
-            self.listen(self.conf.memusage_port, factory, host=self.memusage_host)
+        conf = self.conf
+        if conf.memusage_port:
+            host = self.memusage_host or ("127.0.0.1" if conf.host.startswith(UNIX) else conf.host)
+            self.listen(conf.memusage_port, MemUsageHTTPFactory(conf), None, host, "memusage_port")
 
     def add_prometheus(self) -> None:
         """Add the listener for Prometheus if it has a port."""
@@ -162,7 +168,14 @@ class AutopushMultiService(MultiService):
                 conf.prometheus_port,
                 PrometheusHTTPFactory(conf, registry_of(self.metrics)),
                 host=conf.prometheus_host,
+                option="prometheus_port",
             )
+
+    def add_router_port(self, factory: Any) -> Listener:
+        """Add the listener for other nodes."""
+        conf = self.conf
+        host = conf.router_host or conf.host
+        return self.listen(conf.router_port, factory, factory.ssl_cf(), host, "router_port")
 
     def add_proxy_protocol(self, factory: Any, ssl_cf: Any) -> None:
         """Add the listener behind HAProxy if it has a port."""
@@ -176,7 +189,8 @@ class AutopushMultiService(MultiService):
                 backlog=BACKLOG,
             )
             self.lifecycle.add_tls(ssl_cf)
-            Listener(lambda: endpoint.bind(factory)).setServiceParent(self)
+            listener = Listener(lambda: endpoint.bind(factory), "proxy_protocol_port")
+            listener.setServiceParent(self)
 
     # ---- running
 

@@ -8,22 +8,25 @@ import os
 import resource
 import socket
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from autopush.app.lifecycle import FEW_FILES, SPARE_FILES
 from autopush.app.standalone import (
+    ACCESS_KEYS,
     AUTH_KEY,
     CRYPTO_KEY,
     MIN_AUTH_KEY,
     StartError,
     data_dir_path,
     key_missing,
+    parse_access_key,
     parse_auth_key,
     parse_crypto_key,
     read_key_file,
 )
+from autopush.config import UNIX
 from autopush.db import sqlite_path
 from autopush.doctor.network import status_of
 from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
@@ -69,6 +72,8 @@ def keys(subject: Subject) -> Iterator[Result]:
             )
         else:
             yield warn(name, "none: anybody who knows a UAID may change its registration")
+    if subject.is_standalone:
+        yield _access_keys(subject)
 
 
 def _given_keys(name: str, given: list[str]) -> Iterator[Result]:
@@ -81,15 +86,30 @@ def _given_keys(name: str, given: list[str]) -> Iterator[Result]:
 
 def _key_file(subject: Subject, name: str) -> Result:
     path = data_dir_path(subject.ns.data_dir) / name
-    parse = parse_crypto_key if name == CRYPTO_KEY else parse_auth_key
     try:
-        found = read_key_file(path, parse)
-        mode = stat.S_IMODE(path.stat().st_mode)
+        return _checked_file(name, path, parse_crypto_key if name == CRYPTO_KEY else parse_auth_key)
     except FileNotFoundError:
         dsn = subject.conf.db_dsn
         if dsn.startswith("sqlite:") and os.path.exists(sqlite_path(dsn)):
             return fail(name, key_missing(path))
         return ok(name, f"{path} will be made at the first start")
+
+
+def _access_keys(subject: Subject) -> Result:
+    if subject.conf.access_keys:
+        return ok("access_key", plural(len(subject.conf.access_keys), "key"))
+    try:
+        path = data_dir_path(subject.ns.data_dir) / ACCESS_KEYS
+        return _checked_file(ACCESS_KEYS, path, parse_access_key)
+    except FileNotFoundError:
+        return ok("access_key", "none: every user agent that reaches the service may use it")
+
+
+def _checked_file(name: str, path: Path, parse: Callable[[str], str | None]) -> Result:
+    """:raises FileNotFoundError: there is none"""
+    try:
+        found = read_key_file(path, parse)
+        mode = stat.S_IMODE(path.stat().st_mode)
     except StartError as exc:
         return fail(name, str(exc))
     if mode & 0o077:
@@ -169,27 +189,20 @@ def _may_be_unknown(name: str, host: str | None) -> Iterator[Result]:
 
 def ports(subject: Subject) -> Iterator[Result]:
     """Whether we may listen where we are to."""
-    conf = subject.conf
-    if conf.host.startswith("unix:"):
-        yield _unix_socket(conf.host.removeprefix("unix:"))
-    wanted = [] if conf.host.startswith("unix:") else [("port", conf.port, bool(conf.ssl.key))]
-    if subject.is_standalone and conf.endpoint_port not in (None, conf.port):
-        wanted.append(("endpoint_port", conf.endpoint_port, bool(conf.ssl.key)))
-    if subject.has_user_agents:
-        wanted.append(("router_port", conf.router_port, bool(conf.router_ssl.key)))
-    wanted.append(("proxy_protocol_port", conf.proxy_protocol_port, False))
-    wanted.append(("memusage_port", conf.memusage_port, False))
     runs = False
-    for name, port, tls in wanted:
+    for name, host, port, tls in _wanted_ports(subject):
         if not port:
             continue
-        error = _bind_error(conf.host, port)
+        if host.startswith(UNIX):
+            yield _unix_socket(name, host.removeprefix(UNIX))
+            continue
+        error = _bind_error(host, port)
         if error is None:
             yield ok(name, f"{port} is free")
         elif error.errno != errno.EADDRINUSE:
-            yield fail(name, f"Can't listen on {conf.host}:{port}: {error.strerror}")
+            yield fail(name, f"Can't listen on {host}:{port}: {error.strerror}")
         else:
-            version = _running(conf.host, port, tls)
+            version = _running(host, port, tls)
             runs = runs or version is not None
             if version is not None:
                 yield ok(name, f"{port} is in use by autopush {version}, which runs")
@@ -197,6 +210,25 @@ def ports(subject: Subject) -> Iterator[Result]:
                 yield ok(name, f"{port} is in use, as it is while the service runs")
             else:
                 yield fail(name, f"{port} is in use by another program")
+
+
+def _wanted_ports(subject: Subject) -> Iterator[tuple[str, str, int | None, bool]]:
+    """Yield each port's option, address and number, and whether it speaks TLS."""
+    conf = subject.conf
+    unix, tls = conf.host.startswith(UNIX), bool(conf.ssl.key)
+    if unix:
+        yield "host", conf.host, 1, tls
+    else:
+        yield "port", conf.host, conf.port, tls
+    if subject.is_standalone and conf.endpoint_port not in (None, conf.port):
+        yield "endpoint_port", conf.host, conf.endpoint_port, tls
+    if subject.has_user_agents:
+        host = conf.router_host or conf.host
+        option = "router_host" if host.startswith(UNIX) else "router_port"
+        yield option, host, conf.router_port, bool(conf.router_ssl.key)
+    yield "proxy_protocol_port", "" if unix else conf.host, conf.proxy_protocol_port, False
+    own = unix or subject.is_standalone
+    yield "memusage_port", "127.0.0.1" if own else conf.host, conf.memusage_port, False
 
 
 def _bind_error(host: str, port: int) -> OSError | None:
@@ -219,11 +251,11 @@ def _running(host: str, port: int, tls: bool) -> str | None:
     return status_of(f"{'https' if tls else 'http'}://{netloc}:{port}", verify=False).version
 
 
-def _unix_socket(path: str) -> Result:
+def _unix_socket(name: str, path: str) -> Result:
     parent = Path(path).absolute().parent
     if not os.access(parent, os.W_OK | os.X_OK):
-        return fail("host", f"Can't make a socket in {parent}")
-    return ok("host", f"unix:{path}")
+        return fail(name, f"Can't make a socket in {parent}")
+    return ok(name, f"{UNIX}{path}")
 
 
 # -------------------------------------------------------------------------------------- limits

@@ -138,6 +138,12 @@ class RoutedServer(HTTPServer, Application):
                 named = {name: _decode(value) for name, value in named.items()}
             except UnicodeDecodeError:
                 handler_class, groups, named = self._not_found, (), {}
+        return self.start(handler_class, request, *groups, **named)
+
+    def start(
+        self, handler_class: Any, request: Request, *groups: str | None, **named: str | None
+    ) -> BaseHandler:
+        """Have a handler, which may have no route, answer a request."""
         handler: BaseHandler = handler_class(self, request)
         rest = handler._execute((), *groups, **named)
         if rest is not None:

@@ -7,9 +7,12 @@ from typing import Any
 from autopush.options.tables import (
     ADDRESSES,
     CONNECTION,
+    COUNT,
     ENDPOINT,
+    HOST,
     KEYS,
     LIMITS,
+    LIST,
     LOGGING,
     METRICS,
     PORT,
@@ -25,13 +28,7 @@ from autopush.options.tables import (
 STANDALONE_OWN: OptionGroup = (
     "where",
     (
-        Option(
-            "host",
-            "LISTEN_HOST",
-            TEXT,
-            "127.0.0.1",
-            "address to listen on; :: or 0.0.0.0 for all, unix:/path for a Unix socket",
-        ),
+        HOST._replace(default="127.0.0.1"),
         Option(
             "port", "PORT", PORT, 8080, "port for WebSocket and HTTP API; 0: any free one", "-p"
         ),
@@ -68,6 +65,21 @@ STANDALONE_OWN: OptionGroup = (
     ),
 )
 
+ACCESS: OptionGroup = (
+    "private service",
+    (
+        Option(
+            "access_key",
+            "ACCESS_KEY",
+            LIST,
+            None,
+            "let only user agents in that show this key in the URL they are given, as printed by"
+            " autokey --access; repeatable; instead of the access_keys file in data_dir; neither:"
+            " everybody may come in",
+        ),
+    ),
+)
+
 STANDALONE_LIMITS: OptionGroup = (
     "limits",
     (
@@ -86,6 +98,14 @@ STANDALONE_LIMITS: OptionGroup = (
             1000,
             "messages one connected user agent may leave unacknowledged",
         ),
+        Option(
+            "forget_after",
+            "FORGET_AFTER",
+            COUNT,
+            180,
+            "days after which a user agent that has no subscription and did not come back is"
+            " forgotten (SQLite); 0: never",
+        ),
     ),
 )
 
@@ -94,6 +114,7 @@ STANDALONE_EXCLUDED = {
     "_no_sslcontext_cache",
     "use_cryptography",
     "endpoint_port",
+    "host",
     "port",
 }
 """Rows of the daemons' tables that mean nothing, or something else, in one process."""
@@ -101,6 +122,8 @@ STANDALONE_EXCLUDED = {
 STANDALONE_DEFAULTS: dict[str, Any] = {
     "store_direct": True,
     "require_ttl": True,
+    "rate_subscription": 600,
+    "rate_sender": 60_000,
     "msg_limit": 0,
     "statsd_host": "",
     "endpoint_scheme": None,
@@ -147,6 +170,7 @@ def _part(group: OptionGroup, router: bool) -> OptionGroup:
 
 STANDALONE: tuple[OptionGroup, ...] = (
     STANDALONE_OWN,
+    ACCESS,
     *map(_for_standalone, (LOGGING, METRICS, KEYS, ADDRESSES, TLS, SERVICE)),
     _for_standalone(STANDALONE_LIMITS),
     *map(_for_standalone, (_part(CONNECTION, router=False), ENDPOINT)),

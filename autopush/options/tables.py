@@ -48,6 +48,7 @@ def JSON(text: str) -> str:
 
 
 METAVARS = {
+    "access_key": "KEY",
     "crypto_key": "KEY",
     "auth_key": "KEY",
     "key_hash": "KEY",
@@ -60,6 +61,7 @@ METAVARS = {
     "log_output": "WHERE",
     "prometheus_host": "ADDRESS",
     "public_url": "URL",
+    "router_host": "ADDRESS",
     "router_hostname": "NAME",
     "router_ssl_cert": "FILE",
     "router_ssl_key": "FILE",
@@ -94,6 +96,15 @@ class Option(NamedTuple):
 
 
 OptionGroup = tuple[str, tuple[Option, ...]]
+
+HOST = Option(
+    "host",
+    "LISTEN_HOST",
+    TEXT,
+    "0.0.0.0",
+    "address to listen on; :: or 0.0.0.0 for all, unix:/path for a Unix socket",
+)
+"""Of the ports that have no address of their own."""
 
 
 # ------------------------------------------------------------------- 3.1 shared by both daemons
@@ -374,7 +385,15 @@ SHARED = (LOGGING, KEYS, METRICS, ADDRESSES, TLS, STORAGE, SERVICE, LIMITS)
 CONNECTION: OptionGroup = (
     "connection node",
     (
+        HOST,
         Option("port", "PORT", PORT, 8080, "port for user agents (WebSocket)", "-p"),
+        Option(
+            "router_host",
+            "ROUTER_HOST",
+            TEXT,
+            None,
+            "address the port for other nodes listens on, which only they should reach; none: host",
+        ),
         Option(
             "router_hostname",
             "ROUTER_HOSTNAME",
@@ -434,6 +453,7 @@ CONNECTION: OptionGroup = (
 ENDPOINT: OptionGroup = (
     "endpoint node",
     (
+        HOST,
         Option("port", "PORT", PORT, 8082, "port for application servers (HTTP)", "-p"),
         Option(
             "no_cors",
@@ -448,6 +468,35 @@ ENDPOINT: OptionGroup = (
             SWITCH,
             False,
             "refuse messages without TTL (RFC 8030); off: only those that have to be stored",
+        ),
+        Option(
+            "rate_subscription",
+            "RATE_SUBSCRIPTION",
+            COUNT,
+            0,
+            "messages a minute that one subscription may get, more are answered 429; 0: any number",
+        ),
+        Option(
+            "burst_subscription",
+            "BURST_SUBSCRIPTION",
+            POSITIVE,
+            1000,
+            "messages it may get at once after a pause, with rate_subscription",
+        ),
+        Option(
+            "rate_sender",
+            "RATE_SENDER",
+            COUNT,
+            0,
+            "messages a minute that may be sent with one VAPID key, more are answered 429; 0: any"
+            " number",
+        ),
+        Option(
+            "burst_sender",
+            "BURST_SENDER",
+            POSITIVE,
+            100_000,
+            "messages that may be sent with it at once after a pause, with rate_sender",
         ),
         Option(
             "auth_key",

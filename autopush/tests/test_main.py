@@ -147,6 +147,15 @@ def test_all_addresses(make):
     assert "--public_url" in server.output
 
 
+def test_internal_port_has_an_address_of_its_own(make):
+    internal = free_port("127.0.0.2")
+    server = make("--router_host", "127.0.0.2", "--router_port", str(internal))
+    assert f"  other nodes: 127.0.0.2:{internal}" in server.output
+    assert httpx.get(f"http://127.0.0.2:{internal}/status").status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{internal}/status")
+
+
 def test_unix_socket(make, tmp_path):
     path = str(tmp_path / "s")
     server = make(host=f"unix:{path}")
@@ -364,6 +373,8 @@ def test_lost_key_file(stopped, tmp_path):
         ),
         (["--client_certs", '{"a": []}'], "client_certs specified without SSL enabled"),
         (["--host", "unix:"], "host unix:<path> needs a path"),
+        (["--router_host", "unix:"], "router_host unix:<path> needs a path"),
+        (["--host", "unix:/x", "--router_port", "1"], "needs a router_host beside router_port"),
         (["--db_dsn", "mongo:x"], "db_dsn"),
         (["--data_dir", ""], "data_dir must name a directory"),
     ],

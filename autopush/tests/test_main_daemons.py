@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 from cryptography.fernet import Fernet
 from websockets.sync.client import connect
 
-from autopush.tests.e2e.harness import environment, free_port
+from autopush.tests.e2e.harness import environment, eventually, free_port
 
 CHANNEL = "11111111-2222-4333-8444-555555555555"
 
@@ -94,6 +95,90 @@ def test_message_from_one_node_to_the_other(start, tmp_path):
     assert status == 0
     assert "No auth_key" not in output
     assert "No crypto_key" not in output
+
+
+def refuses(host, port):
+    with pytest.raises(ConnectionRefusedError), socket.create_connection((host, port)):
+        pass
+
+
+def test_ports_are_bound_to_the_addresses_given(start, tmp_path):
+    public, internal, api = free_port(), free_port("127.0.0.2"), free_port()
+    dsn = ("--db_dsn", f"sqlite://{tmp_path}/db.sqlite3")
+    node = start(
+        "ConnectionApplication",
+        *("--host", "127.0.0.1", "--port", str(public)),
+        *("--router_host", "127.0.0.2", "--router_port", str(internal)),
+        *dsn,
+    )
+    assert node.wait_for(f"http://127.0.0.1:{public}/status").status_code == 200
+    assert node.wait_for(f"http://127.0.0.2:{internal}/status").status_code == 200
+    refuses("127.0.0.2", public)
+    refuses("127.0.0.1", internal)
+    endpoint = start("EndpointApplication", "--host", "127.0.0.2", "--port", str(api), *dsn)
+    assert endpoint.wait_for(f"http://127.0.0.2:{api}/status").status_code == 200
+    refuses("127.0.0.1", api)
+    for one, lines in (
+        (node, [f"127.0.0.1:{public} (port)", f"127.0.0.2:{internal} (router_port)"]),
+        (endpoint, [f"127.0.0.2:{api} (port)"]),
+    ):
+        status, output = one.stop()
+        assert status == 0
+        for line in lines:
+            assert f"Listening on {line}" in output
+
+
+def test_public_port_is_a_unix_socket(start, tmp_path):
+    path, internal = tmp_path / "socket", free_port()
+    options = ("--host", f"unix:{path}", "--router_host", "127.0.0.1")
+    node = start(
+        "ConnectionApplication",
+        *(*options, "--router_port", str(internal)),
+        *("--db_dsn", f"sqlite://{tmp_path}/db.sqlite3"),
+    )
+    node.wait_for(f"http://127.0.0.1:{internal}/status")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+        eventually(path.exists)
+        assert client.get("http://localhost/status").status_code == 200
+    status, output = node.stop()
+    assert status == 0
+    assert f"Listening on unix:{path} (port)" in output
+    refused = start("ConnectionApplication", "--host", f"unix:{path}", "--human_logs")
+    output = refused.process.communicate(timeout=30)[0]
+    assert "host unix:<path> needs a router_host beside router_port" in output
+
+
+HANDSHAKE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
+
+
+def status_of(port, *lines):
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.sendall("\r\n".join((*lines, "Connection: close", "", "")).encode())
+        return sock.makefile("rb").readline().split()[1]
+
+
+def test_missing_or_repeated_host_is_400_on_every_port(start, tmp_path):
+    """RFC 9112 3.2; HTTP/1.0 has no Host."""
+    public, internal, api = free_port(), free_port(), free_port()
+    dsn = ("--db_dsn", f"sqlite://{tmp_path}/db.sqlite3")
+    ports = ("--port", str(public), "--router_port", str(internal))
+    start("ConnectionApplication", *ports, *dsn).wait_for(f"http://127.0.0.1:{public}/status")
+    start("EndpointApplication", "--port", str(api), *dsn).wait_for(
+        f"http://127.0.0.1:{api}/status"
+    )
+    for port in (public, internal, api):
+        assert status_of(port, "GET /status HTTP/1.1", "Host: a") == b"200"
+        assert status_of(port, "GET /status HTTP/1.0") == b"200"
+        assert status_of(port, "GET /status HTTP/1.1") == b"400"
+        assert status_of(port, "GET /status HTTP/1.1", "Host: a", "Host: a") == b"400"
+    assert status_of(public, "GET / HTTP/1.1", "Host: a", *HANDSHAKE) == b"101"
+    assert status_of(public, "GET / HTTP/1.1", *HANDSHAKE) == b"400"
+    assert status_of(public, "GET / HTTP/1.1", "Host: a", "Host: b", *HANDSHAKE) == b"400"
 
 
 def test_configuration_errors_are_one_critical_log_line(start):

@@ -174,6 +174,16 @@ def authenticate_sender(message: PushRequest) -> None:
     message.vapid = True
 
 
+def keep_rates(message: PushRequest) -> None:
+    """Take a token from the buckets of the subscription and of the sender, where there are any.
+
+    :raises InvalidRequest: 429, errno 204
+    """
+    rates = message.app.rates
+    if rates is not None:
+        rates.take(message.endpoint)
+
+
 def make_notification(message: PushRequest) -> None:
     """Make of it what is routed (section 5.7).
 
@@ -208,6 +218,7 @@ class PushRequest(ParsedRequest):
         find_user,
         check_headers_and_size,
         authenticate_sender,
+        keep_rates,
         make_notification,
     )
 

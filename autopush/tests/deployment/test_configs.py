@@ -31,6 +31,7 @@ EXAMPLES = {
     "key_hash",
     "hostname",
     "endpoint_hostname",
+    "router_host",
     "router_hostname",
     "aws_ddb_endpoint",
     "ssl_key",

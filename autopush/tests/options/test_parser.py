@@ -499,6 +499,21 @@ def test_standalone_defaults():
     assert ns.no_aws is True
 
 
+def test_addresses_to_listen_on(ini, monkeypatch):
+    assert (parse_connection([], []).host, parse_connection([], []).router_host) == (
+        "0.0.0.0",
+        None,
+    )
+    assert parse_endpoint([], []).host == "0.0.0.0"
+    assert parse_standalone([], []).router_host is None
+    ns = parse_connection([ini("host = 127.0.0.1\nrouter_host = 127.0.0.2")], [])
+    assert (ns.host, ns.router_host, ns.hostname) == ("127.0.0.1", "127.0.0.2", None)
+    monkeypatch.setenv("ROUTER_HOST", "127.0.0.3")
+    monkeypatch.setenv("LISTEN_HOST", "127.0.0.4")
+    ns = parse_connection([], [])
+    assert (ns.host, ns.router_host) == ("127.0.0.4", "127.0.0.3")
+
+
 def test_store_direct_can_be_turned_off_everywhere(ini, monkeypatch):
     assert parse_standalone([], ["--no_store_direct"]).store_direct is False
     assert parse_standalone([ini("store_direct = false")], []).store_direct is False
