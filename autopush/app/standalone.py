@@ -6,6 +6,7 @@
         lock                flock'ed while a service runs; holds its process id
         crypto_key          0600, Fernet keys of endpoint URLs and message ids
         auth_key            0600, keys of registration secrets
+        log_key             0600, key that hides ids in logs
         autopush.sqlite3    0600, with -wal and -shm beside it
 
 A key file holds one key a line, newest first; empty lines and lines starting with ``#`` are
@@ -32,6 +33,7 @@ from autopush.exceptions import InvalidConfig
 DATABASE = "autopush.sqlite3"
 CRYPTO_KEY = "crypto_key"
 AUTH_KEY = "auth_key"
+LOG_KEY = "log_key"
 LOCK = "lock"
 
 NODE_NAME = "localhost"
@@ -82,6 +84,15 @@ class DataDir:
         """Return the keys of registration secrets, as :meth:`crypto_keys`."""
         return self._keys(AUTH_KEY, _random_key, parse_auth_key)
 
+    def log_key(self) -> str:
+        """Return the key that hides ids in logs: the first in its file, which is made if missing.
+
+        A new one costs no more than that the same user has another name in the logs from then on.
+
+        :raises StartError: as for the other keys
+        """
+        return self._keys(LOG_KEY, _random_key, parse_auth_key, replaceable=True)[0]
+
     # ---------------------------------------------------------------------------- internal
 
     def _take_lock(self) -> int | None:
@@ -106,18 +117,22 @@ class DataDir:
         return fd
 
     def _keys(
-        self, name: str, generate: Callable[[], str], parse: Callable[[str], str | None]
+        self,
+        name: str,
+        generate: Callable[[], str],
+        parse: Callable[[str], str | None],
+        replaceable: bool = False,
     ) -> list[str]:
         path = self.path / name
         try:
             return read_key_file(path, parse)
         except FileNotFoundError:
+            if self.database.exists() and not replaceable:
+                # A new key would silently turn every subscription in the database into garbage.
+                raise StartError(key_missing(path)) from None
             return [self._make_key(path, generate)]
 
     def _make_key(self, path: Path, generate: Callable[[], str]) -> str:
-        if self.database.exists():
-            # A new key would silently turn every subscription in the database into garbage.
-            raise StartError(key_missing(path))
         key = generate()
         try:
             write_new_file(path, f"{key}\n".encode())

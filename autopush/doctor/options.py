@@ -16,6 +16,7 @@ from autopush.app.lifecycle import FEW_FILES, SPARE_FILES
 from autopush.app.standalone import (
     AUTH_KEY,
     CRYPTO_KEY,
+    LOG_KEY,
     MIN_AUTH_KEY,
     StartError,
     data_dir_path,
@@ -69,6 +70,8 @@ def keys(subject: Subject) -> Iterator[Result]:
             )
         else:
             yield warn(name, "none: anybody who knows a UAID may change its registration")
+    if subject.is_standalone:
+        yield _key_file(subject, LOG_KEY)
 
 
 def _given_keys(name: str, given: list[str]) -> Iterator[Result]:
@@ -87,9 +90,11 @@ def _key_file(subject: Subject, name: str) -> Result:
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
         dsn = subject.conf.db_dsn
-        if dsn.startswith("sqlite:") and os.path.exists(sqlite_path(dsn)):
+        needed = name != LOG_KEY and dsn.startswith("sqlite:")
+        if needed and os.path.exists(sqlite_path(dsn)):
             return fail(name, key_missing(path))
-        return ok(name, f"{path} will be made at the first start")
+        when = "next" if name == LOG_KEY else "first"
+        return ok(name, f"{path} will be made at the {when} start")
     except StartError as exc:
         return fail(name, str(exc))
     if mode & 0o077:
