@@ -6,7 +6,7 @@ What is short enough is written as it is. Of what isn't, the longest texts are c
 
 from __future__ import annotations
 
-from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined]
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from autopush.types import JSONDict
