@@ -37,6 +37,7 @@ from autopush.http import (
     EndpointHTTPFactory,
     InternalRouterHTTPFactory,
 )
+from autopush.logging import hide_ids
 from autopush.options.commands import CONNECTION, ENDPOINT, STANDALONE
 from autopush.router import routers_from_config
 from autopush.session import Node, census, upkeep
@@ -323,6 +324,7 @@ class StandaloneApplication(AutopushMultiService):
             conf = standalone_config(ns)
             data_dir = DataDir(ns.data_dir)
             use_data_dir(conf, data_dir, ns)
+            hide_ids(data_dir.log_key())
             app = cls(conf, resource, has_own_endpoint_port(ns))
             app.setup()
             return app.run()

@@ -7,6 +7,7 @@
         crypto_key          0600, Fernet keys of endpoint URLs and message ids
         auth_key            0600, keys of registration secrets
         access_keys         0600, keys of user agents, if the operator made the file
+        log_key             0600, key that hides ids in logs
         autopush.sqlite3    0600, with -wal and -shm beside it
 
 A key file holds one key a line, newest first; empty lines and lines starting with ``#`` are
@@ -35,6 +36,7 @@ DATABASE = "autopush.sqlite3"
 CRYPTO_KEY = "crypto_key"
 AUTH_KEY = "auth_key"
 ACCESS_KEYS = "access_keys"
+LOG_KEY = "log_key"
 LOCK = "lock"
 
 NODE_NAME = "localhost"
@@ -101,6 +103,15 @@ class DataDir:
         except FileNotFoundError:
             return []
 
+    def log_key(self) -> str:
+        """Return the key that hides ids in logs: the first in its file, which is made if missing.
+
+        A new one costs no more than that the same user has another name in the logs from then on.
+
+        :raises StartError: as for the other keys
+        """
+        return self._keys(LOG_KEY, _random_key, parse_auth_key, replaceable=True)[0]
+
     # ---------------------------------------------------------------------------- internal
 
     def _take_lock(self) -> int | None:
@@ -125,18 +136,22 @@ class DataDir:
         return fd
 
     def _keys(
-        self, name: str, generate: Callable[[], str], parse: Callable[[str], str | None]
+        self,
+        name: str,
+        generate: Callable[[], str],
+        parse: Callable[[str], str | None],
+        replaceable: bool = False,
     ) -> list[str]:
         path = self.path / name
         try:
             return read_key_file(path, parse)
         except FileNotFoundError:
+            if self.database.exists() and not replaceable:
+                # A new key would silently turn every subscription in the database into garbage.
+                raise StartError(key_missing(path)) from None
             return [self._make_key(path, generate)]
 
     def _make_key(self, path: Path, generate: Callable[[], str]) -> str:
-        if self.database.exists():
-            # A new key would silently turn every subscription in the database into garbage.
-            raise StartError(key_missing(path))
         key = generate()
         try:
             write_new_file(path, f"{key}\n".encode())

@@ -17,6 +17,7 @@ from autopush.app.standalone import (
     ACCESS_KEYS,
     AUTH_KEY,
     CRYPTO_KEY,
+    LOG_KEY,
     MIN_AUTH_KEY,
     StartError,
     data_dir_path,
@@ -74,6 +75,7 @@ def keys(subject: Subject) -> Iterator[Result]:
             yield warn(name, "none: anybody who knows a UAID may change its registration")
     if subject.is_standalone:
         yield _access_keys(subject)
+        yield _key_file(subject, LOG_KEY)
 
 
 def _given_keys(name: str, given: list[str]) -> Iterator[Result]:
@@ -90,9 +92,11 @@ def _key_file(subject: Subject, name: str) -> Result:
         return _checked_file(name, path, parse_crypto_key if name == CRYPTO_KEY else parse_auth_key)
     except FileNotFoundError:
         dsn = subject.conf.db_dsn
-        if dsn.startswith("sqlite:") and os.path.exists(sqlite_path(dsn)):
+        needed = name != LOG_KEY and dsn.startswith("sqlite:")
+        if needed and os.path.exists(sqlite_path(dsn)):
             return fail(name, key_missing(path))
-        return ok(name, f"{path} will be made at the first start")
+        when = "next" if name == LOG_KEY else "first"
+        return ok(name, f"{path} will be made at the {when} start")
 
 
 def _access_keys(subject: Subject) -> Result:

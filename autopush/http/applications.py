@@ -122,13 +122,18 @@ class EndpointHTTPFactory(BaseHTTPFactory):
             return True
         return "\nsec-websocket" in "\n".join(("", *headers))
 
-    def refusal(self, status: int, reason: str) -> tuple[str, bytes]:
-        """What no handler gets to see is refused in the API's own form (spec/http-endpoint 3.1)."""
+    def refusal(self, status: int, reason: str) -> tuple[dict[str, str], bytes]:
+        """What no handler gets to see is refused in the API's own form (spec/http-endpoint 3.1),
+        which pages of other origins may read, too."""
+        headers = {"Content-Type": "application/json"}
+        if self.conf.cors:
+            headers["Access-Control-Allow-Origin"] = "*"
+            headers["Access-Control-Expose-Headers"] = "retry-after"
         if status == 413:
             body = invalid_request(too_long(self.conf.max_data))
         else:
             body = standard_error(status, 999, reason or REASONS[status], REASONS[status])
-        return "application/json", json.dumps(body).encode()
+        return headers, json.dumps(body).encode()
 
     def ssl_cf(self) -> AutopushSSLContextFactory | None:
         """TLS context factory of the public listener; None: no TLS."""

@@ -303,12 +303,13 @@ class HTTPConnection(Protocol):
                 remote_ip=self.remote_ip,
                 reason=reason,
             )
-        content_type, body = self.factory.refusal(status, reason)
-        later = f"Retry-After: {RETRY_AFTER}\r\n" if status in RETRY_LATER else ""
+        headers, body = self.factory.refusal(status, reason)
+        if status in RETRY_LATER:
+            headers["Retry-After"] = str(RETRY_AFTER)
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = (
             f"HTTP/1.1 {status} {REASONS[status]}\r\nServer: {SERVER}\r\nDate: {http_date()}\r\n"
-            f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-            f"{later}Connection: close\r\n\r\n"
+            f"{more}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + body)
         self._linger()
@@ -430,12 +431,12 @@ class HTTPServer:
         """Whether this request, and with it the connection, is for ``upgrade_factory``."""
         return False
 
-    def refusal(self, status: int, reason: str) -> tuple[str, bytes]:
-        """Content type and body of the answer to a request that no handler gets to see.
+    def refusal(self, status: int, reason: str) -> tuple[dict[str, str], bytes]:
+        """Headers and body of the answer to a request that no handler gets to see.
 
         :param reason: in words of ours or of llhttp, which hold nothing of the request
         """
-        return "text/html; charset=UTF-8", b""
+        return {"Content-Type": "text/html; charset=UTF-8"}, b""
 
     # ---- life cycle
 

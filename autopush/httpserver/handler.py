@@ -443,6 +443,9 @@ class BaseHandler(cyclone.web.RequestHandler):
             self.log.failure(
                 "Error in handler: {code}", failure, code=code, client_info=self._client_info
             )
+        elif code < 500:
+            # The client's mistake: nothing that the operator has to look after.
+            self.log.info("Request refused: {code}", code=code, client_info=self._client_info)
         else:
             self.log.error("Error in handler: {code}", code=code, client_info=self._client_info)
 

@@ -9,13 +9,20 @@ from autopush.logging.events import (
     find_host_name,
     reopen,
 )
-from autopush.logging.redaction import redact, redact_authorization, redact_text, redact_uri
+from autopush.logging.redaction import (
+    hide_ids,
+    redact,
+    redact_authorization,
+    redact_text,
+    redact_uri,
+)
 
 __all__ = [
     "PushLogger",
     "begin_or_register",
     "enabled",
     "find_host_name",
+    "hide_ids",
     "redact",
     "redact_authorization",
     "redact_text",

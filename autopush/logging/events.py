@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from autopush import __version__
 from autopush.addresses import get_ec2_instance_id
+from autopush.logging.lengths import MAX_LINE, MAX_TRACEBACK, cut_fields, cut_line, cut_middle
 from autopush.logging.redaction import redact, redact_text
 from autopush.types import JSONDict
 
@@ -192,7 +193,8 @@ class PushLogger:
     # ---------------------------------------------------------------------------- formats
 
     def json_format(self, event: LogEvent) -> str:
-        """Return an event as a line of JSON (spec/observability 2)."""
+        """Return an event as a line of JSON (spec/observability 2), of :data:`MAX_LINE` bytes and a
+        traceback."""
         fields = dict(_fields(event))
         for group in ("client_info", "timings"):
             entries = event.get(group)
@@ -200,29 +202,36 @@ class PushLogger:
                 fields.update(_fields(entries))
         failure = event.get("log_failure")
         if failure is not None:
-            fields["traceback"] = redact_text(failure.getTraceback())
+            fields["traceback"] = cut_middle(redact_text(failure.getTraceback()), MAX_TRACEBACK)
         fields["log_level"] = event.get("log_level", LogLevel.info).name
         fields["message"] = redact_text(event_text(event))
         failed = failure is not None or event.get("isError")
-        return _dump(
-            {
-                "EnvVersion": "2.0",
-                "Type": "twisted:log",
-                "Logger": self.logger_name,
-                "Hostname": instance_id_or_hostname,
-                # Microseconds are all a float holds.
-                "Timestamp": round(event["log_time"] * 1e6) * 1000,
-                "Severity": event.get("severity") or (3 if failed else 5),
-                "Fields": fields,
-            }
-        )
+        line: JSONDict = {
+            "EnvVersion": "2.0",
+            "Type": "twisted:log",
+            "Logger": self.logger_name,
+            "Hostname": instance_id_or_hostname,
+            # Microseconds are all a float holds.
+            "Timestamp": round(event["log_time"] * 1e6) * 1000,
+            "Severity": event.get("severity") or (3 if failed else 5),
+            "Fields": fields,
+        }
+        text = _dump(line)
+        if len(text) > MAX_LINE:
+            line["Fields"] = {}
+            line["Fields"] = cut_fields(fields, MAX_LINE - len(_dump(line)))
+            text = _dump(line)
+        return text
 
     def text_format(self, event: LogEvent) -> str | None:
         """Return an event as text, with the traceback of a failure (spec/observability 3)."""
         line = formatEventAsClassicLogText(event)
         if line and UNFORMATTABLE in line:
             line = formatEventAsClassicLogText(_unformatted(event))
-        return redact_text(line) if line else None
+        if not line:
+            return None
+        limit = MAX_LINE + (MAX_TRACEBACK if event.get("log_failure") is not None else 0)
+        return cut_line(redact_text(line), limit)
 
     # ------------------------------------------------------------------------- life cycle
 
@@ -335,7 +344,7 @@ def _dump(line: JSONDict) -> str:
             return content.decode("ascii")
     except TypeError:
         pass
-    return json.dumps(line, default=repr, skipkeys=True) + "\n"
+    return json.dumps(line, default=repr, skipkeys=True, separators=(",", ":")) + "\n"
 
 
 # ------------------------------------------------------------------------------------------- text

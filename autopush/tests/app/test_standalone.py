@@ -47,6 +47,20 @@ def test_keys_are_made_once_for_the_owner_only(data_dir):
     assert sorted(os.listdir(data_dir.path)) == ["auth_key", "crypto_key", "lock"]
 
 
+def test_key_of_the_log_is_made_whenever_it_is_missing(data_dir):
+    """Also beside a database of a release that had none: only names in logs depend on it."""
+    data_dir.database.touch()
+    first = data_dir.log_key()
+    assert len(first) == 44
+    assert data_dir.log_key() == first
+    assert mode(data_dir.path / "log_key") == 0o600
+    (data_dir.path / "log_key").write_text(f"# another\n{'k' * 20}\n{first}\n")
+    assert data_dir.log_key() == "k" * 20
+    (data_dir.path / "log_key").write_text("short\n")
+    with pytest.raises(StartError, match="Bad key file"):
+        data_dir.log_key()
+
+
 def test_several_keys_newest_first(data_dir):
     new, old = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     text = f'# rotated today\nCRYPTO_KEY="{new}"\n\n{old}\n'

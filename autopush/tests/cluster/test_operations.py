@@ -182,7 +182,7 @@ def test_memory_api(tools: Tools) -> None:
 
 
 def tells_of_405(path: Path) -> bool:
-    return "Error in handler: 405" in path.read_text()
+    return "Request refused: 405" in path.read_text()
 
 
 def test_sighup_goes_on_in_a_new_log_file(tools: Tools) -> None:

@@ -15,8 +15,11 @@ from typing import NamedTuple
 
 import pytest
 
+from autopush.logging.redaction import OPEN_CLAIMS, REDACTORS
 from autopush.metrics.prometheus import HISTOGRAMS
+from autopush.session.stats import COUNTERS
 from autopush.tests import TREE
+from autopush.useragent import user_agent
 
 METRIC_CALLS = {"increment": "counter", "gauge": "gauge", "timing": "timing", "observe": "age"}
 LEVELS = ("debug", "info", "warn", "error", "critical", "failure")
@@ -185,3 +188,46 @@ def test_every_row_is_complete():
         for row in rows(page):
             assert len(row) == columns, row
             assert literal(row[0]), row
+
+
+# -------------------------------------------------------------------------------------- fields
+
+FIELD_MAKERS = {"_init_info", "_message_info", "session_fields"}
+"""Functions that return the fields of a request, a message, a session."""
+
+NO_FIELDS = {"failure", "client_info", "timings"}
+"""Arguments of a logger that are groups of fields, or none."""
+
+
+def fields_in_code() -> set[str]:
+    """Names of the fields that lines may have."""
+    names = {"log_level", "log_namespace", "message", "traceback"}
+    names |= {*OPEN_CLAIMS, *COUNTERS, *user_agent(None).info}
+    for _, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name in FIELD_MAKERS:
+                names |= keys_of_dicts(node)
+            elif isinstance(node, ast.Subscript) and last_name(node.value) == "_timings":
+                names.update(texts(node.slice) or ())
+        for call, _, owner in calls(tree, {*LEVELS, "update"}):
+            if last_name(owner) in ("log", "logger", "_client_info"):
+                names |= {one.arg for one in call.keywords if one.arg}
+    return names - NO_FIELDS
+
+
+def keys_of_dicts(tree: ast.AST) -> set[str]:
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Dict)]
+    return {text for node in found for key in node.keys if key for text in texts(key) or ()}
+
+
+def documented_fields() -> dict[str, str]:
+    """What the manual says of each."""
+    return {name: said for names, said in rows("security.rst") for name in literal(names)}
+
+
+def test_every_field_is_in_the_manual():
+    """With what becomes of it."""
+    manual = documented_fields()
+    assert fields_in_code() == set(manual)
+    changed = {name for name, said in manual.items() if not said.startswith("as it is")}
+    assert changed == {*REDACTORS, "message", "traceback"}

@@ -232,6 +232,25 @@ def test_key_file_missing_beside_a_database(examine, tmp_path, elsewhere):
         assert "is missing although there is a database: restore it" in text
     given = examine("autopush_standalone", *options, "--crypto_key", SECRET)
     assert one(given, "crypto_key")[0] is Level.OK
+    level, text = one(results, "log_key")  # only names in the log depend on it
+    assert level is Level.OK
+    assert "will be made at the next start" in text
+
+
+def test_key_of_the_log(examine, tmp_path):
+    data = tmp_path / "autopush-data"
+    data.mkdir(mode=0o700)
+    key = data / "log_key"
+    key.write_text("k" * 44)
+    key.chmod(0o600)
+    assert one(examine("autopush_standalone"), "log_key") == (Level.OK, f"1 key in {key}")
+    key.chmod(0o640)
+    assert one(examine("autopush_standalone"), "log_key")[0] is Level.WARN
+    key.write_text("secret")
+    level, text = one(examine("autopush_standalone"), "log_key")
+    assert level is Level.FAIL
+    assert "secret" not in text
+    assert about(examine("autopush"), "log_key") == []
 
 
 def test_incomplete_database(examine, tmp_path):

@@ -271,7 +271,7 @@ class Server:
     @property
     def secrets(self) -> Iterator[str]:
         """Key material in the data directory."""
-        for name in ("crypto_key", "auth_key"):
+        for name in ("crypto_key", "auth_key", "log_key"):
             for line in (self.data_dir / name).read_text().splitlines():
                 if line and not line.startswith("#"):
                     yield re.sub(r'^CRYPTO_KEY=|"', "", line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import functools
 import json
@@ -11,13 +12,16 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import http_ece
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from pywebpush import webpush
 
 from autopush.scripts.autokey import access_key
-from autopush.tests.e2e.clients import QUIET, VapidSender
+from autopush.tests.e2e.clients import QUIET, UserAgent, VapidSender
 from autopush.tests.e2e.firefox import PROGRAM, Firefox
 from autopush.tests.e2e.harness import Server
 
@@ -248,3 +252,100 @@ def _status_of_push(push: Callable[..., int], subscription: dict[str, object]) -
     except WebPushException as error:
         assert error.response is not None
         return error.response.status_code
+
+
+POST = """(async () => {
+  const body = Uint8Array.from(atob(BODY), letter => letter.charCodeAt(0));
+  const answer = await fetch(
+    URL, {method: METHOD, headers: HEADERS, body: body.length ? body : null});
+  return {status: answer.status, headers: Object.fromEntries(answer.headers),
+          text: await answer.text(), origin: location.origin};
+})()"""
+
+
+class Page:
+    """A page of another origin, which sends without a server."""
+
+    def __init__(self, firefox: Firefox) -> None:
+        self.firefox = firefox
+
+    async def fetch(
+        self, url: str, method: str = "POST", body: bytes = b"", **headers: str
+    ) -> dict[str, Any]:
+        """What the page may know of the answer; underscores in names are dashes."""
+        script = POST.replace("BODY", repr(base64.b64encode(body).decode()))
+        script = script.replace("URL", json.dumps(url)).replace("METHOD", json.dumps(method))
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.firefox.run(script.replace("HEADERS", json.dumps(named)))
+
+
+async def test_page_of_another_origin_sends(
+    make_server: Callable[..., Server], site: str, profile: Path
+) -> None:
+    """With every header that RFC 8030, 8291 and 8292 have; it reads what it needs of the answer: of
+    a message URL and TTL, of a refusal what is wrong, when to come again, how to sign."""
+    server = await asyncio.to_thread(
+        make_server("--max_stored", "2", "--max_stored_share", "100").start
+    )
+    sender = VapidSender()
+    async with await UserAgent.open(server.ws_url) as agent:
+        subscription = await agent.register(sender.public_key)
+        open_to_all = await agent.register()
+    signed = sender.rfc8292.sign({"aud": server.endpoint_url, "sub": "mailto:ops@example.com"})
+    headers = {
+        "TTL": "600",
+        "Topic": "news",
+        "Urgency": "high",
+        "Prefer": "respond-async",
+        "Content_Encoding": "aes128gcm",
+        "Content_Type": "application/octet-stream",
+        **signed,
+    }
+    body = http_ece.encrypt(
+        "grüezi".encode(),
+        private_key=ec.generate_private_key(ec.SECP256R1()),
+        dh=subscription.public,
+        auth_secret=subscription.auth,
+        version="aes128gcm",
+    )
+    async with Firefox(profile) as firefox:
+        page = Page(firefox)
+        await firefox.open(site)
+        answer = await page.fetch(subscription.endpoint, body=body, **headers)
+        assert not server.endpoint_url.startswith(answer["origin"])
+        assert answer["status"] == 201
+        assert answer["headers"]["ttl"] == "600"
+        location = answer["headers"]["location"]
+        assert location.startswith(server.endpoint_url + "/m/")
+
+        stranger = VapidSender().rfc8292.sign({"aud": server.endpoint_url, "sub": "mailto:x@y.z"})
+        refused = {
+            "wrong key": await page.fetch(
+                subscription.endpoint, body=body, **{**headers, **stranger}
+            )
+        }
+        assert "vapid" in refused["wrong key"]["headers"]["www-authenticate"]
+        del headers["TTL"]
+        refused["no TTL"] = await page.fetch(subscription.endpoint, body=body, **headers)
+        headers["TTL"] = "600"
+        refused["too long"] = await page.fetch(subscription.endpoint, body=b"x" * 5000, **headers)
+        refused["far too long"] = await page.fetch(
+            subscription.endpoint, body=b"x" * 500_000, **headers
+        )
+        refused["not our URL"] = await page.fetch(subscription.endpoint + "x", body=body, **headers)
+        for _ in range(3):
+            last = await page.fetch(open_to_all.endpoint, TTL="60")
+        refused["enough is waiting"] = last
+        assert int(last["headers"]["retry-after"]) > 0
+        found = {
+            what: (one["status"], json.loads(one["text"])["errno"]) for what, one in refused.items()
+        }
+        assert found == {
+            "wrong key": (401, 109),
+            "no TTL": (400, 111),
+            "too long": (413, 104),
+            "far too long": (413, 104),
+            "not our URL": (404, 102),
+            "enough is waiting": (429, 203),
+        }
+        assert (await page.fetch(location, "DELETE"))["status"] == 204

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
+import random
+import socket
+import uuid
 from collections.abc import Callable
 
 import httpx
@@ -13,12 +17,18 @@ from autopush.tests.e2e.clients import UserAgent, VapidSender, send
 from autopush.tests.e2e.harness import Server
 
 
+def hidden(server: Server, ident: str) -> str:
+    """The name that a log has for an id."""
+    key = (server.data_dir / "log_key").read_bytes().strip()
+    return hmac.digest(key, ident.encode(), "sha256").hex()
+
+
 @pytest.mark.parametrize("form", ["json", "human"])
 async def test_secrets_never_reach_the_log(make_server: Callable[..., Server], form: str) -> None:
     options = ["--debug", "--human_logs" if form == "human" else "--no_human_logs"]
     server = await asyncio.to_thread(make_server(*options, router=True).start)
     sender = VapidSender()
-    secrets = {"crypto and auth keys": list(server.secrets)}
+    secrets = {"keys": list(server.secrets)}
     async with httpx.AsyncClient(trust_env=False) as client:
         agent = await UserAgent.open(server.ws_url)
         subscription = await agent.register(sender.public_key)
@@ -48,7 +58,19 @@ async def test_secrets_never_reach_the_log(make_server: Callable[..., Server], f
             await client.get(url, headers=header)
             await client.post(f"{url}/subscription", content="{}", headers=header)
             await client.put(url, content='{"token": "hunter2hunter2hunter2"}', headers=header)
-        await agent.ack_and_wait(*await agent.receive_all(3))
+        frames = await agent.receive_all(3)
+        assert agent.uaid
+        mobile = registered["uaid"]
+        uaids = [agent.uaid, mobile]
+        secrets["user agents"] = uaids + [str(uuid.UUID(uaid)) for uaid in uaids]
+        secrets["messages"] = [frame["version"] for frame in frames]
+        url = f"{base}/{uuid.UUID(mobile)}"  # another spelling of the same
+        await client.get(url, headers=right)
+        await client.request("BREW", url, headers=right)
+        for method in ("GET", "PUT"):
+            await client.request(method, f"{server.router_url}/push/{agent.uaid}", content="?")
+        await agent.send({"messageType": "nack", "version": frames[0]["version"], "code": 301})
+        await agent.ack_and_wait(*frames)
         await agent.close()
         await send(plain, b"stored")
     assert await asyncio.to_thread(server.stop) == 0
@@ -61,8 +83,11 @@ async def test_secrets_never_reach_the_log(make_server: Callable[..., Server], f
             assert value not in output, what
             assert value[:40] not in output, what
     # The lines are there, only without the secrets.
-    for event in ("Register", "Successful delivery", "Ack", "Session"):
+    for event in ("Register", "Successful delivery", "Ack", "Nack", "Session"):
         assert event in output, event
+    if form == "json":
+        for uaid in uaids:
+            assert hidden(server, uaid) in output
 
 
 async def test_json_lines(make_server: Callable[..., Server]) -> None:
@@ -72,7 +97,8 @@ async def test_json_lines(make_server: Callable[..., Server]) -> None:
     ) as agent:
         subscription = await agent.register()
         await send(subscription, b"x")
-        await agent.ack_and_wait(await agent.receive("notification"))
+        frame = await agent.receive("notification")
+        await agent.ack_and_wait(frame)
     assert await asyncio.to_thread(server.stop) == 0
     events = {}
     for line in server.lines:
@@ -84,9 +110,15 @@ async def test_json_lines(make_server: Callable[..., Server]) -> None:
             events[entry["Fields"]["message"]] = entry["Fields"]
     session = events["Session"]
     assert (session["registers"], session["direct_acked"]) == (1, 1)
-    assert session["uaid_hash"] == agent.uaid
+    assert agent.uaid
+    name = hidden(server, agent.uaid)
+    assert session["uaid_hash"] == events["Register"]["uaid_hash"] == name
     assert events["Register"]["channel_id"] == subscription.channel
     assert events["Ack"]["message_source"] == "direct"
+    delivered = events["Successful delivery"]
+    assert delivered["uaid_hash"] == name
+    assert delivered["message_id"] == events["Ack"]["message_id"]
+    assert delivered["message_id"] == hidden(server, frame["version"])
 
 
 async def test_log_file(make_server: Callable[..., Server]) -> None:
@@ -98,3 +130,112 @@ async def test_log_file(make_server: Callable[..., Server]) -> None:
     text = (server.home / "service.log").read_text()
     assert "Register" in text
     assert "Register" not in server.output
+
+
+# ------------------------------------------------------------------------- how much is logged
+
+BUDGET = 2048
+"""Bytes of log that one request may cause."""
+
+
+def mistakes(chance: random.Random) -> bytes:
+    """A request that asks for as much in the log as anybody can: long, odd and many things."""
+
+    def text(most: int) -> str:
+        length = chance.randint(0, most)
+        letters = chance.choice(("x", "ab/", "\xff", "\xe9%00", '"', "\\", "{", "<%s>"))
+        return (letters * length)[:length]
+
+    path = chance.choice(
+        (
+            f"/wpush/v{text(3)}/{text(3000)}",
+            f"/v1/{text(100)}/{text(100)}/registration/{text(2000)}",
+            "/v1/webpush/app/registration",
+            f"/m/{text(3000)}",
+            f"/{text(4000)}",
+            "/status",
+            "/health",
+            "/v1/err",
+        )
+    )
+    method = chance.choice(("GET", "POST", "PUT", "DELETE", "PATCH", "BREW", "OPTIONS"))
+    body = text(5000).encode("latin-1")
+    claims = {text(200) + str(n): text(300) for n in range(12)}
+    token = f"eyJ{json.dumps(claims)}.{text(2000)}.{text(80)}".replace("\n", "")
+    odd = "".join(letter for letter in text(100) if letter.isascii() and letter.isalnum())
+    names = ["User-Agent", "X-Forwarded-For", "TTL", "Topic", "Urgency", "Content-Encoding"]
+    names += ["Crypto-Key", "Encryption", odd or "X"]
+    head = [f"{method} {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}"]
+    head.append("Connection: close")
+    head += [f"{name}: {text(4000)}" for name in names if chance.random() < 0.7]
+    head += [f"Authorization: {chance.choice(('vapid t=', 'WebPush ', 'Bearer '))}{token}"]
+    return "\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + body
+
+
+def exchange(port: int, request: bytes) -> bytes:
+    """Send a request on a connection of its own; the answer."""
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
+        connection.sendall(request)
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+        return answer
+
+
+async def test_one_request_fills_no_log(make_server: Callable[..., Server]) -> None:
+    """What anybody sends makes 2 KiB of log at most, nothing that the operator has to look after,
+    and nothing for Sentry."""
+    server = await asyncio.to_thread(make_server("--no_human_logs").start)
+    chance = random.Random(11)
+    for number in range(150):
+        begin = len(server.lines)
+        request = mistakes(chance)
+        answer = await asyncio.to_thread(exchange, server.port, request)
+        assert answer.startswith(b"HTTP/1.1 "), request
+        # A line of ours, behind all that the request has made.
+        mark = f"/status?mark={number}."
+        last = f"BREW {mark} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+        assert b" 405 " in await asyncio.to_thread(exchange, server.port, last)
+        while not any(mark in line for line in server.lines[begin:]):
+            await asyncio.sleep(0.01)
+        made = [line for line in server.lines[begin:] if mark not in line]
+        assert sum(len(line) + 1 for line in made) <= BUDGET, request
+        for entry in map(json.loads, made):
+            fields = entry["Fields"]
+            assert "traceback" not in fields
+            if not request.startswith(b"GET /v1/err "):  # which is there to make an error
+                assert fields["log_level"] in ("debug", "info", "warn"), fields
+
+
+async def test_one_user_agent_fills_no_log(make_server: Callable[..., Server]) -> None:
+    """Neither do its headers, its connection and its messages, each by itself."""
+    server = await asyncio.to_thread(make_server("--no_human_logs").start)
+    async with await UserAgent.open(server.ws_url, user_agent_header="Mozilla \\" * 1500) as agent:
+        await agent.register()
+    bad = await UserAgent.open(server.ws_url)
+    await bad.send({"messageType": "x" * 30000, "more": ["\x00" * 5000]})
+    await bad.closed()
+    assert await asyncio.to_thread(server.stop) == 0
+    found = [line for line in server.lines if line.startswith("{")]
+    texts = [json.loads(line)["Fields"]["message"] for line in found]
+    assert {"Register", "Session"} <= set(texts)
+    assert max(map(len, found)) <= BUDGET
+
+
+async def test_whole_requests_at_level_debug(make_server: Callable[..., Server]) -> None:
+    """With all that is said then, of an ordinary message: two lines, none of them cut."""
+    server = await asyncio.to_thread(make_server("--debug", "--no_human_logs").start)
+    sender = VapidSender()
+    async with await UserAgent.open(server.ws_url) as agent:
+        subscription = await agent.register(sender.public_key)
+        begin = len(server.lines)
+        claims = {"aud": server.endpoint_url, "sub": "mailto:ops@example.com"}
+        await send(subscription, b"x" * 100, headers=sender.rfc8292.sign(claims))
+        await agent.ack_and_wait(await agent.receive("notification"))
+    assert await asyncio.to_thread(server.stop) == 0
+    made = [line for line in server.lines[begin:] if '"request_id"' in line]
+    assert [json.loads(line)["Fields"]["message"] for line in made] == [
+        "Successful delivery",
+        "Request timings",
+    ]
+    assert "...[+" not in "".join(made)

@@ -272,6 +272,16 @@ class RefusalTest(AppTestCase):
             },
         )
 
+    def test_pages_of_other_origins_may_read_it(self):
+        request = b"POST /wpush/v1/a HTTP/1.1\r\nHost: h\r\nContent-Length: 65537\r\n\r\n"
+        for cors in (True, False):
+            self.conf.cors = cors
+            wire = Wire(self.endpoint())
+            wire.send(request)
+            (answer,) = wire.answers()
+            self.assertEqual("access-control-allow-origin" in answer.headers, cors)
+            self.assertEqual("access-control-expose-headers" in answer.headers, cors)
+
     def test_all_are_errors_of_the_api(self):
         for data, status, text in (
             (b"{}", 400, "malformed request line"),

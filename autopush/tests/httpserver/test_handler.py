@@ -11,6 +11,7 @@ from cryptography import x509
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel
 from twisted.python import log as legacy_log
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, providedBy
@@ -395,8 +396,10 @@ class MethodTest(HandlerTestCase):
             self.assertEqual(answer.body, b"")
             self.assertEqual(answer.headers["content-type"], "text/html; charset=UTF-8")
             self.assertEqual(answer.headers["allow"], "GET, HEAD, POST, PUT")
-            (event,) = self.errors()
-            self.assertEqual(event["log_format"].format(**event), "Error in handler: 405")
+            self.assertEqual(self.errors(), [])
+            (event,) = self.events
+            self.assertEqual(event["log_format"].format(**event), "Request refused: 405")
+            self.assertEqual(event["log_level"], LogLevel.info)
             self.assertNotIn("log_failure", event)
 
     def test_headers_of_prepare_are_reset(self):

@@ -1,0 +1,1 @@
+"""Application servers in other languages, each with the library people use for Web Push there."""
