@@ -28,6 +28,7 @@ from autopush.web.health import HealthHandler, MemUsageHandler, StatusHandler
 from autopush.web.log_check import LogCheckHandler
 from autopush.web.message import MessageHandler
 from autopush.web.nodes import NotificationHandler, RouterHandler
+from autopush.web.prometheus import MetricsHandler
 from autopush.web.registration import (
     ChannelRegistrationHandler,
     NewRegistrationHandler,
@@ -158,7 +159,7 @@ class PrometheusHTTPFactory(BaseHTTPFactory):
     :param registry: what to show
     """
 
-    ap_handlers: ClassVar[Routes] = ((r"/metrics", "autopush.web.prometheus.MetricsHandler"),)
+    ap_handlers: ClassVar[Routes] = ((r"/metrics", MetricsHandler),)
 
     def __init__(self, conf: AutopushConfig, registry: CollectorRegistry, **kwargs: Any) -> None:
         super().__init__(conf, None, handlers=self.ap_handlers, **kwargs)
