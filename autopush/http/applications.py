@@ -29,7 +29,11 @@ from autopush.web.health import HealthHandler, MemUsageHandler, StatusHandler
 from autopush.web.log_check import LogCheckHandler
 from autopush.web.message import MessageHandler
 from autopush.web.nodes import NotificationHandler, RouterHandler
+<<<<<<< HEAD
 from autopush.web.rates import Rates
+=======
+from autopush.web.prometheus import MetricsHandler
+>>>>>>> core
 from autopush.web.registration import (
     ChannelRegistrationHandler,
     NewRegistrationHandler,
@@ -107,13 +111,14 @@ class EndpointHTTPFactory(BaseHTTPFactory):
         super().__init__(conf, db, **kwargs)
         self.routers = routers if routers is not None else {}
         self.access = Access.of(conf, self.clock.seconds)
+        if self.access is not None:
+            self.turned_away = self._turned_away
         self.rates = Rates.of(conf, self.clock.seconds)
 
-    def __call__(self, request: Request) -> BaseHandler:
-        """Answer a request; in a private service only those who may come in get further."""
-        if self.access is not None and not self.access.enter(request):
-            return self.start(NoAccessHandler, request)
-        return super().__call__(request)
+    def _turned_away(self, request: Request) -> type[BaseHandler] | None:
+        """In a private service only those who may come in get further."""
+        assert self.access is not None
+        return None if self.access.enter(request) else NoAccessHandler
 
     def wants_upgrade(self, method: str, path: str, headers: Headers) -> bool:
         """Whether it is a WebSocket handshake, be it a good one or not."""
@@ -174,7 +179,7 @@ class PrometheusHTTPFactory(BaseHTTPFactory):
     :param registry: what to show
     """
 
-    ap_handlers: ClassVar[Routes] = ((r"/metrics", "autopush.web.prometheus.MetricsHandler"),)
+    ap_handlers: ClassVar[Routes] = ((r"/metrics", MetricsHandler),)
 
     def __init__(self, conf: AutopushConfig, registry: CollectorRegistry, **kwargs: Any) -> None:
         super().__init__(conf, None, handlers=self.ap_handlers, **kwargs)

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
-from twisted.python.reflect import namedAny
-
 from autopush.httpserver.connection import HTTPServer
 from autopush.httpserver.handler import Application, BaseHandler, PageNotFoundHandler
 from autopush.httpserver.parser import BODY_LIMIT
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from autopush.session import Node
 
 Routes = Sequence[tuple[str, Any]]
-"""Patterns of whole paths, each with a handler class or its dotted name."""
+"""Patterns of whole paths, each with a handler class."""
 
 _BODY_FACTOR = 16
 """Bodies up to this many times ``max_data`` reach the handlers, so that they can answer those
@@ -52,6 +50,8 @@ class RoutedServer(HTTPServer, Application):
     ap_handlers: ClassVar[Routes] = ()
     health_ap_handlers: ClassVar[Routes] = ()
     not_found_handler: Any = PageNotFoundHandler
+    turned_away: Callable[[Request], type[BaseHandler] | None] | None = None
+    """Returns who answers a request that may not get further; it may change the request's path."""
 
     def __init__(
         self,
@@ -78,7 +78,6 @@ class RoutedServer(HTTPServer, Application):
         self.body_limit = max(BODY_LIMIT, _BODY_FACTOR * conf.max_data)
         self._routes: dict[str, list[_Route]] = {}
         self._fallback: list[_Route] = []
-        self._not_found = _resolve(self.not_found_handler)
         if handlers is None:
             self.add_health_handlers()
             handlers = self.ap_handlers
@@ -93,7 +92,7 @@ class RoutedServer(HTTPServer, Application):
         :raises ValueError: the application has no route for it
         """
         for pattern, handler in (*cls.ap_handlers, *cls.health_ap_handlers):
-            if _resolve(handler) is handler_cls:
+            if handler is handler_cls:
                 return cls(conf, db, handlers=[(pattern, handler_cls)], **kwargs)
         raise ValueError(f"{handler_cls.__name__} has no route in {cls.__name__}")
 
@@ -106,7 +105,7 @@ class RoutedServer(HTTPServer, Application):
     def add_routes(self, routes: Iterable[tuple[str, Any]]) -> None:
         """Append routes; the first whose pattern matches the whole path gets the request."""
         for pattern, handler in routes:
-            route = _Route(re.compile(pattern), _resolve(handler))
+            route = _Route(re.compile(pattern), handler)
             first = _FIRST_SEGMENT.match(pattern)
             if first is not None:
                 self._routes.setdefault(first[1], list(self._fallback)).append(route)
@@ -117,10 +116,11 @@ class RoutedServer(HTTPServer, Application):
 
     def __call__(self, request: Request) -> BaseHandler:
         """Find the handler of a request and start it."""
+        denied = None if self.turned_away is None else self.turned_away(request)
         path = request.path
         segments = path.split("/", 2)
         first = segments[1] if len(segments) > 1 else ""
-        handler_class: Any = self._not_found
+        handler_class: Any = self.not_found_handler
         groups: tuple[str | None, ...] = ()
         named: dict[str, str | None] = {}
         for route in self._routes.get(first, self._fallback):
@@ -137,13 +137,9 @@ class RoutedServer(HTTPServer, Application):
                 groups = tuple(map(_decode, groups))
                 named = {name: _decode(value) for name, value in named.items()}
             except UnicodeDecodeError:
-                handler_class, groups, named = self._not_found, (), {}
-        return self.start(handler_class, request, *groups, **named)
-
-    def start(
-        self, handler_class: Any, request: Request, *groups: str | None, **named: str | None
-    ) -> BaseHandler:
-        """Have a handler, which may have no route, answer a request."""
+                handler_class, groups, named = self.not_found_handler, (), {}
+        if denied is not None:
+            handler_class, groups, named = denied, (), {}
         handler: BaseHandler = handler_class(self, request)
         rest = handler._execute((), *groups, **named)
         if rest is not None:
@@ -168,7 +164,3 @@ def _decode(group: str | None) -> str | None:
     if group is None or _ESCAPED.search(group) is None:
         return group
     return unquote_to_bytes(group.replace("+", " ").encode("latin-1")).decode("utf-8")
-
-
-def _resolve(handler: Any) -> Any:
-    return namedAny(handler) if isinstance(handler, str) else handler

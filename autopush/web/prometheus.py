@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from prometheus_client.exposition import choose_encoder
-
 from autopush.httpserver.handler import BaseHandler
 
 
@@ -12,6 +10,8 @@ class MetricsHandler(BaseHandler):
 
     def get(self) -> None:
         """Everything there is."""
+        from prometheus_client.exposition import choose_encoder
+
         encode, content_type = choose_encoder(self.request.headers.get("accept", ""))
         self.set_header("Content-Type", content_type)
         self.finish(encode(self.application.registry))
