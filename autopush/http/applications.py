@@ -29,11 +29,8 @@ from autopush.web.health import HealthHandler, MemUsageHandler, StatusHandler
 from autopush.web.log_check import LogCheckHandler
 from autopush.web.message import MessageHandler
 from autopush.web.nodes import NotificationHandler, RouterHandler
-<<<<<<< HEAD
-from autopush.web.rates import Rates
-=======
 from autopush.web.prometheus import MetricsHandler
->>>>>>> core
+from autopush.web.rates import Rates
 from autopush.web.registration import (
     ChannelRegistrationHandler,
     NewRegistrationHandler,
@@ -112,10 +109,10 @@ class EndpointHTTPFactory(BaseHTTPFactory):
         self.routers = routers if routers is not None else {}
         self.access = Access.of(conf, self.clock.seconds)
         if self.access is not None:
-            self.turned_away = self._turned_away
+            self.doorkeeper = self._doorkeeper
         self.rates = Rates.of(conf, self.clock.seconds)
 
-    def _turned_away(self, request: Request) -> type[BaseHandler] | None:
+    def _doorkeeper(self, request: Request) -> type[BaseHandler] | None:
         """In a private service only those who may come in get further."""
         assert self.access is not None
         return None if self.access.enter(request) else NoAccessHandler

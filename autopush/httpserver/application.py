@@ -50,7 +50,7 @@ class RoutedServer(HTTPServer, Application):
     ap_handlers: ClassVar[Routes] = ()
     health_ap_handlers: ClassVar[Routes] = ()
     not_found_handler: Any = PageNotFoundHandler
-    turned_away: Callable[[Request], type[BaseHandler] | None] | None = None
+    doorkeeper: Callable[[Request], type[BaseHandler] | None] | None = None
     """Returns who answers a request that may not get further; it may change the request's path."""
 
     def __init__(
@@ -116,7 +116,7 @@ class RoutedServer(HTTPServer, Application):
 
     def __call__(self, request: Request) -> BaseHandler:
         """Find the handler of a request and start it."""
-        denied = None if self.turned_away is None else self.turned_away(request)
+        denied = None if self.doorkeeper is None else self.doorkeeper(request)
         path = request.path
         segments = path.split("/", 2)
         first = segments[1] if len(segments) > 1 else ""

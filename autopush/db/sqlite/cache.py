@@ -69,7 +69,8 @@ _count = struct.Struct("=8xI").unpack_from
 
 def _is_next(before: bytes, after: bytes) -> bool:
     """Whether one transaction leads from one header to the other."""
-    return _count(after)[0] == (_count(before)[0] + 1) & 0xFFFF_FFFF
+    following: bool = _count(after)[0] == (_count(before)[0] + 1) & 0xFFFF_FFFF
+    return following
 
 
 class ReadCache:

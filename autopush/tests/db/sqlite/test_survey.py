@@ -9,7 +9,7 @@ from twisted.internet.defer import gatherResults
 from autopush.constants import MAX_EXPIRY
 from autopush.db.interface import Forgotten, Survey
 from autopush.db.sqlite import store as sqlite_module
-from autopush.tests.db.sqlite.test_store import SqliteCase
+from autopush.tests.db.sqlite.support import SqliteCase
 from autopush.tests.db.store_contract import CHID, NODE, START
 
 DAY = 86_400
