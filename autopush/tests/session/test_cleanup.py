@@ -30,11 +30,6 @@ from autopush.tests.session.support import (
 OTHER = "http://other.example:8081"
 
 
-@pytest.fixture
-def rig():
-    return Rig()
-
-
 def stored_ids(rig):
     return sorted(row.update_id for row in rig.store.messages.get((MONTH, UAID), {}).values())
 
