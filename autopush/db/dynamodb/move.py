@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from autopush.db.dynamodb.client import TableMissing, checks_unsure
 from autopush.db.dynamodb.end import ChannelEnd
 from autopush.db.dynamodb.items import number_of
@@ -26,6 +28,14 @@ def delete_message(
     if not isinstance(there, str) or there == month:
         return False
     return messages.delete(there, notification, unsure=unsure)
+
+
+class Way(NamedTuple):
+    """Who moves, and from which month's table to which."""
+
+    uaid: str
+    old: str
+    new: str
 
 
 class MonthMove:
@@ -57,17 +67,13 @@ class MonthMove:
         self,
         users: Users,
         messages: Messages,
-        uaid: str,
-        old: str,
-        new: str,
+        way: Way,
         last_connect: int = 0,
         connection: Connection | None = None,
     ) -> None:
         self._users = users
         self._messages = messages
-        self._uaid = uaid
-        self._old = old
-        self._new = new
+        self._uaid, self._old, self._new = way
         self._last_connect = last_connect
         self._connection = connection
         self.carried = False
@@ -171,15 +177,9 @@ class LateCarry(MonthMove):
     ends = False
 
     def __init__(
-        self,
-        users: Users,
-        messages: Messages,
-        uaid: str,
-        old: str,
-        new: str,
-        known: frozenset[str] | None = None,
+        self, users: Users, messages: Messages, way: Way, known: frozenset[str] | None = None
     ) -> None:
-        super().__init__(users, messages, uaid, old, new)
+        super().__init__(users, messages, way)
         self.known = known
 
     def __call__(self) -> frozenset[str] | None:

@@ -44,7 +44,7 @@ from autopush.db.dynamodb.client import (
 from autopush.db.dynamodb.end import ChannelEnd
 from autopush.db.dynamodb.inorder import InOrder
 from autopush.db.dynamodb.messages import Messages
-from autopush.db.dynamodb.move import FinishMove, LateCarry, MonthMove, delete_message
+from autopush.db.dynamodb.move import FinishMove, LateCarry, MonthMove, Way, delete_message
 from autopush.db.dynamodb.preflight import preflight
 from autopush.db.dynamodb.users import SubscriptionRead, Users
 from autopush.db.interface import (
@@ -479,7 +479,8 @@ class DynamoStore(Store):
     ) -> Deferred[frozenset[str] | None]:
         """Carry a drained user over."""
         last_connect = generate_last_connect(self._now())
-        move = MonthMove(self.users, self.messages, uaid, old, new, last_connect, connection)
+        way = Way(uaid, old, new)
+        move = MonthMove(self.users, self.messages, way, last_connect, connection)
 
         def failed(failure: Failure) -> Failure:
             # Nobody reads the old month any more: the caller must come back.
@@ -491,14 +492,14 @@ class DynamoStore(Store):
 
     def finish_move(self, uaid: str, old: str, new: str) -> Deferred[bool]:
         """Do what is left of a move in whose midst a node has died; whether there was something."""
-        move = FinishMove(self.users, self.messages, uaid, old, new)
+        move = FinishMove(self.users, self.messages, Way(uaid, old, new))
         return self._channel_write(uaid, move).addCallback(lambda _: move.carried)
 
     def carry_late(
         self, uaid: str, old: str, new: str, known: frozenset[str] | None = None
     ) -> Deferred[bool]:
         """Carry over what came to the old month after the move; whether there was something."""
-        carry = LateCarry(self.users, self.messages, uaid, old, new, known)
+        carry = LateCarry(self.users, self.messages, Way(uaid, old, new), known)
         return self._channel_write(uaid, carry).addCallback(lambda _: carry.carried)
 
 

@@ -75,15 +75,8 @@ TOUCH_GRANULARITY = 86_400
 
 
 class SqliteStore(SqliteFile):
-    """See the module.
+    """See the module; the other parameters are those of :class:`SqliteFile`.
 
-    :param path: the file; created with mode 0600 if it doesn't exist
-    :param reactor: for timers and calls from the writer thread
-    :param month: ``months.current``
-    :param router_table: name of the record table in :meth:`health`
-    :param key_hash: UAIDs are stored as their HMAC with this key, unless it is empty
-    :param now: seconds since the epoch
-    :param commit_delay: seconds a write waits for others to share its transaction
     :param max_stored: messages that may wait for a user; 0: any number
     :param max_stored_bytes: bytes they may have; 0: any number
     :param share: percent of both for each channel

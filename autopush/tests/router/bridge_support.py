@@ -9,6 +9,7 @@ from uuid import UUID
 
 from cryptography.fernet import Fernet, MultiFernet
 from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.tcp import Client
 from twisted.logger import formatEvent, globalLogPublisher
@@ -282,3 +283,54 @@ class BridgeTestCase(TestCase):
 def options_of(stand_in: Any, name: str) -> Any:
     """A copy of an option's value."""
     return json.loads(json.dumps(stand_in.options()[name]))
+
+
+class NoAnswer:
+    """Tests of a bridge that gives no answer; ``gone(script, errno, reason)`` is the class's.
+
+    :cvar NAME: of the bridge in its log events
+    :cvar EVENTS: how many there are of one failure
+    """
+
+    NAME: str
+    EVENTS = 1
+    gone: Any
+    logged: Any
+    assertEqual: Any
+
+    async def test_hang(self):
+        await self.gone({"action": "hang"}, 903, "timeout")
+        self.assertEqual(self.logged(f"{self.NAME} Timeout: "), ["warn"] * self.EVENTS)
+
+    async def test_reset(self):
+        await self.gone({"action": "reset"}, 902, "connection_unavailable")
+        self.assertEqual(self.logged(f"{self.NAME} Unavailable: "), ["warn"] * self.EVENTS)
+
+    async def test_close(self):
+        await self.gone({"action": "close"}, 902, "connection_unavailable")
+
+    async def test_close_mid_body(self):
+        await self.gone({"action": "close_mid_body"}, 902, "connection_unavailable")
+
+    async def test_garbage(self):
+        await self.gone({"action": "garbage"}, 902, "connection_unavailable")
+
+
+class TokenFetches:
+    """Tests of a bridge whose access tokens are fetched."""
+
+    bridge: Any
+    send: Any
+    deferred_send: Any
+    assertEqual: Any
+
+    async def test_fetched_once(self):
+        for _ in range(3):
+            await self.send()
+        self.assertEqual(len(self.bridge.token_requests), 1)
+
+    async def test_one_fetch_at_a_time(self):
+        self.bridge.script.add({"on": "token", "delay": 0.2})
+        answers = await gatherResults([self.deferred_send() for _ in range(50)])
+        self.assertEqual({answer.status_code for answer in answers}, {201})
+        self.assertEqual(len(self.bridge.token_requests), 1)

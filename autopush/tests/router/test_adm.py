@@ -10,6 +10,8 @@ from autopush.tests.router.bridge_support import (
     HEADERS,
     PATIENT,
     BridgeTestCase,
+    NoAnswer,
+    TokenFetches,
     options_of,
 )
 
@@ -193,19 +195,8 @@ class TestAnswers(ADMTestCase):
         self.assertEqual(self.logged("Unhandled exception in ADM Routing: "), ["error"] * 3)
 
 
-class TestAccessToken(ADMTestCase):
+class TestAccessToken(TokenFetches, ADMTestCase):
     """Cached; renewed before its end and when refused, one at a time"""
-
-    async def test_fetched_once(self):
-        for _ in range(3):
-            await self.send()
-        self.assertEqual(len(self.bridge.token_requests), 1)
-
-    async def test_one_fetch_at_a_time(self):
-        self.bridge.script.add({"on": "token", "delay": 0.2})
-        answers = await gatherResults([self.deferred_send() for _ in range(50)])
-        self.assertEqual({answer.status_code for answer in answers}, {201})
-        self.assertEqual(len(self.bridge.token_requests), 1)
 
     async def test_lifetime_absent(self):
         """It counts as 0"""
@@ -268,8 +259,11 @@ class TestAccessToken(ADMTestCase):
         self.assertEqual(self.logged("Unhandled exception in ADM Routing: "), ["error"] * 4)
 
 
-class TestNoAnswer(ADMTestCase):
+class TestNoAnswer(NoAnswer, ADMTestCase):
     """B17: 903 for time-outs"""
+
+    NAME = "ADM"
+    EVENTS = 2
 
     async def gone(self, script, errno, reason):
         for on in ("message", "token"):
@@ -284,23 +278,6 @@ class TestNoAnswer(ADMTestCase):
             client = self.router.profiles["admprofile"]
             client._tokens.invalidate(str(client._tokens._value))
             client._tokens._error_until = 0
-
-    async def test_hang(self):
-        await self.gone({"action": "hang"}, 903, "timeout")
-        self.assertEqual(self.logged("ADM Timeout: "), ["warn"] * 2)
-
-    async def test_reset(self):
-        await self.gone({"action": "reset"}, 902, "connection_unavailable")
-        self.assertEqual(self.logged("ADM Unavailable: "), ["warn"] * 2)
-
-    async def test_close(self):
-        await self.gone({"action": "close"}, 902, "connection_unavailable")
-
-    async def test_close_mid_body(self):
-        await self.gone({"action": "close_mid_body"}, 902, "connection_unavailable")
-
-    async def test_garbage(self):
-        await self.gone({"action": "garbage"}, 902, "connection_unavailable")
 
 
 def test_names():

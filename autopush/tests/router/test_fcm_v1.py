@@ -17,6 +17,8 @@ from autopush.tests.router.bridge_support import (
     PATIENT,
     SENT_KEYS,
     BridgeTestCase,
+    NoAnswer,
+    TokenFetches,
     options_of,
 )
 
@@ -331,8 +333,10 @@ class TestAnswers(FCMv1TestCase):
             self.assertEqual(answer.status_code, 500)
 
 
-class TestNoAnswer(FCMv1TestCase):
+class TestNoAnswer(NoAnswer, FCMv1TestCase):
     """B16: 502, errno 902 and 903; the device is kept"""
+
+    NAME = "FCM"
 
     async def gone(self, script, errno, reason):
         await self.send()  # so that there is a token
@@ -346,25 +350,8 @@ class TestNoAnswer(FCMv1TestCase):
         self.assertFalse(answer.log_exception)
         self.assertEqual((await self.send()).status_code, 201)
 
-    async def test_hang(self):
-        await self.gone({"action": "hang"}, 903, "timeout")
-        self.assertEqual(self.logged("FCM Timeout: "), ["warn"])
-
     async def test_slow(self):
         await self.gone({"held": True}, 903, "timeout")
-
-    async def test_reset(self):
-        await self.gone({"action": "reset"}, 902, "connection_unavailable")
-        self.assertEqual(self.logged("FCM Unavailable: "), ["warn"])
-
-    async def test_close(self):
-        await self.gone({"action": "close"}, 902, "connection_unavailable")
-
-    async def test_close_mid_body(self):
-        await self.gone({"action": "close_mid_body"}, 902, "connection_unavailable")
-
-    async def test_garbage(self):
-        await self.gone({"action": "garbage"}, 902, "connection_unavailable")
 
     async def test_endless_body(self):
         await self.gone({"body": "x" * 70_000}, 902, "connection_unavailable")
@@ -405,19 +392,8 @@ class TestNoAnswer(FCMv1TestCase):
         self.assertEqual(len(self.bridge.messages), 1)
 
 
-class TestAccessToken(FCMv1TestCase):
+class TestAccessToken(TokenFetches, FCMv1TestCase):
     """Sections 6.1 and 10: fetched once, renewed before its end, one fetch at a time"""
-
-    async def test_fetched_once(self):
-        for _ in range(3):
-            await self.send()
-        self.assertEqual(len(self.bridge.token_requests), 1)
-
-    async def test_one_fetch_at_a_time(self):
-        self.bridge.script.add({"on": "token", "delay": 0.2})
-        answers = await gatherResults([self.deferred_send() for _ in range(50)])
-        self.assertEqual({answer.status_code for answer in answers}, {201})
-        self.assertEqual(len(self.bridge.token_requests), 1)
 
     def deferred_send(self, **kwargs):
         from twisted.internet.defer import Deferred

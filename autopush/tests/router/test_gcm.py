@@ -8,6 +8,7 @@ from autopush.tests.router.bridge_support import (
     HEADERS,
     PATIENT,
     BridgeTestCase,
+    NoAnswer,
     options_of,
 )
 
@@ -254,8 +255,10 @@ class TestAnswers(GCMTestCase):
         self.assertEqual(self.logged("Missing GCM bridge credentials"), ["critical"])
 
 
-class TestNoAnswer(GCMTestCase):
+class TestNoAnswer(NoAnswer, GCMTestCase):
     """B16: 502, errno 902 and 903"""
+
+    NAME = "GCM"
 
     async def gone(self, script, errno, reason):
         send = self.answered_in_haste if reason == "timeout" else self.answered
@@ -264,23 +267,6 @@ class TestNoAnswer(GCMTestCase):
         tags = ["platform:gcm", f"reason:{reason}", "error:502", f"errno:{errno}"]
         self.assertEqual(self.tags(), tags)
         self.assertEqual((await self.send()).status_code, 201)
-
-    async def test_hang(self):
-        await self.gone({"action": "hang"}, 903, "timeout")
-        self.assertEqual(self.logged("GCM Timeout: "), ["warn"])
-
-    async def test_reset(self):
-        await self.gone({"action": "reset"}, 902, "connection_unavailable")
-        self.assertEqual(self.logged("GCM Unavailable: "), ["warn"])
-
-    async def test_close(self):
-        await self.gone({"action": "close"}, 902, "connection_unavailable")
-
-    async def test_close_mid_body(self):
-        await self.gone({"action": "close_mid_body"}, 902, "connection_unavailable")
-
-    async def test_garbage(self):
-        await self.gone({"action": "garbage"}, 902, "connection_unavailable")
 
 
 class TestNames(GCMTestCase):

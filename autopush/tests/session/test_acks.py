@@ -21,17 +21,11 @@ from autopush.tests.session.support import (
     MONTH,
     UAID,
     Events,
-    Rig,
     ack,
     message,
     numbers,
     versions,
 )
-
-
-@pytest.fixture
-def rig():
-    return Rig()
 
 
 def batch(rig, count=3):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from twisted.internet.defer import CancelledError
 
 from autopush.exceptions import StoreBusy, StoreError
@@ -10,14 +9,8 @@ from autopush.session.background import DELAYS, GIVEN_UP
 from autopush.tests.session.support import (
     UAID,
     Events,
-    Rig,
     outcome,
 )
-
-
-@pytest.fixture
-def rig():
-    return Rig()
 
 
 def test_shutdown_waits_for_retries_and_hurries_them(rig):

@@ -30,11 +30,6 @@ from autopush.tests.session.support import (
 OTHER = "http://other.example:8081"
 
 
-@pytest.fixture
-def rig():
-    return Rig()
-
-
 def stored_ids(rig):
     return sorted(row.update_id for row in rig.store.messages.get((MONTH, UAID), {}).values())
 
@@ -297,6 +292,17 @@ def test_16_the_session_event(rig):
     }
     assert {name: event[name] for name in fields} == fields
     assert event["ua_browser_ver"].startswith("140")
+
+
+def test_16_there_is_no_session_event_when_the_node_stops(rig):
+    """Or a stop would log a line for each user agent at once."""
+    session = rig.live()
+    with Events() as events:
+        rig.node.shutdown()
+        rig.clock.pump([1.0] * 10)
+        session.closed()
+    assert events.of("Session") == []
+    assert len(rig.metrics.of("ua.connection.lifespan")) == 1
 
 
 def test_16_limited_families_in_the_session_event(rig):

@@ -15,11 +15,6 @@ DUPLICATE = {
 }
 
 
-@pytest.fixture
-def rig():
-    return Rig()
-
-
 @pytest.mark.parametrize(
     "message",
     [

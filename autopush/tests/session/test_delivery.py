@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-
 from autopush.session import Delivery
 from autopush.tests.session.support import (
     MONTH,
     UAID,
     Events,
-    Rig,
     message,
     outcome,
 )
-
-
-@pytest.fixture
-def rig():
-    return Rig()
 
 
 def test_19_check(rig):

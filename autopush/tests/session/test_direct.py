@@ -26,11 +26,6 @@ DELIVERED, BUSY = Delivery.DELIVERED, Delivery.BUSY
 
 
 @pytest.fixture
-def rig():
-    return Rig()
-
-
-@pytest.fixture
 def durable():
     return Rig(store_direct=True)
 

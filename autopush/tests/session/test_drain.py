@@ -24,11 +24,6 @@ from autopush.tests.session.support import (
 )
 
 
-@pytest.fixture
-def rig():
-    return Rig()
-
-
 def drained(rig, session):
     """All versions sent, each batch acknowledged, by batch."""
     batches = []

@@ -9,14 +9,8 @@ import pytest
 
 from autopush.tests.session.support import (
     UAID,
-    Rig,
     message,
 )
-
-
-@pytest.fixture
-def rig():
-    return Rig()
 
 
 def own_size(session, shared):
