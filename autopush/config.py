@@ -171,6 +171,8 @@ class AutopushConfig:
     """Percent of both that one subscription may have."""
     max_direct_unacked: int = 1000
     """Direct messages one connection may have un-acknowledged."""
+    access_keys: list[str] = attrs.field(factory=list, repr=False)
+    """Who shows one of these may become a user agent; none: anybody may."""
     prometheus_port: int | None = None
     prometheus_host: str = "127.0.0.1"
 

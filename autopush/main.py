@@ -242,7 +242,8 @@ class StandaloneApplication(AutopushMultiService):
     def start_text(self) -> str:
         """What the operator wants to know after the start; ends with the line tools wait for."""
         conf = self.conf
-        websocket = self.websocket_url
+        key = self._shown_key()
+        websocket = f"{self.websocket_url}{key}"
         lines = [
             f"autopush {__version__}",
             f"  WebSocket:  {websocket}",
@@ -259,7 +260,17 @@ class StandaloneApplication(AutopushMultiService):
             lines.append("    dom.push.testing.allowInsecureServerURL = true")
         if not conf.public_url and (conf.host in WILDCARD_HOSTS or conf.host.startswith(UNIX)):
             lines.append("  If others reach this service at another address, pass --public_url.")
+        if key:
+            lines.append(f"  Registration over HTTP: {conf.endpoint_url}/{key}/v1/...")
+            lines.append("  Only who has an access key gets in: these addresses are secret.")
         return "\n".join([*lines, "autopush is ready"])
+
+    def _shown_key(self) -> str:
+        """The access key as the start shows it: to somebody at a terminal only; no log keeps it."""
+        keys = self.conf.access_keys
+        if not keys or sys.stdout.isatty():
+            return keys[0] if keys else ""
+        return "<access key>"
 
     @property
     def websocket_url(self) -> str:

@@ -6,6 +6,7 @@
         lock                flock'ed while a service runs; holds its process id
         crypto_key          0600, Fernet keys of endpoint URLs and message ids
         auth_key            0600, keys of registration secrets
+        access_keys         0600, keys of user agents, if the operator made the file
         autopush.sqlite3    0600, with -wal and -shm beside it
 
 A key file holds one key a line, newest first; empty lines and lines starting with ``#`` are
@@ -28,10 +29,12 @@ from cryptography.fernet import Fernet
 from autopush.config import UNIX, AutopushConfig, announced_host
 from autopush.db import sqlite_path
 from autopush.exceptions import InvalidConfig
+from autopush.logging import redaction
 
 DATABASE = "autopush.sqlite3"
 CRYPTO_KEY = "crypto_key"
 AUTH_KEY = "auth_key"
+ACCESS_KEYS = "access_keys"
 LOCK = "lock"
 
 NODE_NAME = "localhost"
@@ -40,6 +43,12 @@ port changes, so the records of connected users survive both."""
 
 MIN_AUTH_KEY = 16
 """Characters; shorter ones could be guessed."""
+
+MIN_ACCESS_KEY = 22
+"""Characters: 128 bits, so that nobody finds one by trying, as many as the network allows."""
+
+MAX_ACCESS_KEY = 128
+"""Characters: an address with more is cut somewhere."""
 
 
 class StartError(Exception):
@@ -81,6 +90,16 @@ class DataDir:
     def auth_keys(self) -> list[str]:
         """Return the keys of registration secrets, as :meth:`crypto_keys`."""
         return self._keys(AUTH_KEY, _random_key, parse_auth_key)
+
+    def access_keys(self) -> list[str]:
+        """Return the keys of user agents; empty if there is no file. None is ever made.
+
+        :raises StartError: the file is unreadable, holds no key or something else
+        """
+        try:
+            return read_key_file(self.path / ACCESS_KEYS, parse_access_key)
+        except FileNotFoundError:
+            return []
 
     # ---------------------------------------------------------------------------- internal
 
@@ -235,6 +254,26 @@ def parse_auth_key(line: str) -> str | None:
     return line if len(line) >= MIN_AUTH_KEY and not re.search(r"\s", line) else None
 
 
+def parse_access_key(line: str) -> str | None:
+    """Return the key in a line: it must stand in a URL as it is."""
+    word = rf"[A-Za-z0-9_-]{{{MIN_ACCESS_KEY},{MAX_ACCESS_KEY}}}"
+    return line if re.fullmatch(word, line) else None
+
+
+def access_keys_from_options(ns: Any) -> list[str]:
+    """Return the keys of ``--access_key``; empty texts count as not given.
+
+    :raises InvalidConfig: one is none; the text doesn't show it
+    """
+    keys = [key for key in ns.access_key or () if key]
+    if not all(map(parse_access_key, keys)):
+        raise InvalidConfig(
+            f"Invalid access_key: must have {MIN_ACCESS_KEY} to {MAX_ACCESS_KEY} letters, digits, -"
+            " or _; autokey --access makes one"
+        )
+    return keys
+
+
 def _random_key() -> str:
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
@@ -267,6 +306,7 @@ def standalone_config(ns: Any) -> AutopushConfig:
         router_port=ns.router_port or None,
         db_dsn=ns.db_dsn or data_dir_dsn(ns.data_dir),
         data_dir=str(data_dir_path(ns.data_dir)),
+        access_keys=access_keys_from_options(ns),
     )
 
 
@@ -281,6 +321,9 @@ def use_data_dir(conf: AutopushConfig, data_dir: DataDir, ns: Any) -> None:
         conf.use_crypto_keys(data_dir.crypto_keys())
     if not conf.bear_hash_key:
         conf.bear_hash_key = data_dir.auth_keys()
+    if not conf.access_keys:
+        conf.access_keys = data_dir.access_keys()
+    redaction.hide(conf.access_keys)
 
 
 def backup(ns: Any) -> str:

@@ -8,18 +8,20 @@ import os
 import resource
 import socket
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from autopush.app.lifecycle import FEW_FILES, SPARE_FILES
 from autopush.app.standalone import (
+    ACCESS_KEYS,
     AUTH_KEY,
     CRYPTO_KEY,
     MIN_AUTH_KEY,
     StartError,
     data_dir_path,
     key_missing,
+    parse_access_key,
     parse_auth_key,
     parse_crypto_key,
     read_key_file,
@@ -70,6 +72,8 @@ def keys(subject: Subject) -> Iterator[Result]:
             )
         else:
             yield warn(name, "none: anybody who knows a UAID may change its registration")
+    if subject.is_standalone:
+        yield _access_keys(subject)
 
 
 def _given_keys(name: str, given: list[str]) -> Iterator[Result]:
@@ -82,15 +86,30 @@ def _given_keys(name: str, given: list[str]) -> Iterator[Result]:
 
 def _key_file(subject: Subject, name: str) -> Result:
     path = data_dir_path(subject.ns.data_dir) / name
-    parse = parse_crypto_key if name == CRYPTO_KEY else parse_auth_key
     try:
-        found = read_key_file(path, parse)
-        mode = stat.S_IMODE(path.stat().st_mode)
+        return _checked_file(name, path, parse_crypto_key if name == CRYPTO_KEY else parse_auth_key)
     except FileNotFoundError:
         dsn = subject.conf.db_dsn
         if dsn.startswith("sqlite:") and os.path.exists(sqlite_path(dsn)):
             return fail(name, key_missing(path))
         return ok(name, f"{path} will be made at the first start")
+
+
+def _access_keys(subject: Subject) -> Result:
+    if subject.conf.access_keys:
+        return ok("access_key", plural(len(subject.conf.access_keys), "key"))
+    try:
+        path = data_dir_path(subject.ns.data_dir) / ACCESS_KEYS
+        return _checked_file(ACCESS_KEYS, path, parse_access_key)
+    except FileNotFoundError:
+        return ok("access_key", "none: every user agent that reaches the service may use it")
+
+
+def _checked_file(name: str, path: Path, parse: Callable[[str], str | None]) -> Result:
+    """:raises FileNotFoundError: there is none"""
+    try:
+        found = read_key_file(path, parse)
+        mode = stat.S_IMODE(path.stat().st_mode)
     except StartError as exc:
         return fail(name, str(exc))
     if mode & 0o077:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from autopush.httpserver.application import RoutedServer, Routes
 from autopush.httpserver.connection import REASONS
+from autopush.web.access import Access, NoAccessHandler
 from autopush.web.base import NotFoundHandler, invalid_request, standard_error
 from autopush.web.dockerflow import LBHeartbeatHandler, VersionHandler
 from autopush.web.health import HealthHandler, MemUsageHandler, StatusHandler
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 
     from autopush.config import AutopushConfig
     from autopush.db.interface import Store
-    from autopush.httpserver.request import Headers
+    from autopush.httpserver.handler import BaseHandler
+    from autopush.httpserver.request import Headers, Request
     from autopush.router.interface import IRouter
     from autopush.ssl import AutopushSSLContextFactory
 
@@ -103,6 +105,13 @@ class EndpointHTTPFactory(BaseHTTPFactory):
     ) -> None:
         super().__init__(conf, db, **kwargs)
         self.routers = routers if routers is not None else {}
+        self.access = Access.of(conf, self.clock.seconds)
+
+    def __call__(self, request: Request) -> BaseHandler:
+        """Answer a request; in a private service only those who may come in get further."""
+        if self.access is not None and not self.access.enter(request):
+            return self.start(NoAccessHandler, request)
+        return super().__call__(request)
 
     def wants_upgrade(self, method: str, path: str, headers: Headers) -> bool:
         """Whether it is a WebSocket handshake, be it a good one or not."""

@@ -137,6 +137,10 @@ class RoutedServer(HTTPServer, Application):
             return _run(self._not_found(self, request))
         return _run(route.handler_class(self, request), *groups)
 
+    def start(self, handler_class: Any, request: Request) -> BaseHandler:
+        """Have a handler of no route answer a request."""
+        return _run(handler_class(self, request))
+
 
 class _Route:
     __slots__ = ("handler_class", "named", "regex")

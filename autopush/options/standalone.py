@@ -12,6 +12,7 @@ from autopush.options.tables import (
     HOST,
     KEYS,
     LIMITS,
+    LIST,
     LOGGING,
     METRICS,
     PORT,
@@ -60,6 +61,21 @@ STANDALONE_OWN: OptionGroup = (
             TEXT,
             None,
             "keep the database elsewhere than in data_dir: sqlite:///path/file.db or dynamodb:",
+        ),
+    ),
+)
+
+ACCESS: OptionGroup = (
+    "private service",
+    (
+        Option(
+            "access_key",
+            "ACCESS_KEY",
+            LIST,
+            None,
+            "let only user agents in that show this key in the URL they are given, as printed by"
+            " autokey --access; repeatable; instead of the access_keys file in data_dir; neither:"
+            " everybody may come in",
         ),
     ),
 )
@@ -144,6 +160,7 @@ def _part(group: OptionGroup, router: bool) -> OptionGroup:
 
 STANDALONE: tuple[OptionGroup, ...] = (
     STANDALONE_OWN,
+    ACCESS,
     *map(_for_standalone, (LOGGING, METRICS, KEYS, ADDRESSES, TLS, SERVICE)),
     _for_standalone(STANDALONE_LIMITS),
     *map(_for_standalone, (_part(CONNECTION, router=False), ENDPOINT)),

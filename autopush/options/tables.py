@@ -43,6 +43,7 @@ LIST = "list"
 
 
 METAVARS = {
+    "access_key": "KEY",
     "client_certs": "JSON",
     "senderid_list": "JSON",
     "fcm_creds": "JSON",

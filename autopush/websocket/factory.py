@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from autopush.session import Node, Session
 from autopush.waiters import Waiters
+from autopush.web.access import Access
 from autopush.websocket import overrides
 from autopush.websocket.members import ProtocolMembers
 from autopush.websocket.timeouts import Timeouts
@@ -73,6 +74,8 @@ class PushServerFactory(WebSocketServerFactory):
         self.conf = conf
         self.node = node
         self.clients = node.clients
+        clock: Any = reactor
+        self.access = Access.of(conf, clock.seconds)
         self._session = session
         self.stopping = False
         self.protocols: set[PushWire] = set()

@@ -34,6 +34,7 @@ from autopush.httpserver.connection import RETRY_AFTER, RETRY_LATER
 from autopush.session import Session
 from autopush.session.stats import base_tags
 from autopush.types import JSONDict
+from autopush.web.access import REFUSAL, UNAUTHORIZED
 from autopush.websocket.handshake import REASON_TEXTS, normalize_head
 from autopush.websocket.trimmed import OPEN
 
@@ -152,11 +153,21 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         if factory.port_required and ":" not in request.headers["host"].rpartition("]")[2]:
             host = request.headers["host"]
             raise ConnectionDeny(400, f"missing port in HTTP Host header '{host}'")
+        access = factory.access
+        if access is not None and not access.shown(request.path, request.params.get("key", ())):
+            peer = getattr(self.transport.getPeer(), "host", "")
+            access.refuse(request.headers.get("x-forwarded-for", peer))
+            raise ConnectionDeny(401, UNAUTHORIZED)
         self.session = factory.new_session(
             factory.node, self, ms_time(), request.headers.get("user-agent"), request.host
         )
 
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
+        if code == 401:  # noted already
+            self.wasNotCleanReason = reason
+            self.sendData(REFUSAL)
+            self.dropConnection(abort=False)
+            return
         for pattern, replacement in REASON_TEXTS:
             reason = pattern.sub(replacement, reason)
         if code in RETRY_LATER:

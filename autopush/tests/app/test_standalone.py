@@ -18,6 +18,7 @@ from autopush.app.standalone import (
     use_data_dir,
     write_new_file,
 )
+from autopush.logging.redaction import hide, redact_text
 from autopush.options.parser import parse_standalone
 
 
@@ -64,6 +65,35 @@ def test_bad_key_file_is_reported_and_kept(data_dir, name, content):
         getattr(data_dir, f"{name}s")()
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == content
+
+
+def test_access_keys_are_never_made(data_dir):
+    assert data_dir.access_keys() == []
+    assert not (data_dir.path / "access_keys").exists()
+    (data_dir.path / "access_keys").write_text(f"# one\n{'a' * 22}\n\n{'-_' * 64}\n")
+    assert data_dir.access_keys() == ["a" * 22, "-_" * 64]
+
+
+@pytest.mark.parametrize("content", ["", "a" * 21, "a" * 129, "a" * 30 + " b", "a" * 30 + "="])
+def test_bad_access_keys_are_reported_and_not_shown(data_dir, content):
+    (data_dir.path / "access_keys").write_text(content)
+    with pytest.raises(StartError, match="Bad key file") as caught:
+        data_dir.access_keys()
+    assert not content or content not in str(caught.value)
+
+
+def test_access_keys_of_options_come_before_the_file(data_dir):
+    (data_dir.path / "access_keys").write_text("f" * 22)
+    for words, keys in ((["--access_key", "o" * 22], ["o" * 22]), ([], ["f" * 22])):
+        ns = parse_standalone((), words)
+        conf = standalone_config(ns)
+        try:
+            use_data_dir(conf, data_dir, ns)
+            assert conf.access_keys == keys
+            assert redact_text(f"<{keys[0]}>") == "<...>"
+            assert keys[0] not in repr(conf)
+        finally:
+            hide([])
 
 
 def test_bad_key_is_not_shown(data_dir):

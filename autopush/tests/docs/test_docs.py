@@ -19,7 +19,7 @@ from sphinx.util.inventory import InventoryFile
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from autopush.scripts import drop_user
+from autopush.scripts import autokey, drop_user
 from autopush.tests import TREE
 from autopush.tests.docs.errors import http_errors, same, websocket_errors
 from autopush.tests.docs.support import ANY, DOCS, Block, Emission, blocks, pages, table
@@ -174,7 +174,8 @@ def test_options_in_examples_exist():
         for action in make()._actions
         for option in action.option_strings
     } | {"--help"}
-    known |= set(re.findall(r'"(--[a-z_-]+)"', Path(drop_user.__file__).read_text()))
+    for script in (autokey, drop_user):
+        known |= set(re.findall(r'"(--[a-z_-]+)"', Path(script.__file__).read_text()))
     known |= set(re.findall(r'"(--[a-z_-]+)"', (TREE / "automock/__main__.py").read_text()))
     for path in sorted((TREE / "autopush/doctor").glob("*.py")):
         known |= set(re.findall(r'"(--[a-z_-]+)"', path.read_text()))

@@ -46,7 +46,7 @@ def test_default_url_is_the_one_the_service_prints(tmp_path):
 
 def test_options_mentioned_exist():
     known = standalone_parser().spellings
-    others = {"--no-deps", "--help"}
+    others = {"--access", "--no-deps", "--help"}
     for option in set(re.findall(r"--[a-z][a-z_-]+", README)) - others:
         assert option in known, option
 

@@ -295,6 +295,22 @@ def test_port_for_other_nodes_is_looked_for_at_its_own_address(examine):
     assert one(results, "router_host")[0] is Level.FAIL
 
 
+def test_access_keys(examine, tmp_path):
+    data = tmp_path / "d"
+    data.mkdir(mode=0o700)
+    options = ("autopush_standalone", "--data_dir", str(data))
+    assert one(examine(*options), "access_key")[1].startswith("none: every user agent")
+    assert one(examine(*options, "--access_key", "k" * 22), "access_key") == (Level.OK, "1 key")
+    (data / "access_keys").write_text(f"{'k' * 22}\n")
+    (data / "access_keys").chmod(0o644)
+    assert "chmod 600" in one(examine(*options), "access_keys")[1]
+    (data / "access_keys").chmod(0o600)
+    level, text = one(examine(*options), "access_keys")
+    assert (level, text) == (Level.OK, f"1 key in {data / 'access_keys'}")
+    (data / "access_keys").write_text("mine")
+    assert one(examine(*options), "access_keys")[0] is Level.FAIL
+
+
 def test_open_files(tmp_path):
     script = "import sys; from autopush.__main__ import doctor; sys.exit(doctor())"
     command = [sys.executable, "-c", script, "autopush_standalone", "--max_connections", "1000"]

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from pywebpush import webpush
 
+from autopush.scripts.autokey import access_key
 from autopush.tests.e2e.clients import QUIET, VapidSender
 from autopush.tests.e2e.firefox import PROGRAM, Firefox
 from autopush.tests.e2e.harness import Server
@@ -143,6 +144,35 @@ async def test_firefox_subscribes_and_receives(
             await asyncio.sleep(0.1)
     answer = await asyncio.to_thread(_status_of_push, push, subscription)
     assert answer == 410
+
+
+async def test_firefox_gets_into_a_private_service(
+    make_server: Callable[..., Server], site: str, profile: Path
+) -> None:
+    """``dom.push.serverURL`` holds the access key; with another one it is kept out."""
+    key = access_key()
+    server = make_server("--debug", "--access_key", key).start()
+    sender = VapidSender()
+    async with Firefox(profile, **{"dom.push.serverURL": server.ws_url + access_key()}) as firefox:
+        await firefox.open(site)
+        while "Refused without an access key" not in server.output:
+            await asyncio.sleep(0.1)
+        assert '"hello"' not in server.output
+    async with Firefox(profile, **{"dom.push.serverURL": server.ws_url + key}) as firefox:
+        await firefox.open(site)
+        subscription = await firefox.run(SUBSCRIBE.replace("KEY", f"'{sender.public_key}'"))
+        assert subscription["endpoint"].startswith(server.endpoint_url + "/wpush/v2/")
+        answer = await asyncio.to_thread(
+            webpush,
+            subscription,
+            "let in",
+            vapid_private_key=sender.rfc8292,
+            vapid_claims={"sub": "mailto:ops@example.com"},
+            ttl=600,
+        )
+        assert answer.status_code == 201
+        assert await received(firefox, 1) == ["let in"]
+    assert key not in server.output
 
 
 async def test_firefox_comes_back(

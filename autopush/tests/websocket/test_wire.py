@@ -104,6 +104,7 @@ def make_conf(**changes):
         public_url=None,
         ssl=SimpleNamespace(key=None),
         max_message_size=10_000,
+        access_keys=(),
         max_connections=None,
         hello_timeout=0,
         auto_ping_interval=None,
