@@ -171,6 +171,8 @@ class AutopushConfig:
     """Percent of both that one subscription may have."""
     max_direct_unacked: int = 1000
     """Direct messages one connection may have un-acknowledged."""
+    forget_after: int = 0
+    """Days after which user agents without a channel are forgotten; 0: never."""
     access_keys: list[str] = attrs.field(factory=list, repr=False)
     """Who shows one of these may become a user agent; none: anybody may."""
     prometheus_port: int | None = None
@@ -299,7 +301,7 @@ SAME_NAME = (  # noqa: SIM905
     " close_handshake_timeout use_cryptography sts_max_age aws_ddb_endpoint key_hash db_dsn"
     " store_direct public_url data_dir host max_message_size max_direct_unacked max_stored"
     " max_stored_bytes max_stored_share prometheus_port prometheus_host require_ttl"
-    " router_host"
+    " router_host forget_after"
 ).split()
 """Options that keep their name as an attribute."""
 

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from autopush import __version__
 from autopush.app.process import Listener, use_monotonic_clock
 from autopush.app.service import (
+    REPORT_INTERVAL,
     AutopushMultiService,
     setup_logging,
     warn_of_random_key,
@@ -38,7 +39,8 @@ from autopush.http import (
 )
 from autopush.options.commands import CONNECTION, ENDPOINT, STANDALONE
 from autopush.router import routers_from_config
-from autopush.session import Node, upkeep
+from autopush.session import Node, census, upkeep
+from autopush.session.census import Census
 from autopush.websocket import ConnectionWSSite, PushServerFactory
 
 reactor: Any = _reactor
@@ -192,6 +194,7 @@ class StandaloneApplication(AutopushMultiService):
         self.node = Node(
             conf, self.db, self.metrics, reactor, self.agent if conf.router_port else None
         )
+        self.census = Census(self.node, conf.forget_after)
         self.clients = self.node.clients
         self.routers = routers_from_config(
             conf, self.db, self.agent, self.node, metrics=self.metrics
@@ -211,6 +214,8 @@ class StandaloneApplication(AutopushMultiService):
     def setup(self, rotate_tables: bool = True) -> None:
         super().setup(rotate_tables)
         self.add_timer(upkeep.STEP, self.node.upkeep.step)
+        self.add_timer(census.ROUND_INTERVAL, self.census.begin)
+        self.add_timer(REPORT_INTERVAL, self.census.report)
         endpoint, conf = self.endpoint_factory, self.conf
         ssl_cf = endpoint.ssl_cf()
         if self.own_endpoint_port:

@@ -75,6 +75,28 @@ class Subscription(NamedTuple):
     """Whether the channel is in the channel set of the user's ``current_month``."""
 
 
+class Forgotten(NamedTuple):
+    """Which records are forgotten: those of user agents without a channel that were not seen."""
+
+    before: int
+    """Since when not, milliseconds since the epoch."""
+    node_id: str
+    """Of the only node whose connections are known: who may be connected to another one stays."""
+    connected: frozenset[str]
+    """UAIDs that are connected although their record is older than that."""
+
+
+class Survey(NamedTuple):
+    """Some records, in the order of their keys."""
+
+    users: int
+    """How many there are now."""
+    forgotten: int
+    """How many there were beside those."""
+    last: str | None
+    """Where to go on; None: these were the last."""
+
+
 class Channels(NamedTuple):
     """A user's channel row."""
 
@@ -183,6 +205,18 @@ class Store(ABC):
     @abstractmethod
     def clear_node(self, uaid: str, node_id: str, connected_at: int) -> Deferred[bool]:
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
+
+    def survey(self, after: str, forgotten: Forgotten | None) -> Deferred[Survey | None]:
+        """Look at a bounded number of records, and delete those that are to be forgotten.
+
+        Whether one is, is decided in the moment it is deleted: a user agent that says hello or
+        subscribes before that keeps its record, one that comes later finds none.
+
+        :param after: where the last survey ended; empty: begin
+        :param forgotten: None: only count
+        :returns: None where counting would cost a request for each; nothing is deleted then
+        """
+        return succeed(None)
 
     # ---- channels (spec/storage 17.3)
     #

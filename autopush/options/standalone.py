@@ -8,6 +8,7 @@ from autopush.options.tables import (
     ADDRESSES,
     BRIDGES,
     CONNECTION,
+    COUNT,
     ENDPOINT,
     HOST,
     KEYS,
@@ -97,6 +98,14 @@ STANDALONE_LIMITS: OptionGroup = (
             POSITIVE,
             1000,
             "messages one connected user agent may leave unacknowledged",
+        ),
+        Option(
+            "forget_after",
+            "FORGET_AFTER",
+            COUNT,
+            180,
+            "days after which a user agent that has no subscription and did not come back is"
+            " forgotten (SQLite); 0: never",
         ),
     ),
 )

@@ -86,6 +86,8 @@ class BaseNode(ABC):
         self.background = Background(clock)
         self.recent = Recent()
         self.moves = Moves(clock)
+        self.users: int | None = None
+        """User agents the store knew when they were last counted, if anybody does."""
         self.latest = 0
         """The largest ``connected_at`` of this process."""
         self.stopping = False

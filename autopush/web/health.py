@@ -58,6 +58,9 @@ class HealthHandler(BaseWebHandler):
             failure = Failure()
             parts = {"storage": "Internal error"}
         body: JSONDict = {**_STATUS, "clients": self._clients()}
+        users = self._users()
+        if users is not None:
+            body["users"] = users
         for name, error in parts.items():
             if error is None:
                 body[name] = {"status": "OK"}
@@ -82,6 +85,10 @@ class HealthHandler(BaseWebHandler):
         if application.node is not None:
             return len(application.node.clients)
         return len(getattr(application, "clients", ()))
+
+    def _users(self) -> int | None:
+        """User agents the store knows, as of the last count; None: nobody counts, or not yet."""
+        return getattr(self.application.node, "users", None)
 
 
 class MemUsageHandler(BaseWebHandler):

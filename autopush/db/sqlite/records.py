@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from autopush.db.interface import Connection, Registration, User
+from autopush.constants import MAX_EXPIRY
+from autopush.db.interface import Connection, Forgotten, Registration, Survey, User
 from autopush.db.rows import dump_json, load_json
 from autopush.db.sqlite.messages import delete_channel
 from autopush.exceptions import StoreError
@@ -93,6 +94,52 @@ def drop(connection: sqlite3.Connection, uaid: str) -> bool:
 def drop_bare(connection: sqlite3.Connection, uaid: str) -> None:
     """Delete the record if it holds nothing."""
     connection.execute("DELETE FROM users WHERE uaid = ? AND record = ?", (uaid, _BARE))
+
+
+_SURVEYED = (
+    "SELECT u.uaid, u.record, EXISTS (SELECT 1 FROM channels c WHERE c.uaid = u.uaid),"
+    " (SELECT r.expiry FROM channel_rows r WHERE r.uaid = u.uaid)"
+    " FROM users u WHERE u.uaid > ? ORDER BY u.uaid LIMIT ?"
+)
+
+
+def survey(
+    connection: sqlite3.Connection, after: str, limit: int, forgotten: Forgotten | None
+) -> Survey:
+    """Count at most ``limit`` records after a key, and delete those that are to be forgotten.
+
+    :param forgotten: its UAIDs are keys here
+    """
+    rows = connection.execute(_SURVEYED, (after, limit)).fetchall()
+    gone = [
+        (uaid,)
+        for uaid, record, has_channels, expiry in rows
+        if forgotten is not None
+        and not has_channels
+        and _is_forgotten(uaid, record, expiry, forgotten)
+    ]
+    connection.executemany("DELETE FROM users WHERE uaid = ?", gone)
+    last = rows[-1][0] if len(rows) == limit else None
+    return Survey(len(rows) - len(gone), len(gone), last)
+
+
+def _is_forgotten(uaid: str, text: str, expiry: int | None, forgotten: Forgotten) -> bool:
+    if uaid in forgotten.connected:
+        return False
+    try:
+        record = load_json(text)
+        seen = int(record["connected_at"])
+    except (ValueError, TypeError, KeyError):
+        return False  # a hello will say what is wrong with it
+    if expiry is not None:
+        # Of a row that stayed when its last channel went: a hello refreshes it, and a connection
+        # that stays does so once a day.
+        seen = max(seen, (expiry - MAX_EXPIRY) * 1000)
+    return (
+        record.get("router_type") == "webpush"
+        and record.get("node_id") in (None, forgotten.node_id)
+        and seen < forgotten.before
+    )
 
 
 def clear_node(connection: sqlite3.Connection, uaid: str, node_id: str, connected_at: int) -> bool:

@@ -31,11 +31,13 @@ from autopush.db.interface import (
     Batch,
     Channels,
     Connection,
+    Forgotten,
     Months,
     Registration,
     Store,
     StoreUnusable,
     Subscription,
+    Survey,
     User,
 )
 from autopush.db.lastconnect import generate_last_connect
@@ -75,6 +77,9 @@ SWEEP_PAUSE = 0.1
 
 SWEEP_SLICE = 250
 """Expired rows removed in one transaction, about 5 ms of work."""
+
+SURVEY_SLICE = 250
+"""Records counted, and forgotten perhaps, in one transaction: 2 ms of work, 5 if all go."""
 
 WATCH_INTERVAL = 1
 """Seconds between two looks at the file's names, and for callers who have waited too long."""
@@ -391,6 +396,13 @@ class SqliteStore(Store):
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
         key = self._key(uaid)
         return self._writer.call(lambda c: sqlite_records.clear_node(c, key, node_id, connected_at))
+
+    def survey(self, after: str, forgotten: Forgotten | None) -> Deferred[Survey | None]:
+        """Look at the next ``SURVEY_SLICE`` records in one transaction."""
+        if forgotten is not None:
+            connected = frozenset(map(self._key, forgotten.connected))
+            forgotten = forgotten._replace(connected=connected)
+        return self._writer.call(lambda c: sqlite_records.survey(c, after, SURVEY_SLICE, forgotten))
 
     # ---- channels
 

@@ -32,6 +32,7 @@ class FakeStore:
 
 class FakeNode:
     clients = {"a": 1, "b": 2}
+    users: int | None = None
 
 
 class HealthTestCase(SynchronousTestCase):
@@ -176,6 +177,12 @@ class HealthTest(HealthTestCase):
     def test_clients_of_the_node(self):
         node: Any = FakeNode()
         self.assertEqual(json.loads(self.get("/health", node=node).body)["clients"], 2)
+
+    def test_users_as_far_as_they_are_counted(self):
+        node: Any = FakeNode()
+        self.assertNotIn("users", json.loads(self.get("/health", node=node).body))
+        node.users = 7
+        self.assertEqual(json.loads(self.get("/health", node=node).body)["users"], 7)
 
     def test_clients_of_an_internal_application(self):
         store: Any = self.store

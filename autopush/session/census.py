@@ -1,0 +1,99 @@
+"""How many users there are, and which of them are forgotten: one slow round over all records.
+
+A user agent that says hello gets a record. Many never subscribe, or unsubscribe again, and don't
+come back: nobody can send to them, but their records would stay for ever. So those that have no
+channel and were not seen for long are deleted. Should one come back after all, it gets another
+UAID, and has nothing to lose by that.
+
+A round goes through the records in slices, each a transaction of some milliseconds, with a pause in
+between for other writers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from autopush.db.interface import Forgotten
+from autopush.exceptions import StoreError
+
+if TYPE_CHECKING:
+    from autopush.session.session import BaseNode
+
+ROUND_INTERVAL = 600
+"""Seconds from the beginning of a round to that of the next: as old is what is told of users."""
+
+SLICE_PAUSE = 0.1
+"""Seconds between two slices of a round, for other writers."""
+
+DAY = 86_400
+
+
+class Census:
+    """The rounds of one node.
+
+    :param node: whose store, and whose connections
+    :param forget_after: days after which a user agent without a channel is forgotten; 0: never
+    """
+
+    log = Logger()
+
+    def __init__(self, node: BaseNode, forget_after: int) -> None:
+        self._node = node
+        self._forget_after = forget_after
+        self._counting = False
+
+    def begin(self) -> None:
+        """Begin a round, unless the last one is still under way. To be called now and then."""
+        if not self._counting:
+            self._node.background.watch(Deferred.fromCoroutine(self._round()))
+
+    async def _round(self) -> None:
+        """Look at all records once, and note on the node how many there are.
+
+        It ends early where the store fails or can't count, or the node stops.
+        """
+        self._counting = True
+        forgotten = self._forgotten()
+        users = gone = 0
+        last: str | None = ""
+        try:
+            while last is not None:
+                if last:
+                    await self._node.background.pause(SLICE_PAUSE)
+                    if self._node.stopping:
+                        return
+                survey = await self._node.store.survey(last, forgotten)
+                if survey is None:
+                    return
+                users += survey.users
+                gone += survey.forgotten
+                last = survey.last
+        except StoreError as error:
+            self.log.warn("Users not counted: {error}", error=str(error))
+            return
+        finally:
+            self._counting = False
+            if gone:
+                self.log.info("Forgot {count} user agents without a channel", count=gone)
+                self._node.metrics.increment("updates.forgotten_users", gone)
+        self._node.users = users
+        self.report()
+
+    def report(self) -> None:
+        """Tell the metrics what is known."""
+        node = self._node
+        if node.users is not None and node.metered:
+            node.metrics.gauge("users", node.users)
+
+    def _forgotten(self) -> Forgotten | None:
+        if not self._forget_after:
+            return None
+        node = self._node
+        before = int((node.now() - self._forget_after * DAY) * 1000)
+        # Who has been connected for as long has an old record. Nobody's record becomes old while
+        # the round is under way.
+        connected = (uaid for uaid, one in node.clients.items() if one.connected_at < before)
+        return Forgotten(before, node.router_url, frozenset(connected))
