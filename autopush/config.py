@@ -171,6 +171,14 @@ class AutopushConfig:
     """Percent of both that one subscription may have."""
     max_direct_unacked: int = 1000
     """Direct messages one connection may have un-acknowledged."""
+    rate_subscription: int = 0
+    """Messages a minute that one subscription may get; 0: any number."""
+    burst_subscription: int = 1000
+    """Messages it may get at once."""
+    rate_sender: int = 0
+    """Messages a minute that may be sent with one VAPID key; 0: any number."""
+    burst_sender: int = 100_000
+    """Messages that may be sent with it at once."""
     forget_after: int = 0
     """Days after which user agents without a channel are forgotten; 0: never."""
     access_keys: list[str] = attrs.field(factory=list, repr=False)
@@ -301,7 +309,7 @@ SAME_NAME = (  # noqa: SIM905
     " close_handshake_timeout use_cryptography sts_max_age aws_ddb_endpoint key_hash db_dsn"
     " store_direct public_url data_dir host max_message_size max_direct_unacked max_stored"
     " max_stored_bytes max_stored_share prometheus_port prometheus_host require_ttl"
-    " router_host forget_after"
+    " router_host forget_after rate_subscription burst_subscription rate_sender burst_sender"
 ).split()
 """Options that keep their name as an attribute."""
 

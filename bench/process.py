@@ -160,6 +160,10 @@ class ServerProcess(MeasuredProcess):
             "0",
             "--max_stored_bytes",
             "0",
+            "--rate_subscription",
+            "0",
+            "--rate_sender",
+            "0",
             *options,
         ]
         super().__init__(python, words, b"autopush is ready", port, core, profile)

@@ -29,6 +29,7 @@ from autopush.web.health import HealthHandler, MemUsageHandler, StatusHandler
 from autopush.web.log_check import LogCheckHandler
 from autopush.web.message import MessageHandler
 from autopush.web.nodes import NotificationHandler, RouterHandler
+from autopush.web.rates import Rates
 from autopush.web.registration import (
     ChannelRegistrationHandler,
     NewRegistrationHandler,
@@ -106,6 +107,7 @@ class EndpointHTTPFactory(BaseHTTPFactory):
         super().__init__(conf, db, **kwargs)
         self.routers = routers if routers is not None else {}
         self.access = Access.of(conf, self.clock.seconds)
+        self.rates = Rates.of(conf, self.clock.seconds)
 
     def __call__(self, request: Request) -> BaseHandler:
         """Answer a request; in a private service only those who may come in get further."""

@@ -123,6 +123,8 @@ STANDALONE_EXCLUDED = {
 STANDALONE_DEFAULTS: dict[str, Any] = {
     "store_direct": True,
     "require_ttl": True,
+    "rate_subscription": 600,
+    "rate_sender": 60_000,
     "msg_limit": 0,
     "statsd_host": "",
     "endpoint_scheme": None,

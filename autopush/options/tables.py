@@ -527,6 +527,35 @@ ENDPOINT: OptionGroup = (
             "refuse messages without TTL (RFC 8030); off: only those that have to be stored",
         ),
         Option(
+            "rate_subscription",
+            "RATE_SUBSCRIPTION",
+            COUNT,
+            0,
+            "messages a minute that one subscription may get, more are answered 429; 0: any number",
+        ),
+        Option(
+            "burst_subscription",
+            "BURST_SUBSCRIPTION",
+            POSITIVE,
+            1000,
+            "messages it may get at once after a pause, with rate_subscription",
+        ),
+        Option(
+            "rate_sender",
+            "RATE_SENDER",
+            COUNT,
+            0,
+            "messages a minute that may be sent with one VAPID key, more are answered 429; 0: any"
+            " number",
+        ),
+        Option(
+            "burst_sender",
+            "BURST_SENDER",
+            POSITIVE,
+            100_000,
+            "messages that may be sent with it at once after a pause, with rate_sender",
+        ),
+        Option(
             "auth_key",
             "AUTH_KEY",
             LIST,

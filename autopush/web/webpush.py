@@ -81,6 +81,8 @@ class WebPushRequestSchema(RequestSchema):
         if token.auth:
             result["jwt"] = authenticate_sender(app, token)
             request["vapid"] = True
+        if app.rates is not None:
+            app.rates.take(token)
         result["notification"] = WebPushNotification.from_webpush_request_schema(
             {"subscription": subscription, "headers": message_headers, "body": body},
             conf.fernet,

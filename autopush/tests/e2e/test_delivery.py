@@ -9,7 +9,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from autopush.tests.e2e.clients import JSON, Subscription, UserAgent, send
+from autopush.tests.e2e.clients import JSON, Subscription, UserAgent, VapidSender, send
 from autopush.tests.e2e.harness import Server, eventually
 from autopush.tests.e2e.raw import AES128GCM, RawAgent, post_bytes
 
@@ -167,7 +167,8 @@ async def _fill(server: Server, slow: RawAgent, subscription: Subscription) -> l
 async def test_browser_that_does_not_read(make_server: Callable[..., Server]) -> None:
     """Back-pressure: its messages wait in storage instead of our memory, and come when it reads;
     others are not held up (spec/websocket 12, quirks Q1 and Q2)."""
-    server = make_server("--max_direct_unacked", "10000", router=True).start()
+    options = ("--max_direct_unacked", "10000", "--rate_subscription", "0")
+    server = make_server(*options, router=True).start()
     slow = await RawAgent.open(server)
     subscription = await slow.register()
     other = await UserAgent.open(server.ws_url)
@@ -196,7 +197,7 @@ async def test_abandoned_browser_does_not_delay_the_others(
     make_server: Callable[..., Server],
 ) -> None:
     """What it has not read is kept for its next connection."""
-    server = make_server(router=True).start()
+    server = make_server("--rate_subscription", "0", router=True).start()
     slow = await RawAgent.open(server)
     subscription = await slow.register()
     texts = await _fill(server, slow, subscription)
@@ -213,7 +214,7 @@ async def test_abandoned_browser_does_not_delay_the_others(
 
 async def test_a_stalled_browser_loses_nothing(make_server: Callable[..., Server]) -> None:
     """Neither what was sent to it and not acknowledged, nor what had to be stored besides."""
-    server = make_server("--max_direct_unacked", "300").start()
+    server = make_server("--max_direct_unacked", "300", "--rate_subscription", "0").start()
     agent = await UserAgent.open(server.ws_url)
     subscription = await agent.register()
     texts = [b"%04d" % number for number in range(1100)]
@@ -251,6 +252,35 @@ async def test_a_sender_that_fills_its_share(make_server: Callable[..., Server])
             frames.append(await agent.receive("notification"))
             await agent.ack_and_wait(frames[-1])
     assert await post_bytes(server, greedy, [b"room again"]) == [201]
+
+
+async def test_a_sender_that_sends_too_fast(make_server: Callable[..., Server]) -> None:
+    """Subscription and key each have a bucket; the answer says when there is room again."""
+    server = make_server(
+        *("--rate_subscription", "1", "--burst_subscription", "3"),
+        *("--rate_sender", "1", "--burst_sender", "5"),
+    ).start()
+    claims = {"sub": "mailto:ops@example.com", "aud": server.endpoint_url}
+    signed = VapidSender().rfc8292.sign(claims)
+    async with await UserAgent.open(server.ws_url) as agent:
+        first, second, third = [await agent.register() for _ in range(3)]
+
+        async def until_refused(subscription: Subscription, headers: JSON) -> tuple[int, JSON]:
+            for accepted in range(20):
+                answer = await send(subscription, b"x", headers=headers)
+                if answer.status_code != 201:
+                    assert answer.status_code == 429
+                    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+                    return accepted, answer.json()
+            raise AssertionError("nothing was refused")
+
+        accepted, body = await until_refused(first, {})
+        assert accepted >= 3
+        assert (body["errno"], "1 a minute, 3 at once" in body["message"]) == (204, True)
+        for subscription in (second, third):
+            accepted, body = await until_refused(subscription, signed)
+        assert "for this sender's key: 1 a minute, 5 at once" in body["message"]
+        assert (await send(third, b"x")).status_code == 201  # who has no key has room here
 
 
 def test_many_connections_end_at_once(server: Server) -> None:
