@@ -18,7 +18,7 @@ from autopush.tests.e2e.clients import JSON, PATIENCE, QUIET, Subscription, b64d
 from autopush.tests.e2e.harness import Server
 
 AES128GCM = {
-    "TTL": "60",
+    "TTL": "3600",
     "Content-Encoding": "aes128gcm",
 }
 """Headers of a message whose encryption nobody looks at."""
