@@ -103,6 +103,7 @@ STANDALONE_DEFAULTS: dict[str, Any] = {
     "store_direct": True,
     "require_ttl": True,
     "msg_limit": 0,
+    "hello_timeout": 10,
     "statsd_host": "",
     "endpoint_scheme": None,
     "router_port": None,

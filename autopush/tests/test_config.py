@@ -492,6 +492,7 @@ def test_standalone_settings():
     assert conf.db_dsn == f"sqlite://{conf.data_dir}/autopush.sqlite3"
     assert (conf.store_direct, conf.cors, conf.max_message_size) == (True, True, 99)
     assert conf.require_ttl
+    assert conf.hello_timeout == 10
     assert not standalone("--no_require_ttl").require_ttl
     assert not endpoint_config().require_ttl
     assert endpoint_config("--require_ttl").require_ttl

@@ -50,6 +50,7 @@ BACKLOG_LIMIT = 65_536
 otherwise make us buffer answers it does not take."""
 
 MESSAGE_TOO_BIG = 1009
+TRY_AGAIN_LATER = 1013
 SESSION_HOLD = 1
 BACKLOG_HOLD = 2
 
@@ -115,6 +116,9 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
     session: Session | None = None
     output_paused = False
     """Whether more than ``SEND_BUFFER`` bytes wait to be sent (spec/websocket 12)."""
+
+    spent = 0
+    """Seconds the HTTP server has taken to read the request: they count as time to the hello."""
 
     _log_exc = True
     _holds = 0
@@ -215,6 +219,20 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
     def sendJSON(self, body: JSONDict) -> None:
         """Send a dict as a JSON object; nothing happens when the connection is closing."""
         PushWire.send(self, body)
+
+    @property
+    def stranger(self) -> bool:
+        """Whether there was no hello, and messages are to be short."""
+        return self.session is None or self.session.awaiting_hello
+
+    def holds(self, size: int) -> None:
+        """So many bytes of a message that is not complete are kept."""
+        self.factory.unfinished.hold(self, size, self.stranger)
+
+    def shed(self) -> None:
+        """All messages that are not complete take too much, and this is one of the longest."""
+        if self.session is not None:
+            self.session.close(TRY_AGAIN_LATER)
 
     def _max_message_size_exceeded(self, msg_size: int, max_msg_size: int, reason: str) -> None:
         """Autobahn's hook for ``max_message_size``: says why before it closes."""
@@ -343,6 +361,7 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
 
     def _end_tcp(self) -> None:
         self.factory.closing.start(self)
+        self.drop_unfinished()
         transport = self.transport
         self.unregisterProducer()
         if self._holds:

@@ -477,7 +477,8 @@ def test_fragments_over_the_limit_are_refused_with_1009(server):
 
 
 def test_a_message_of_exactly_the_limit_passes(server):
-    transport = server.open()
+    transport = server.open(hello=True)
+    heard(transport)
     transport.protocol.dataReceived(frame(TEXT, b'{"a":"' + b"x" * 9_992 + b'"}'))
     assert len(heard(transport)[0]["a"]) == 9_992
 
@@ -494,7 +495,8 @@ def test_what_is_no_object_is_bad_input(server, text):
 
 def test_a_depth_bomb_is_bad_input():
     server = Server(max_message_size=1 << 20)
-    transport = server.open()
+    transport = server.open(hello=True)
+    heard(transport)
     transport.protocol.dataReceived(frame(TEXT, b'{"a":' * 200_000))
     assert heard(transport) == ["bad input"]
     assert transport.ending == "fin"
@@ -865,6 +867,37 @@ def test_hello_timeout_closes_one_who_says_no_hello(cls):
     assert transport.take() == b""
     server.clock.advance(0.3)
     assert transport.take_frames() == [(CLOSE, b"")]
+
+
+def test_hello_timeout_is_not_put_off_by_anything_but_a_hello(cls):
+    server = Server(cls, hello_timeout=3)
+    transport = server.open()
+    rest = frame(CONT, b"x" * 9)
+    for piece in (frame(PING, b"p"), frame(TEXT, b"{", fin=False), rest[:7], rest[7:8]):
+        server.clock.advance(0.7)
+        transport.protocol.dataReceived(piece)
+    assert transport.take_frames() == [(PONG, b"p")]
+    server.clock.advance(0.4)
+    assert transport.take_frames() == [(CLOSE, b"")]
+
+
+@pytest.mark.parametrize("spent", [0, 1, 2, 5])
+def test_hello_timeout_counts_what_the_request_took(cls, spent):
+    server = Server(cls, hello_timeout=3)
+    early = server.open()
+    slow = server.connect()
+    slow.protocol.spent = spent
+    slow.protocol.dataReceived(request())
+    late = server.open()
+    left = max(1, 3 - spent)
+    server.clock.advance(left - 0.3)
+    assert slow.ending is None
+    server.clock.advance(0.5)
+    assert slow.ending == "fin"
+    if left < 3:
+        assert early.ending is late.ending is None
+    server.clock.advance(3)
+    assert early.ending == late.ending == "fin"
 
 
 def test_hello_timeout_is_off_after_hello(cls):
