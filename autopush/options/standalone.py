@@ -11,6 +11,7 @@ from autopush.options.tables import (
     ENDPOINT,
     KEYS,
     LIMITS,
+    LIST,
     LOGGING,
     METRICS,
     PORT,
@@ -51,6 +52,14 @@ STANDALONE_OWN: OptionGroup = (
             None,
             "origin of endpoint URLs and VAPID audience, as seen from outside, e.g."
             " https://push.example.org; none: from host and port",
+        ),
+        Option(
+            "allowed_origins",
+            "ALLOWED_ORIGINS",
+            LIST,
+            [],
+            "origins of web pages that may open WebSockets besides the service's own, e.g."
+            " https://www.example.org; repeatable, or separated by commas; *: all",
         ),
         Option(
             "data_dir",

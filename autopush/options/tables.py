@@ -49,6 +49,7 @@ METAVARS = {
     "apns_creds": "JSON",
     "adm_creds": "JSON",
     "crypto_key": "KEY",
+    "allowed_origins": "ORIGIN",
     "auth_key": "KEY",
     "key_hash": "KEY",
     "data_dir": "DIR",

@@ -16,6 +16,7 @@ from autopush.session import Node, Session
 from autopush.waiters import Waiters
 from autopush.websocket import overrides
 from autopush.websocket.members import ProtocolMembers
+from autopush.websocket.origins import Origins
 from autopush.websocket.timeouts import Timeouts
 from autopush.websocket.trimmed import bind_options, server_protocol
 from autopush.websocket.unfinished import Unfinished
@@ -78,7 +79,8 @@ class PushServerFactory(WebSocketServerFactory):
         self._session = session
         self.stopping = False
         self.protocols: set[PushWire] = set()
-        self.unfinished = Unfinished(methodcaller("shed"))
+        self.origins = None if conf.allowed_origins is None else Origins(conf)
+        self.unfinished = Unfinished(methodcaller("shed"), conf.max_message_size)
         self._unsaved = 0
         self._drained: Waiters[None] = Waiters()
         self.setProtocolOptions(

@@ -19,7 +19,8 @@ STRANGER_MESSAGE = 8192
 the frame with which it would be longer. A hello has a few hundred."""
 
 UNFINISHED = 48 * 1024 * 1024
-"""Bytes of incomplete messages from all user agents that have said hello: 48 of the longest."""
+"""Bytes of incomplete messages from all user agents that have said hello: 48 of the longest, by the
+default of ``max_message_size``. Two of the longest are taken whatever that is."""
 
 STRANGERS_UNFINISHED = 16 * 1024 * 1024
 """The same for all connections that have not: 2048 of the longest. Both make 64 MiB a process."""
@@ -75,10 +76,11 @@ class Unfinished:
     """The incomplete messages of a process.
 
     :param shed: ends a connection that holds too much
+    :param longest: bytes a message may have
     """
 
-    def __init__(self, shed: Callable[[Any], None]) -> None:
-        self.users = Budget(UNFINISHED, shed)
+    def __init__(self, shed: Callable[[Any], None], longest: int) -> None:
+        self.users = Budget(max(UNFINISHED, 2 * longest), shed)
         self.strangers = Budget(STRANGERS_UNFINISHED, shed)
 
     def hold(self, connection: Any, size: int, stranger: bool) -> None:

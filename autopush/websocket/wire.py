@@ -35,6 +35,7 @@ from autopush.session import Session
 from autopush.session.stats import base_tags
 from autopush.types import JSONDict
 from autopush.websocket.handshake import REASON_TEXTS, normalize_head
+from autopush.websocket.origins import FORBIDDEN, MAX_LOGGED, show
 from autopush.websocket.trimmed import OPEN
 
 log = Logger()
@@ -142,11 +143,23 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         if end > MAX_HEAD:
             self.failHandshake("Bad Request")
             return
-        self.data = normalize_head(self.data[:end]) + self.data[end:]
+        head = self.data[:end]
+        origins = self.factory.origins
+        refused = origins.refused(head) if origins is not None else None
+        if refused is not None:
+            self._refuse_origin(refused)
+            return
+        self.data = show(normalize_head(head)) + self.data[end:]
         try:
             super().processHandshake()
         except UnicodeError:
             self.failHandshake("Error reading handshake data")
+
+    def _refuse_origin(self, origin: str) -> None:
+        log.info("WebSocket of a page refused", origin=origin[:MAX_LOGGED])
+        self.wasNotCleanReason = "origin not allowed"
+        self.sendData(FORBIDDEN)
+        self.dropConnection(abort=False)
 
     def onConnect(self, request: ConnectionRequest) -> None:
         """Autobahn's hook: the request is well formed. Begins the session."""

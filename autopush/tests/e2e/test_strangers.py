@@ -65,3 +65,28 @@ async def test_who_says_hello_stays(make_server: Callable[..., Server]) -> None:
     async with await UserAgent.open(server.ws_url) as agent:
         await agent.nothing(2)
         await agent.round_trip()
+
+
+async def answer(server: Server, origin: str, host: str) -> tuple[bytes, bytes]:
+    """Head and body of what a handshake with this Origin is answered, as far as it is refused."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(handshake(host, Origin=origin))
+    async with asyncio.timeout(PATIENCE):
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = b"" if b" 101 " in head else await reader.read(-1)
+    writer.close()
+    return head, body
+
+
+async def test_pages_of_other_origins_are_told_why_they_may_not(server: Server) -> None:
+    ours = server.endpoint_url.removeprefix("http://")
+    for origin, host in (
+        ("http://evil.example", ours),
+        ("http://evil.example:8080", "evil.example:8080"),
+        ("null", ours),
+    ):
+        head, body = await answer(server, origin, host)
+        assert head.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert b"--allowed_origins" in body
+    for origin in (server.ws_url, server.endpoint_url, "moz-extension://0a1b"):
+        assert (await answer(server, origin, ours))[0].startswith(b"HTTP/1.1 101 ")

@@ -123,6 +123,12 @@ def test_above_it_who_holds_most_is_told_to_come_back(cls):
     assert (event["limit"], event["count"]) == (6000, 1)
 
 
+@pytest.mark.parametrize(("longest", "limit"), [(1 << 20, 48 << 20), (64 << 20, 128 << 20)])
+def test_the_longest_message_has_room(cls, longest, limit):
+    unfinished = Server(cls, max_message_size=longest).factory.unfinished
+    assert (unfinished.users.limit, unfinished.strangers.limit) == (limit, 16 << 20)
+
+
 def test_strangers_take_nothing_from_user_agents(cls):
     server, strangers, (user,) = crowd(cls, 20, 1, limit=6000)
     begin(user, 5000)
