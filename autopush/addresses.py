@@ -48,7 +48,7 @@ def origin_of(text: str) -> str | None:
     match = _ORIGIN.fullmatch(text)
     if match is None:
         return None
-    port = match["port"] and int(match["port"])
+    port = int(match["port"]) if match["port"] else None
     return canonical_url(match["scheme"], match["host"], port)
 
 

@@ -140,8 +140,11 @@ class PushServerFactory(WebSocketServerFactory):
 
     def lost(self, protocol: PushWire) -> None:
         """TCP has ended."""
-        for queue in self.timeouts.queues:
+        for queue in (self.opening, self.hellos, self.pings, self.pongs, self.closing):
             queue.cancel(protocol)
+        if protocol.spent:
+            for queue in self.late_hellos:
+                queue.cancel(protocol)
         self.timeouts.settle()
         self.unfinished.release(protocol)
         self.protocols.discard(protocol)

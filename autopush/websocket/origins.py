@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.logger import Logger
 
@@ -38,6 +39,12 @@ WEB = re.compile(r"(?:https?:.*|null|file:.*)", re.IGNORECASE)
 MAX_LOGGED = 300
 """Characters of a refused ``Origin`` that go into the log; a host name has 253 at most."""
 
+REMEMBERED = 256
+"""``Origin`` headers remembered, for nearly all are the same few."""
+
+MAX_REMEMBERED = 500
+"""Bytes of those."""
+
 ANY = "*"
 
 BODY = (
@@ -50,13 +57,44 @@ FORBIDDEN = (
 ) + BODY
 
 
-def show(head: bytes) -> bytes:
-    """Return a handshake as Autobahn is to see it: it refuses ``null`` and what it can't read.
+class Found(NamedTuple):
+    """What an ``Origin`` header says."""
+
+    plain: bool
+    """Whether Autobahn surely takes it for an origin."""
+    pages: tuple[str, ...]
+    """Origins of web pages in it, without what may come behind an origin."""
+
+
+def read(value: bytes) -> Found:
+    """Take an ``Origin`` header apart."""
+    items = value.decode("latin-1").replace(",", " ").split()
+    # A path says nothing, and belongs into no log.
+    origins = ("/".join(item.split("/")[:3]) for item in items)
+    pages = tuple(origin for origin in origins if WEB.fullmatch(origin))
+    return Found(PLAIN.fullmatch(value.strip()) is not None, pages)
+
+
+_read_cached = lru_cache(maxsize=REMEMBERED)(read)
+
+
+def origins_in(head: bytes) -> list[Found]:
+    """Return what the ``Origin`` headers of a handshake say.
 
     :param head: request line and headers, up to and including the empty line
     """
-    found = HEADER.findall(head)
-    if not found or (len(found) == 1 and PLAIN.fullmatch(found[0].strip())):
+    return [
+        _read_cached(value) if len(value) <= MAX_REMEMBERED else read(value)
+        for value in HEADER.findall(head)
+    ]
+
+
+def show(head: bytes, found: list[Found]) -> bytes:
+    """Return a handshake as Autobahn is to see it: it refuses ``null`` and what it can't read.
+
+    :param found: what its ``Origin`` headers say
+    """
+    if not found or (len(found) == 1 and found[0].plain):
         return head
     return HEADER.sub(b"", head)
 
@@ -71,16 +109,16 @@ class Origins:
         self._conf = conf
         self._allowed = frozenset(conf.allowed_origins or ())
 
-    def refused(self, head: bytes) -> str | None:
+    def refused(self, found: list[Found], head: bytes) -> str | None:
         """Return the origin because of which a handshake is refused; None: it is not.
 
+        :param found: what its ``Origin`` headers say
         :param head: request line and headers
         """
-        for value in HEADER.findall(head):
-            for one in value.decode("latin-1").replace(",", " ").split():
-                one = "/".join(one.split("/")[:3])  # a path says nothing, and belongs into no log
-                if WEB.fullmatch(one) and not self._is_allowed(one, head):
-                    return one
+        for header in found:
+            for page in header.pages:
+                if not self._is_allowed(page, head):
+                    return page
         return None
 
     def _is_allowed(self, text: str, head: bytes) -> bool:

@@ -32,13 +32,13 @@ class Timeouts:
 
     def __init__(self, clock: Any) -> None:
         self.clock = clock
-        self.queues: list[TimeoutQueue] = []
+        self._queues: list[TimeoutQueue] = []
         self._wake: Any = None
 
     def queue(self, seconds: float, expired: Callable[[Any], None]) -> TimeoutQueue:
         """Add a kind of time-out: ``expired(item)`` is called ``seconds`` after its start."""
         queue = TimeoutQueue(self, seconds, expired)
-        self.queues.append(queue)
+        self._queues.append(queue)
         return queue
 
     def ensure_running(self) -> None:
@@ -48,7 +48,7 @@ class Timeouts:
 
     def settle(self) -> None:
         """Stop the timer at once, rather than at its next turn, if no queue has an entry."""
-        if self._wake is not None and not any(queue.started for queue in self.queues):
+        if self._wake is not None and not any(queue.started for queue in self._queues):
             self._wake.cancel()
             self._wake = None
 
@@ -56,11 +56,11 @@ class Timeouts:
         self._wake = None
         now = self.clock.seconds()
         unfinished = False
-        for queue in self.queues:
+        for queue in self._queues:
             unfinished |= queue.expire(now)
         if unfinished:
             self._wake = self.clock.callLater(0, self._tick)
-        elif any(queue.started for queue in self.queues):
+        elif any(queue.started for queue in self._queues):
             self.ensure_running()
 
 

@@ -458,8 +458,8 @@ class SlimServerProtocol(Farewell):
 class StockServerProtocol(Farewell):
     """Autobahn's own class, but for what comes after our close frame, and incomplete messages."""
 
-    message_data: list[bytes]
-    frame_data: list[bytes] | None
+    message_data: Any
+    frame_data: Any
     _kept = 0
 
     def dataReceived(self, data: bytes) -> None:

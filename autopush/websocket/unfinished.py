@@ -97,5 +97,6 @@ class Unfinished:
 
     def release(self, connection: Any) -> None:
         """A connection is closed: it holds nothing any more."""
-        self.users.hold(connection, 0)
-        self.strangers.hold(connection, 0)
+        for budget in (self.users, self.strangers):
+            if connection in budget.held:
+                budget.hold(connection, 0)

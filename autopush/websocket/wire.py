@@ -35,7 +35,7 @@ from autopush.session import Session
 from autopush.session.stats import base_tags
 from autopush.types import JSONDict
 from autopush.websocket.handshake import REASON_TEXTS, normalize_head
-from autopush.websocket.origins import FORBIDDEN, MAX_LOGGED, show
+from autopush.websocket.origins import FORBIDDEN, MAX_LOGGED, origins_in, show
 from autopush.websocket.trimmed import OPEN
 
 log = Logger()
@@ -144,12 +144,12 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
             self.failHandshake("Bad Request")
             return
         head = self.data[:end]
-        origins = self.factory.origins
-        refused = origins.refused(head) if origins is not None else None
+        found, origins = origins_in(head), self.factory.origins
+        refused = origins.refused(found, head) if found and origins is not None else None
         if refused is not None:
             self._refuse_origin(refused)
             return
-        self.data = show(normalize_head(head)) + self.data[end:]
+        self.data = show(normalize_head(head), found) + self.data[end:]
         try:
             super().processHandshake()
         except UnicodeError:

@@ -21,7 +21,7 @@ LATER = [(CLOSE, struct.pack("!H", 1013))]
 CLASSES = {"slim": PushServerProtocol, "stock": StockPushProtocol}
 
 
-@pytest.fixture(params=CLASSES.values(), ids=CLASSES)
+@pytest.fixture(params=list(CLASSES.values()), ids=list(CLASSES))
 def cls(request):
     return request.param
 
