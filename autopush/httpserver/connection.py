@@ -359,7 +359,9 @@ class HTTPConnection(Protocol):
             transport.wrappedProtocol = protocol
         else:
             transport.protocol = protocol
-        protocol.spent = int(self.factory.now - (self.deadline - HEAD_TIMEOUT))
+        spent = int(self.factory.now - (self.deadline - HEAD_TIMEOUT))
+        if spent:
+            protocol.spent = spent
         protocol.makeConnection(transport)
         protocol.dataReceived(received)
 
