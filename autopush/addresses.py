@@ -19,6 +19,11 @@ connected to."""
 
 _NODE_URL = re.compile(NODE_ORIGIN)
 
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9_.-]+|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?/?"
+)
+
 METADATA_URL = "http://169.254.169.254/latest/meta-data/"
 METADATA_TIMEOUT = 1
 """Seconds: the service is on the machine's own link, or it isn't there."""
@@ -29,6 +34,22 @@ def canonical_url(scheme: str, hostname: str, port: int | None = None) -> str:
     if port is None or port == default_ports.get(scheme):
         return f"{scheme}://{hostname}"
     return f"{scheme}://{hostname}:{port}"
+
+
+def origin_of(text: str) -> str | None:
+    """Return an origin as browsers write it (RFC 6454 6.2), ``null`` and ``file://`` included.
+
+    :param text: in any case, with or without the port that is the scheme's own, or a slash behind
+    :returns: None if it is no origin
+    """
+    text = text.strip().lower()
+    if text == "null" or text.startswith("file:"):
+        return "null" if text == "null" else "file://"
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        return None
+    port = int(match["port"]) if match["port"] else None
+    return canonical_url(match["scheme"], match["host"], port)
 
 
 def is_node_url(value: Any) -> bool:

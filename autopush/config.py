@@ -15,7 +15,7 @@ import attrs
 from cryptography.fernet import Fernet, MultiFernet
 
 from autopush import ids
-from autopush.addresses import canonical_url, get_amid, resolve_ip
+from autopush.addresses import canonical_url, get_amid, origin_of, resolve_ip
 from autopush.exceptions import InvalidConfig
 from autopush.message import endpoint_token
 from autopush.options.bridges import BRIDGES
@@ -162,6 +162,8 @@ class AutopushConfig:
     """Address the listeners bind, or ``unix:<path>``."""
     router_host: str | None = None
     """The same for the listener of other nodes; None: ``host``."""
+    allowed_origins: list[str] | None = None
+    """Origins of web pages that may open WebSockets besides our own, ``*`` for all; None: all."""
     max_message_size: int = 1024 * 1024
     """Longest WebSocket message taken from a user agent."""
     max_stored: int = 10_000
@@ -339,6 +341,7 @@ def _renamed_options(ns: Any) -> dict[str, Any]:
         # An empty key would make every registration secret forgeable: quirk C6.
         "bear_hash_key": [key for key in given("auth_key") or [] if key],
         "connect_timeout": given("connection_timeout", 1),
+        "allowed_origins": allowed_origins(given("allowed_origins")),
         "no_sslcontext_cache": bool(given("_no_sslcontext_cache", False)),
         "cors": not given("no_cors", True),
         "allow_table_rotation": not given("no_table_rotation", False),
@@ -439,6 +442,23 @@ def normalize_origin(url: str) -> str:
     if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host):
         raise InvalidConfig(error)
     return canonical_url(parts.scheme, bracketed(host), port)
+
+
+def allowed_origins(texts: list[str] | None) -> list[str] | None:
+    """Check ``allowed_origins`` and return them as browsers write them.
+
+    :param texts: each may hold several, separated by commas; None where there is no such option
+    :raises InvalidConfig: one is no origin
+    """
+    if texts is None:
+        return None
+    found = []
+    for text in ",".join(texts).replace(",", " ").split():
+        origin = text if text == "*" else origin_of(text)
+        if origin is None:
+            raise InvalidConfig(f"Invalid allowed_origins: {text!r}, must be https://host[:port]")
+        found.append(origin)
+    return found
 
 
 def announced_host(host: str, hostname: str | None) -> str:

@@ -110,5 +110,9 @@ class StoreBusy(StoreError):
     """The store refuses for the moment (throttled, locked): trying again later makes sense."""
 
 
+class ChannelLimit(StoreError):
+    """The user has as many channels as one may have: waiting doesn't help, ending some does."""
+
+
 class UserFull(StoreBusy):
     """No more messages may wait for a user or a channel of it; the text names the limit."""

@@ -83,6 +83,9 @@ REASONS: dict[int, str] = {
 SERVER = "cyclone/1.2"
 """Value of the Server header, as ever (spec/http-endpoint 1.1)."""
 
+HANDSHAKE = b"GET "
+"""What each opening handshake begins with; the header that makes it one may come last."""
+
 _CONTINUE = b"HTTP/1.1 100 (Continue)\r\n\r\n"
 """Its phrase is as ever (spec/http-endpoint 1.1)."""
 _NEVER = float("inf")
@@ -361,8 +364,18 @@ class HTTPConnection(Protocol):
             transport.wrappedProtocol = protocol
         else:
             transport.protocol = protocol
+        spent = int(self.factory.now - (self.deadline - HEAD_TIMEOUT))
+        if spent:
+            protocol.spent = spent
         protocol.makeConnection(transport)
         protocol.dataReceived(received)
+
+    @property
+    def may_be_handshake(self) -> bool:
+        """Whether a head is arriving that may become one, as far as it is here."""
+        if self._state is not _Reading or self._output_full or self._parser.in_body:
+            return False
+        return bool(HANDSHAKE.startswith(self._parser.unread()[: len(HANDSHAKE)]))
 
     def expire(self) -> None:
         """The deadline is over."""
@@ -392,7 +405,9 @@ class HTTPServer:
     :ivar body_limit: bytes a request body may have
     :ivar max_http_connections: connections at a time; more are answered 503
     :ivar upgrade_factory: the factory whose protocols get the connections that
-        :meth:`wants_upgrade` picks; None: there is nothing to upgrade to
+        :meth:`wants_upgrade` picks; None: there is nothing to upgrade to. Its ``head_within`` is
+        the seconds (0: no other than ``HEAD_TIMEOUT``) in which the head of what may be such a
+        request must be here; how many of them it took, its protocols find in their ``spent``.
     :ivar now: seconds, monotonic, as of the last sweep
     """
 
@@ -478,9 +493,18 @@ class HTTPServer:
             self._stop_sweeper()
             self._drained.fire(None)
 
+    def _overdue(self, now: float) -> list[HTTPConnection]:
+        """Connections whose time is over."""
+        within = getattr(self.upgrade_factory, "head_within", 0)
+        if not 0 < within < HEAD_TIMEOUT:
+            return [c for c in self.connections if c.deadline < now]
+        soon = now + HEAD_TIMEOUT - within
+        slow = [c for c in self.connections if c.deadline < soon]
+        return [c for c in slow if c.deadline < now or c.may_be_handshake]
+
     def _sweep(self) -> None:
         now = self.now = self.clock.seconds()
-        for connection in [c for c in self.connections if c.deadline < now]:
+        for connection in self._overdue(now):
             try:
                 connection.expire()
             except Exception:

@@ -51,8 +51,7 @@ def decode_subscription_key(key: str) -> bytes:
     """Decode the ``key`` of a registration; characters outside the alphabet are skipped.
 
     spec/http-endpoint Q39 is about what senders show. A subscription with a blank in its key has
-    always been good for the sender with that key, and one with nothing but foreign characters is
-    answered as ever, with an endpoint nobody can use (spec/websocket 5.2).
+    always been good for the sender with that key (spec/websocket 5.2).
 
     :raises ValueError: an impossible length
     """

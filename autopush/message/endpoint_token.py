@@ -21,6 +21,7 @@ from autopush.message.encoding import (
     decrypt,
     repad,
 )
+from autopush.message.jwt import check_point
 from autopush.message.notification import Id
 from autopush.message.vapid import parse_auth_header
 from autopush.types import JSONDict
@@ -77,6 +78,17 @@ def make_endpoint(
         version = "v2"
     token = fernet.encrypt(content).decode("ascii").rstrip("=")
     return f"{endpoint_url}/wpush/{version}/{token}"
+
+
+def check_subscription_key(key: str) -> None:
+    """Refuse the ``key`` of a registration if no sender can have it.
+
+    A sender proves that it is meant with a P-256 key (RFC 8292 4.1), so an endpoint bound to
+    anything else is one nobody can use.
+
+    :raises ValueError: not base64url of a point of the curve, 65 bytes, uncompressed
+    """
+    check_point(decode_subscription_key(key))
 
 
 def _id_bytes(text: str) -> bytes:

@@ -28,6 +28,9 @@ POINT = 65
 LOADED_KEYS = 1024
 """Public keys kept ready for use (some 2 KB each): loading costs a third of a verification."""
 
+CHECKED_POINTS = 1024
+"""Keys of subscriptions known to be points, 150 bytes each: users of one site bring the same."""
+
 
 @lru_cache(maxsize=LOADED_KEYS)
 def load_point(point: bytes) -> ec.EllipticCurvePublicKey:
@@ -37,6 +40,19 @@ def load_point(point: bytes) -> ec.EllipticCurvePublicKey:
     :raises ValueError: not a point of the curve
     """
     return ec.EllipticCurvePublicKey.from_encoded_point(P256, point)
+
+
+@lru_cache(maxsize=CHECKED_POINTS)
+def check_point(point: bytes) -> None:
+    """Tell whether these bytes are a P-256 key as it is written in VAPID (RFC 8292 3.2).
+
+    The keys that senders are about to use are not pushed out by those that others subscribe with.
+
+    :raises ValueError: not a point of the curve, or compressed
+    """
+    if len(point) != POINT:
+        raise ValueError("not an uncompressed point")
+    load_point.__wrapped__(point)
 
 
 def _point(key: bytes | bytearray | memoryview | str) -> bytes:

@@ -49,6 +49,14 @@ STANDALONE_OWN: OptionGroup = (
             " https://push.example.org; none: from host and port",
         ),
         Option(
+            "allowed_origins",
+            "ALLOWED_ORIGINS",
+            LIST,
+            [],
+            "origins of web pages that may open WebSockets besides the service's own, e.g."
+            " https://www.example.org; repeatable, or separated by commas; *: all",
+        ),
+        Option(
             "data_dir",
             "DATA_DIR",
             TEXT,
@@ -125,6 +133,7 @@ STANDALONE_DEFAULTS: dict[str, Any] = {
     "rate_subscription": 600,
     "rate_sender": 60_000,
     "msg_limit": 0,
+    "hello_timeout": 10,
     "statsd_host": "",
     "endpoint_scheme": None,
     "router_port": None,

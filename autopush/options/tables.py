@@ -50,6 +50,7 @@ def JSON(text: str) -> str:
 METAVARS = {
     "access_key": "KEY",
     "crypto_key": "KEY",
+    "allowed_origins": "ORIGIN",
     "auth_key": "KEY",
     "key_hash": "KEY",
     "data_dir": "DIR",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,9 +10,9 @@ from twisted.internet.defer import Deferred
 
 from autopush.db.interface import MOVING_FROM, User
 from autopush.exceptions import StoreError
-from autopush.ids import validate_uaid
+from autopush.ids import parse_uuid, validate_uaid
 from autopush.session import broadcasts, peers, records, upkeep
-from autopush.session.errors import Malformed, hello_error
+from autopush.session.errors import hello_error
 from autopush.session.events import enabled, identity, log
 from autopush.session.month import is_later
 from autopush.session.states import State
@@ -45,16 +46,14 @@ class Entry(NamedTuple):
 def begin(session: BaseSession, message: Message) -> None:
     """The first message of a connection.
 
-    :raises Malformed: ``uaid`` has the wrong type; the user agent may try again.
+    Who doesn't speak of ``use_webpush`` means Web Push: nothing else is left, and the distributors
+    of UnifiedPush never say it.
     """
-    if not message.get("use_webpush"):
-        session.wire.send(hello_error("Simplepush not supported", 401))
-        session.close()
+    webpush = message.get("use_webpush")
+    if webpush is not None and not webpush:
+        _refuse(session, "Simplepush not supported", 401)
         return
-    offered = message.get("uaid")
-    if offered and not isinstance(offered, str):
-        raise Malformed("uaid is no text")
-    valid, uaid = validate_uaid(offered or "")
+    valid, uaid = _offered(message.get("uaid"))
     session.uaid = uaid
     session.existing_uaid = valid
     session.to(State.IDENTIFYING)
@@ -64,7 +63,27 @@ def begin(session: BaseSession, message: Message) -> None:
 
 def duplicate(session: BaseSession, _: Message) -> None:
     """A hello on a connection that had one."""
-    session.wire.send(hello_error("duplicate hello", 401))
+    _refuse(session, "duplicate hello", 401)
+
+
+def _offered(uaid: Any) -> tuple[bool, str]:
+    """Read the UAID of a hello, in any spelling of a UUID.
+
+    What is none, of whatever type, counts as missing. A refusal would keep that user agent out for
+    good; with a new UAID it knows that its subscriptions are gone, and goes on.
+
+    :returns: True and the UAID as we write it, or False and a new one
+    """
+    valid, name = validate_uaid(uaid)
+    if not valid and isinstance(uaid, str):
+        with contextlib.suppress(ValueError):
+            return True, parse_uuid(uaid).hex
+    return valid, name
+
+
+def _refuse(session: BaseSession, reason: str, status: int) -> None:
+    log.info("Hello refused", reason=reason, **identity(session))
+    session.wire.send(hello_error(reason, status))
     session.close()
 
 
@@ -80,8 +99,7 @@ async def _identify(session: BaseSession, valid: bool, wanted: Any) -> None:
         if entry.written:
             _finish(session, entry, wanted)
         else:
-            session.wire.send(hello_error("already_connected", 500))
-            session.close()
+            _refuse(session, "already_connected", 500)
     except StoreError as error:
         log.warn("Storage fails at hello", reason=repr(error))
         if session.state is State.IDENTIFYING:
@@ -194,6 +212,7 @@ def _finish(session: BaseSession, entry: Entry, wanted: Any) -> None:
     other = node.clients.get(session.uaid)
     if other is not None:
         if session.connected_at <= other.connected_at:
+            log.info("Hello refused", reason="a newer connection is here", **identity(session))
             session.close()
             return
         other.close()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from autopush.exceptions import StoreError
+from autopush.exceptions import ChannelLimit, StoreError
 from autopush.ids import parse_uuid
+from autopush.message.endpoint_token import check_subscription_key
 from autopush.session import direct, drain, settle
 from autopush.session.errors import MORE_INFO, Malformed
 from autopush.session.events import enabled, extract_code, identity, log, redacted
@@ -23,6 +24,10 @@ _CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatc
 _ABSENT = object()
 
 INVALID = "Invalid UUID specified"
+
+INVALID_KEY = "Invalid key: not a P-256 point"
+
+TOO_MANY = "Too many channels: end some first"
 
 OVERLOADED: Message = {"messageType": "error", "reason": "overloaded", "status": 503}
 
@@ -40,24 +45,19 @@ UNREGISTER_ERROR: Message = {
 
 
 def register(session: BaseSession, message: Message) -> None:
-    """Subscribe a channel: answer with its endpoint URL.
-
-    :raises Malformed: ``channelID`` is neither text nor null.
-    """
+    """Subscribe a channel: answer with its endpoint URL."""
     chid = message.get("channelID", _ABSENT)
     if chid is _ABSENT:
-        session.refuse("register")
+        session.refuse("register", "Missing ChannelID")
         return
-    if chid is None:
-        session.refuse("register", INVALID)
-        return
-    if not isinstance(chid, str):
-        raise Malformed("channelID is no text")
+    key = message.get("key")
     reason = _fault(chid)
     if reason is not None:
-        session.refuse("register", reason)
-        return
-    Deferred.fromCoroutine(_register(session, chid, message.get("key")))
+        _refused(session, chid, 401, reason)
+    elif not _usable(key):
+        _refused(session, chid, 400, INVALID_KEY)
+    else:
+        Deferred.fromCoroutine(_register(session, chid, key))
 
 
 def unregister(session: BaseSession, message: Message) -> None:
@@ -84,7 +84,9 @@ def unregister(session: BaseSession, message: Message) -> None:
     Deferred.fromCoroutine(_unregister(session, message, chid))
 
 
-def _fault(chid: str) -> str | None:
+def _fault(chid: Any) -> str | None:
+    if not isinstance(chid, str):
+        return INVALID
     if _CANONICAL(chid):
         return None
     try:
@@ -95,32 +97,52 @@ def _fault(chid: str) -> str | None:
     return "Bad UUID format, uselower case, dashed format"
 
 
-def refuse(session: BaseSession, kind: str, reason: str | None = None) -> None:
-    """Answer with an error, which does not name the channel: quirk Q6, kept."""
-    reply = {"messageType": kind, "status": 401, "more_info": MORE_INFO, "reason": reason}
-    if reason is None:
-        del reply["reason"]
-    session.wire.send(reply)
+def _usable(key: Any) -> bool:
+    """Whether a sender can have this key; no key, also an empty one, means any sender."""
+    if key is None or key == "":
+        return True
+    if not isinstance(key, str):
+        return False
+    try:
+        check_subscription_key(key)
+    except ValueError:
+        return False
+    return True
 
 
-async def _register(session: BaseSession, chid: str, key: Any) -> None:
+def refuse(session: BaseSession, kind: str, reason: str, status: int = 401, **members: Any) -> None:
+    """Answer with an error.
+
+    :param members: what the answer has besides
+    """
+    reply = {"messageType": kind, "status": status, "more_info": MORE_INFO, "reason": reason}
+    session.wire.send({**reply, **members})
+
+
+def _refused(session: BaseSession, chid: Any, status: int, reason: str) -> None:
+    """Refuse to register a channel.
+
+    :param chid: as it came: by it the user agent knows what was refused (quirk Q6, not kept)
+    """
+    log.info("Register refused", reason=reason, **identity(session))
+    session.refuse("register", reason, status, channelID=chid)
+
+
+async def _register(session: BaseSession, chid: str, key: str | None) -> None:
     node = session.node
     assert session.uaid is not None
     session.hold_reading()
     try:
-        if key is not None and not isinstance(key, str):
-            raise TypeError("key is no text")
         endpoint = node.conf.make_endpoint(session.uaid, chid, key)
         await node.store.add_channel(session.month, session.uaid, chid)
+    except ChannelLimit:
+        _refused(session, chid, 403, TOO_MANY)
     except StoreError as error:
         log.warn("Failed to register", reason=repr(error), **identity(session))
-        session.wire.send(OVERLOADED)
-    except (TypeError, ValueError) as error:
-        log.info("Malformed message", reason=repr(error), **identity(session))
-        session.wire.send(SERVER_ERROR)
+        session.wire.send({**OVERLOADED, "channelID": chid})
     except Exception:
         log.failure("Unexpected error", extra="Failed to register")
-        session.wire.send(SERVER_ERROR)
+        session.wire.send({**SERVER_ERROR, "channelID": chid})
     else:
         _registered(session, chid, endpoint)
     session.release_reading()

@@ -217,8 +217,8 @@ class BaseSession(ABC):
         """Send and store a notification; fires when the row is durable."""
 
     @abstractmethod
-    def refuse(self, kind: str, reason: str | None = None) -> None:
-        """Answer a command of this kind with an error."""
+    def refuse(self, kind: str, reason: str, status: int = 401, **members: Any) -> None:
+        """Answer a command of this kind with an error; ``members`` are added to it."""
 
     @abstractmethod
     def close(self, code: int | None = None) -> None:

@@ -492,6 +492,8 @@ def test_standalone_settings():
     assert conf.db_dsn == f"sqlite://{conf.data_dir}/autopush.sqlite3"
     assert (conf.store_direct, conf.cors, conf.max_message_size) == (True, True, 99)
     assert conf.require_ttl
+    assert conf.hello_timeout == 10
+    assert conf.allowed_origins == [] and endpoint_config().allowed_origins is None
     assert not standalone("--no_require_ttl").require_ttl
     assert not endpoint_config().require_ttl
     assert endpoint_config("--require_ttl").require_ttl
@@ -530,3 +532,15 @@ def test_standalone_contradictions(args):
 def test_announced_host_prefers_the_option():
     assert announced_host("::", "name") == "name"
     assert announced_host("", None) == "machine"
+
+
+def test_allowed_origins():
+    given = ("https://A.example:443, null", "http://localhost:3000 *")
+    conf = standalone(*(part for one in given for part in ("--allowed_origins", one)))
+    assert conf.allowed_origins == ["https://a.example", "null", "http://localhost:3000", "*"]
+
+
+@pytest.mark.parametrize("bad", ["a.example", "https://a.example/path", "https://", "https://a,b"])
+def test_malformed_allowed_origins(bad):
+    with pytest.raises(InvalidConfig, match="allowed_origins"):
+        standalone("--allowed_origins", bad)

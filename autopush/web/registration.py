@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from autopush.clock import ms_time
 from autopush.constants import RECORD_VERSION
 from autopush.db.lastconnect import generate_last_connect
-from autopush.exceptions import InvalidRequest
+from autopush.exceptions import ChannelLimit, InvalidRequest
 from autopush.ids import generate_hash
 from autopush.logging import enabled
 from autopush.metrics import make_tags
@@ -188,7 +188,11 @@ class SubRegistrationHandler(BaseRegistrationHandler):
     ) -> None:
         """Add a channel."""
         endpoint = self.conf.make_endpoint(uaid.hex, chid.hex, app_server_key)
-        await self.db.add_channel(await self._month(uaid, user), uaid.hex, str(chid))
+        try:
+            await self.db.add_channel(await self._month(uaid, user), uaid.hex, str(chid))
+        except ChannelLimit:
+            self._validation_err(InvalidRequest("Too many channels: end some first", 403, 115))
+            return
         self._success({"uaid": uaid.hex, "channelID": chid.hex, "endpoint": endpoint})
         self._log_registered(uaid, endpoint)
 

@@ -18,7 +18,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load
 
 from autopush.exceptions import InvalidRequest, RouterException
 from autopush.ids import generate_hash, parse_uuid
-from autopush.message.encoding import decode_subscription_key
+from autopush.message.endpoint_token import check_subscription_key
 from autopush.options.bridges import BRIDGES
 from autopush.options.bridges.declaration import Bridge
 from autopush.web.base import AUTH_SCHEMES, PREF_SCHEME
@@ -56,12 +56,12 @@ class SubInfoSchema(Schema):
 
     @post_load
     def check_key(self, data: JSONDict, **_kwargs: Any) -> JSONDict:
-        """Refuse a key no endpoint can be made with, before anything is written (Q13)."""
+        """Refuse a key no sender can have, before anything is written (Q13)."""
         if data.get("key"):
             try:
-                decode_subscription_key(data["key"])
+                check_subscription_key(data["key"])
             except ValueError as exc:
-                raise InvalidRequest("Invalid Request body", errno=108) from exc
+                raise InvalidRequest("Invalid key: not a P-256 point", errno=108) from exc
         return data
 
 

@@ -11,13 +11,16 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from autopush.httpserver.connection import HEAD_TIMEOUT
 from autopush.session import Node, Session
 from autopush.waiters import Waiters
 from autopush.web.access import Access
 from autopush.websocket import overrides
 from autopush.websocket.members import ProtocolMembers
+from autopush.websocket.origins import Origins
 from autopush.websocket.timeouts import Timeouts
 from autopush.websocket.trimmed import bind_options, server_protocol
+from autopush.websocket.unfinished import Unfinished
 from autopush.websocket.wire import PushWire
 
 if TYPE_CHECKING:
@@ -79,6 +82,8 @@ class PushServerFactory(WebSocketServerFactory):
         self._session = session
         self.stopping = False
         self.protocols: set[PushWire] = set()
+        self.origins = None if conf.allowed_origins is None else Origins(conf)
+        self.unfinished = Unfinished(methodcaller("shed"), conf.max_message_size)
         self._unsaved = 0
         self._drained: Waiters[None] = Waiters()
         self.setProtocolOptions(
@@ -100,7 +105,13 @@ class PushServerFactory(WebSocketServerFactory):
         # By name: a program's own class may replace them.
         queue, call = self.timeouts.queue, methodcaller
         self.opening = queue(OPEN_HANDSHAKE_TIMEOUT, call("onOpenHandshakeTimeout"))
-        self.hellos = queue(conf.hello_timeout or 0, call("timeoutConnection"))
+        self.head_within = conf.hello_timeout or 0
+        self.hellos = queue(self.head_within, call("timeoutConnection"))
+        # By the seconds that were spent before: a queue has one length.
+        self.late_hellos = [
+            queue(self.head_within - spent, call("timeoutConnection"))
+            for spent in range(1, min(self.head_within, HEAD_TIMEOUT))
+        ]
         self.pings = queue(self.auto_ping_interval, call("_sendAutoPing"))
         self.pongs = queue(self.auto_ping_timeout, call("onAutoPingTimeout"))
         self.closing = queue(conf.close_handshake_timeout or NUKE_DELAY, call("nukeConnection"))
@@ -122,15 +133,23 @@ class PushServerFactory(WebSocketServerFactory):
         self.opening.cancel(protocol)
         self.protocols.add(protocol)
         if self.hellos.seconds > 0:
-            self.hellos.start(protocol)
+            self._await_hello(protocol)
         if self.auto_ping_interval > 0:
             self.pings.start(protocol)
+
+    def _await_hello(self, protocol: PushWire) -> None:
+        late = self.late_hellos[: protocol.spent]
+        (late[-1] if late else self.hellos).start(protocol)
 
     def lost(self, protocol: PushWire) -> None:
         """TCP has ended."""
         for queue in (self.opening, self.hellos, self.pings, self.pongs, self.closing):
             queue.cancel(protocol)
+        if protocol.spent:
+            for queue in self.late_hellos:
+                queue.cancel(protocol)
         self.timeouts.settle()
+        self.unfinished.release(protocol)
         self.protocols.discard(protocol)
         self._check_drained()
 

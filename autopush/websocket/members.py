@@ -40,6 +40,8 @@ class ProtocolMembers:
     randrange = staticmethod(random.randrange)
     """Source of random delays."""
 
+    refusal: JSONDict | None = None
+    """What the answer has besides, while one is asked of :meth:`bad_message`."""
     _waits: set[Deferred[Any]] | None = None
 
     # ---- work whose result is of no interest any more when the connection has ended
@@ -118,7 +120,7 @@ class ProtocolMembers:
         reply = {"messageType": typ, "status": 401, "more_info": url}
         if message:
             reply["reason"] = message
-        self.send(reply)
+        self.send({**reply, **(self.refusal or {})})
 
     # ---- stored notifications
 

@@ -89,9 +89,13 @@ class RoutedSession(Session):
         """Send a notification; fires when its row is durable, if the protocol stores it."""
         return maybeDeferred(self.wire.send_notification, notification)
 
-    def refuse(self, kind: str, reason: str | None = None) -> None:
+    def refuse(self, kind: str, reason: str, status: int = 401, **members: Any) -> None:
         """Answer what can't be carried out."""
-        self.wire.bad_message(kind, reason)
+        self.wire.refusal = {"status": status, **members}
+        try:
+            self.wire.bad_message(kind, reason)
+        finally:
+            self.wire.refusal = None
 
     def _dispatch(self, message: Message) -> None:
         kind = message.get("messageType") if message else "ping"

@@ -31,6 +31,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush.libraries import INSIDES, known
+from autopush.websocket.unfinished import STRANGER_MESSAGE
 
 CONNECTING = WebSocketProtocol.STATE_CONNECTING
 OPEN = WebSocketProtocol.STATE_OPEN
@@ -142,7 +143,24 @@ class _Nobody:
     errback = callback
 
 
-class Farewell(WebSocketServerProtocol):
+class Guarded(WebSocketServerProtocol):
+    """What others decide about messages that are not here completely; both are hooks."""
+
+    stranger = False
+    """Whether messages may have no more than ``STRANGER_MESSAGE`` bytes."""
+    _held: int | None = None
+    """Bytes of an incomplete message that :meth:`holds` was told of; None: there is none."""
+
+    def holds(self, size: int) -> None:
+        """So many bytes of an incomplete message are here; the connection may be closed."""
+
+    def _note(self, size: int) -> None:
+        if size != (self._held or 0):
+            self._held = size or None
+            self.holds(size)
+
+
+class Farewell(Guarded):
     """What is left to do after our close frame: nothing that comes is processed any more
     (spec/websocket Q26), but the peer's close frame ends the connection."""
 
@@ -246,6 +264,8 @@ class SlimServerProtocol(Farewell):
     def dataReceived(self, data: bytes) -> None:
         if self.state == OPEN:
             self._frames_received(data)
+            if self._partial is not None or self._fragments is not None or self._held is not None:
+                self._count()
         elif self.state == CONNECTING:
             self._dataReceived(data)
         elif self.state == CLOSING:
@@ -257,6 +277,7 @@ class SlimServerProtocol(Farewell):
         if self.state == OPEN:
             data, self._scratch = self.data, None
             self._frames_received(data)
+            self._count()
         else:
             super().consumeData()
 
@@ -289,6 +310,23 @@ class SlimServerProtocol(Farewell):
             self.transport.write(HEADER_64(first, 127, size) + payload)
 
     # ---- frames
+
+    def _count(self) -> None:
+        """Tell how much is kept of a message that is not complete."""
+        size = 0
+        if self.state == OPEN:
+            if self._partial is not None:
+                size = len(self._partial[1])
+            if self._fragments is not None:
+                size += len(self._fragments[1])
+        self._note(size)
+
+    def drop_unfinished(self) -> None:
+        """After our close frame: let go of a message that is not complete."""
+        self._fragments = None
+        if self._partial is not None:
+            self._after_close(b"")
+        self._note(0)
 
     def _frames_received(self, data: bytes) -> None:
         if self._scratch is not None:
@@ -377,6 +415,9 @@ class SlimServerProtocol(Farewell):
         elif 0 < self.maxMessagePayloadSize < total:
             self.wasMaxMessagePayloadSizeExceeded = True
             limit = self.maxMessagePayloadSize
+        elif total > STRANGER_MESSAGE and self.stranger:
+            self.wasMaxMessagePayloadSizeExceeded = True
+            limit = STRANGER_MESSAGE
         else:
             return False
         self._max_message_size_exceeded(
@@ -415,13 +456,43 @@ class SlimServerProtocol(Farewell):
 
 
 class StockServerProtocol(Farewell):
-    """Autobahn's own class, but for what comes after our close frame."""
+    """Autobahn's own class, but for what comes after our close frame, and incomplete messages."""
+
+    message_data: Any
+    frame_data: Any
+    _kept = 0
 
     def dataReceived(self, data: bytes) -> None:
         if self.state == CLOSING:
             self._after_close(data)
-        else:
-            super().dataReceived(data)
+            return
+        super().dataReceived(data)
+        self._note(self._kept if self.state == OPEN else 0)
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        """Autobahn's hook: the header of a frame is here."""
+        super().onMessageFrameBegin(length)
+        total = self.message_data_total_length
+        if not self.failedByMe and total > STRANGER_MESSAGE and self.stranger:
+            self.wasMaxMessagePayloadSizeExceeded = True
+            self._max_message_size_exceeded(
+                total, STRANGER_MESSAGE, f"received WebSocket message of {total} octets"
+            )
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        """Autobahn's hook: a piece of a frame is here."""
+        super().onMessageFrameData(payload)
+        self._kept += len(payload)
+
+    def onMessageEnd(self) -> None:
+        """Autobahn's hook: a message is complete."""
+        self._kept = 0
+        super().onMessageEnd()
+
+    def drop_unfinished(self) -> None:
+        """After our close frame: let go of a message that is not complete."""
+        self.message_data, self.frame_data, self._kept = [], [], 0
+        self._note(0)
 
 
 def bind_options(

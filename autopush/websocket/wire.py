@@ -36,6 +36,7 @@ from autopush.session.stats import base_tags
 from autopush.types import JSONDict
 from autopush.web.access import REFUSAL, UNAUTHORIZED
 from autopush.websocket.handshake import REASON_TEXTS, normalize_head
+from autopush.websocket.origins import FORBIDDEN, MAX_LOGGED, origins_in, show
 from autopush.websocket.trimmed import OPEN
 
 log = Logger()
@@ -51,6 +52,7 @@ BACKLOG_LIMIT = 65_536
 otherwise make us buffer answers it does not take."""
 
 MESSAGE_TOO_BIG = 1009
+TRY_AGAIN_LATER = 1013
 SESSION_HOLD = 1
 BACKLOG_HOLD = 2
 
@@ -117,6 +119,9 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
     output_paused = False
     """Whether more than ``SEND_BUFFER`` bytes wait to be sent (spec/websocket 12)."""
 
+    spent = 0
+    """Seconds the HTTP server has taken to read the request: they count as time to the hello."""
+
     _log_exc = True
     _holds = 0
     _backlog = 0
@@ -139,11 +144,23 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         if end > MAX_HEAD:
             self.failHandshake("Bad Request")
             return
-        self.data = normalize_head(self.data[:end]) + self.data[end:]
+        head = self.data[:end]
+        found, origins = origins_in(head), self.factory.origins
+        refused = origins.refused(found, head) if found and origins is not None else None
+        if refused is not None:
+            self._refuse_origin(refused)
+            return
+        self.data = show(normalize_head(head), found) + self.data[end:]
         try:
             super().processHandshake()
         except UnicodeError:
             self.failHandshake("Error reading handshake data")
+
+    def _refuse_origin(self, origin: str) -> None:
+        log.info("WebSocket of a page refused", origin=origin[:MAX_LOGGED])
+        self.wasNotCleanReason = "origin not allowed"
+        self.sendData(FORBIDDEN)
+        self.dropConnection(abort=False)
 
     def onConnect(self, request: ConnectionRequest) -> None:
         """Autobahn's hook: the request is well formed. Begins the session."""
@@ -226,6 +243,20 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
     def sendJSON(self, body: JSONDict) -> None:
         """Send a dict as a JSON object; nothing happens when the connection is closing."""
         PushWire.send(self, body)
+
+    @property
+    def stranger(self) -> bool:
+        """Whether there was no hello, and messages are to be short."""
+        return self.session is None or self.session.awaiting_hello
+
+    def holds(self, size: int) -> None:
+        """So many bytes of a message that is not complete are kept."""
+        self.factory.unfinished.hold(self, size, self.stranger)
+
+    def shed(self) -> None:
+        """All messages that are not complete take too much, and this is one of the longest."""
+        if self.session is not None:
+            self.session.close(TRY_AGAIN_LATER)
 
     def _max_message_size_exceeded(self, msg_size: int, max_msg_size: int, reason: str) -> None:
         """Autobahn's hook for ``max_message_size``: says why before it closes."""
@@ -354,6 +385,7 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
 
     def _end_tcp(self) -> None:
         self.factory.closing.start(self)
+        self.drop_unfinished()
         transport = self.transport
         self.unregisterProducer()
         if self._holds:

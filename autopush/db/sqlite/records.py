@@ -9,7 +9,7 @@ from autopush.constants import MAX_EXPIRY
 from autopush.db.interface import Connection, Forgotten, Registration, Survey, User
 from autopush.db.rows import dump_json, load_json
 from autopush.db.sqlite.messages import delete_channel
-from autopush.exceptions import StoreError
+from autopush.exceptions import ChannelLimit, StoreError
 
 MAX_CHANNELS = 10_000
 """Channels of one user: as many as fit into a row of DynamoDB (spec/storage 3)."""
@@ -204,7 +204,7 @@ def add_channel(
     ).rowcount
     if added and _has_too_many(connection, uaid):
         connection.execute("DELETE FROM channels WHERE uaid = ? AND chid = ?", (uaid, chid))
-        return StoreError("too many channels")
+        return ChannelLimit(f"{MAX_CHANNELS} channels")
     if added:
         delete_channel(connection, uaid, chid)
     return None

@@ -213,7 +213,8 @@ class SqliteStore(SqliteFile):
     def add_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[None]:
         """Add to the channel set, refreshing the row's expiry.
 
-        Fails for a user with :data:`~autopush.db.sqlite.records.MAX_CHANNELS` channels.
+        Fails with a ``ChannelLimit`` for a user with
+        :data:`~autopush.db.sqlite.records.MAX_CHANNELS` channels.
         """
         key, times = self._key(uaid), self._times(bridge=month is None)
         return self._writer.call(lambda c: sqlite_records.add_channel(c, key, chid, *times))

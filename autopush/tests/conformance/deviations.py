@@ -16,6 +16,8 @@ class Deviation(NamedTuple):
 
 MORE_INFO = "http://autopush.readthedocs.io/en/latest/http.html#error-codes"
 
+MORE_INFO_WS = "http://autopush.readthedocs.io/en/latest/api/websocket.html#private-http-endpoint"
+
 CHALLENGE = {"www-authenticate": "vapid, webpush", "content-type": "application/json"}
 """RFC 8292 4.2 asks for the first, 1.58.3 sent the second."""
 
@@ -74,6 +76,24 @@ DEVIATIONS: dict[str, Deviation] = {
             "headers": {"location": "{endpoint}/m/<msg1>", "ttl": "2592000"},
         },
         "RFC 8030 5.2: the answer names the time the message is kept, always 30 days at most",
+    ),
+    "ws_register/key_bad_padding": Deviation(
+        1,
+        {
+            "frames": [
+                {
+                    "json": {
+                        "messageType": "register",
+                        "channelID": "<chid>",
+                        "status": 400,
+                        "reason": "Invalid key: not a P-256 point",
+                        "more_info": MORE_INFO_WS,
+                    }
+                }
+            ],
+            "closed": False,
+        },
+        "spec/websocket Q6: a refused register says which channel, and that the key is no key",
     ),
     "ws_hello/webpush_user_by_http": Deviation(
         2,

@@ -179,6 +179,44 @@ async def test_firefox_gets_into_a_private_service(
     assert key not in server.output
 
 
+CONNECT = """new Promise(resolve => {
+  const socket = new WebSocket('URL');
+  socket.onopen = () => resolve('open');
+  socket.onerror = () => resolve('refused');
+})"""
+
+
+SANDBOXED = """new Promise(resolve => {
+  window.onmessage = event => resolve(event.data);
+  const frame = document.createElement('iframe');
+  frame.sandbox = 'allow-scripts';
+  frame.srcdoc = `<script>
+    const socket = new WebSocket('URL');
+    socket.onopen = () => parent.postMessage('open', '*');
+    socket.onerror = () => parent.postMessage('refused', '*');
+  </script>`;
+  document.body.append(frame);
+})"""
+
+
+async def test_pages_may_not_open_websockets_while_firefox_itself_may(
+    make_server: Callable[..., Server], site: str, profile: Path
+) -> None:
+    """Of any other origin, in a sandbox or not, unless they are allowed."""
+    server = make_server("--debug").start()
+    origin = site.rstrip("/")
+    friendly = make_server("--allowed_origins", f"https://example.org,{origin}").start()
+    async with Firefox(profile, **{"dom.push.serverURL": server.ws_url}) as firefox:
+        await firefox.open(site)
+        assert await firefox.run(CONNECT.replace("URL", server.ws_url)) == "refused"
+        assert f'"origin":"{origin}"' in server.output.replace(": ", ":")
+        assert await firefox.run(CONNECT.replace("URL", friendly.ws_url)) == "open"
+        assert await firefox.run(SANDBOXED.replace("URL", friendly.ws_url)) == "refused"
+        # Push itself goes on.
+        subscription = await firefox.run(SUBSCRIBE.replace("KEY", f"'{VapidSender().public_key}'"))
+        assert subscription["endpoint"].startswith(server.endpoint_url)
+
+
 async def test_firefox_comes_back(
     make_server: Callable[..., Server], site: str, profile: Path
 ) -> None:

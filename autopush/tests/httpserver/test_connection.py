@@ -355,6 +355,33 @@ class TimeoutTest(ConnectionTestCase):
         self.assertEqual([a.status for a in self.wire.answers()], [408])
         self.assertTrue(self.wire.transport.half_closed)
 
+    def test_dripping_handshake(self):
+        """Where a WebSocket's first words have their time, the request counts, too."""
+        self.app.upgrade_factory = TakerFactory(head_within=10)
+        for byte in UPGRADE[:11]:
+            self.assertTrue(self.wire.open)
+            self.wire.send(bytes([byte]))
+            advance(self.app, 1)
+        self.assertEqual([a.status for a in self.wire.answers()], [408])
+
+    def test_what_is_no_handshake_has_its_own_time_also_there(self):
+        self.app.upgrade_factory = TakerFactory(head_within=10)
+        for byte in b"POST / HTTP/1.1\r\nA: bcdefghijklmnopqrstuvwxyz"[: HEAD_TIMEOUT + 1]:
+            self.assertTrue(self.wire.open)
+            self.wire.send(bytes([byte]))
+            advance(self.app, 1)
+        self.assertEqual([a.status for a in self.wire.answers()], [408])
+
+    def test_idle_connections_and_bodies_have_it_too(self):
+        self.app.upgrade_factory = TakerFactory(head_within=10)
+        self.wire.send(GET)
+        self.wire.answers()
+        advance(self.app, IDLE_TIMEOUT)
+        self.assertTrue(self.wire.open)
+        self.wire.send(GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\nGET "))
+        advance(self.app, BODY_TIMEOUT)
+        self.assertTrue(self.wire.open)
+
     def test_dripping_empty_lines(self):
         for _ in range(HEAD_TIMEOUT + 1):
             self.assertTrue(self.wire.open)
@@ -491,6 +518,7 @@ class Taker(Protocol):
     def __init__(self) -> None:
         self.received = b""
         self.lost = False
+        self.spent: Any = None
         self.address: Any = None
 
     def dataReceived(self, data):
@@ -503,7 +531,8 @@ class Taker(Protocol):
 
 
 class TakerFactory(Factory):
-    def __init__(self) -> None:
+    def __init__(self, head_within: int = 0) -> None:
+        self.head_within = head_within
         self.taken: list[Taker] = []
 
     def buildProtocol(self, addr):
@@ -517,6 +546,13 @@ class HandOverTest(ConnectionTestCase):
         super().setUp()
         self.app.upgrade_factory = self.takers = TakerFactory()
         self.wire = Wire(self.app)
+
+    def test_the_protocol_that_takes_over_knows_what_was_spent(self):
+        advance(self.app, 30)  # without a request: nothing is counted
+        self.wire.send(UPGRADE[:20])
+        advance(self.app, 7)
+        self.wire.send(UPGRADE[20:])
+        self.assertEqual([taker.spent for taker in self.takers.taken], [7])
 
     def test_head_and_frames_glued_to_it_are_passed_on(self):
         connection = weakref.ref(self.wire.connection)

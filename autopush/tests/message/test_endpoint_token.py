@@ -12,7 +12,13 @@ from hypothesis import given, strategies as st
 from autopush.exceptions import InvalidTokenException, VapidAuthException
 from autopush.message.crypto_key import CryptoKeyException
 from autopush.message.encoding import base64url_encode
-from autopush.message.endpoint_token import EndpointToken, make_endpoint, parse_endpoint
+from autopush.message.endpoint_token import (
+    EndpointToken,
+    check_subscription_key,
+    make_endpoint,
+    parse_endpoint,
+)
+from autopush.tests.message.vapid_support import Sender
 
 OLD, NEW = Fernet(Fernet.generate_key()), Fernet(Fernet.generate_key())
 FERNET = MultiFernet([NEW, OLD])
@@ -87,6 +93,19 @@ class TestMakeEndpoint:
             make_endpoint(FERNET, URL, bad, CHID.hex)
         with pytest.raises(ValueError):
             make_endpoint(FERNET, URL, UAID.hex, bad)
+
+
+class TestCheckSubscriptionKey:
+    """RFC 8292 4.1: a P-256 point, uncompressed."""
+
+    @pytest.mark.parametrize("wrap", ["{}", "{}=", " {}\n"])
+    def test_a_key(self, wrap):
+        check_subscription_key(wrap.format(Sender().public_key))
+
+    @given(st.binary(max_size=70) | st.binary(min_size=64, max_size=64).map(b"\x04".__add__))
+    def test_what_is_no_point(self, key):
+        with pytest.raises(ValueError):
+            check_subscription_key(base64url_encode(key))
 
 
 @given(st.uuids(), st.uuids(), st.none() | st.binary(min_size=1, max_size=100))

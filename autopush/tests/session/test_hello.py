@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import uuid
 from decimal import Decimal
 
 import pytest
+from hypothesis import given, strategies as st
 from twisted.internet.defer import fail, succeed
+from twisted.logger import LogLevel
 
 from autopush.db.interface import Arrival
 from autopush.exceptions import StoreBusy, StoreError
@@ -83,8 +86,17 @@ def test_5_1_use_webpush_passes_if_truthy(rig, value):
     assert session.wire.sent[0]["status"] == 200
 
 
-@pytest.mark.parametrize("value", [None, False, 0, "", [], {}])
-def test_5_1_use_webpush_is_required(rig, value):
+@pytest.mark.parametrize("extra", [{}, {"use_webpush": None}])
+def test_5_1_who_does_not_speak_of_it_means_web_push(rig, extra):
+    session = rig.connect()
+    session.received({"messageType": "hello", **extra})
+    (answer,) = session.wire.sent
+    assert (answer["status"], answer["use_webpush"]) == (200, True)
+    assert session.state is State.LIVE
+
+
+@pytest.mark.parametrize("value", [False, 0, "", [], {}])
+def test_5_1_use_webpush_is_not_to_be_denied(rig, value):
     session = rig.connect()
     session.received({"messageType": "hello", "use_webpush": value})
     assert session.wire.sent == [error("Simplepush not supported", 401)]
@@ -92,27 +104,69 @@ def test_5_1_use_webpush_is_required(rig, value):
     assert rig.store.calls == []
 
 
-@pytest.mark.parametrize(
-    "uaid",
-    ["", 0, False, [], {}, UAID.upper(), f"urn:uuid:{UAID}", " " + UAID, "é" * 32, UAID[:-1]],
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
 )
-def test_5_1_other_uaids_are_none(rig, uaid):
-    session = rig.hello(uaid, known=False)
-    assert session.wire.sent[0]["status"] == 200
-    assert session.wire.sent[0]["uaid"] != uaid
-    assert not session.existing_uaid
+
+
+@given(uaid=JSON_VALUES | st.sampled_from([" " + UAID, "é" * 32, UAID[:-1], UAID + "0", "٣" * 32]))
+def test_5_1_what_is_no_uaid_counts_as_none(uaid):
+    rig = Rig()
+    session = rig.connect()
+    session.received({**hello(), "uaid": uaid})
+    (answer,) = session.wire.sent
+    assert answer["status"] == 200 and re.fullmatch("[0-9a-f]{32}", answer["uaid"])
+    assert session.wire.closes == [] and not session.existing_uaid
     assert rig.store.called("get_user") == 0
 
 
-@pytest.mark.parametrize("uaid", [7, True, ["x"], {"a": 1}])
-def test_q8_a_uaid_of_the_wrong_type_is_not_answered(rig, uaid):
+SPELLINGS = {
+    "dashes": lambda uaid: str(uuid.UUID(uaid)),
+    "upper case": str.upper,
+    "dashes, upper case": lambda uaid: str(uuid.UUID(uaid)).upper(),
+    "braces": lambda uaid: f"{{{uuid.UUID(uaid)}}}",
+    "urn": lambda uaid: uuid.UUID(uaid).urn,
+    "as we write it": str,
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_5_1_a_known_uaid_is_recognised_in_any_spelling(rig, spelling):
+    rig.user(UAID)
+    session = rig.hello(SPELLINGS[spelling](UAID), known=False)
+    (answer,) = session.wire.sent
+    assert answer["uaid"] == UAID  # named as ever
+    assert session.existing_uaid and rig.node.clients == {UAID: session}
+    assert list(rig.store.users) == [UAID]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_5_1_an_unknown_one_is_replaced_in_any_spelling(rig, spelling):
+    session = rig.hello(SPELLINGS[spelling](UAID), known=False)
+    assert session.wire.sent[0]["uaid"] != UAID
+    assert list(rig.store.users) == [session.uaid]
+
+
+@pytest.mark.parametrize(
+    "first, second, reason",
+    [
+        ({"messageType": "hello", "use_webpush": False}, None, "Simplepush not supported"),
+        (hello(UAID), hello(UAID), "duplicate hello"),
+    ],
+)
+def test_18_a_refused_hello_is_logged_with_its_reason(rig, first, second, reason):
+    rig.user(UAID)
     session = rig.connect()
     with Events() as events:
-        session.received(hello(uaid))
-    assert len(events.of("Malformed message")) == 1
-    assert session.wire.sent == [] and session.wire.closes == []
-    session.received(hello())
-    assert session.wire.sent[0]["status"] == 200
+        session.received(first)
+        if second is not None:
+            session.received(second)
+    (event,) = events.of("Hello refused")
+    assert event["log_level"] is LogLevel.info and event["reason"] == reason
+    assert event["uaid_hash"] == session.uaid
+    assert event["ua_browser_family"] == "Firefox"
 
 
 def test_7_a_new_user_is_one_write(rig):
@@ -283,8 +337,10 @@ def test_a_newer_connection_of_this_process_is_not_outdone(rig):
     older, newer = rig.connect(), rig.connect()
     rig.user()
     newer.received(hello(UAID))
-    older.received(hello(UAID))
+    with Events() as events:
+        older.received(hello(UAID))
     assert older.wire.sent == [error("already_connected", 500)]
+    assert [e["reason"] for e in events.of("Hello refused")] == ["already_connected"]
     assert newer.registered and newer.wire.closes == []
 
 
@@ -335,7 +391,9 @@ def test_7_7_a_connection_that_is_not_newer_closes_itself(rig):
     newer.received(hello(UAID))
     held = rig.store._held["register_user"]
     held.reverse()
-    rig.store.release("register_user")
+    with Events() as events:
+        rig.store.release("register_user")
+    assert [e["reason"] for e in events.of("Hello refused")] == ["a newer connection is here"]
     assert newer.registered
     assert older.wire.closes == [None] and older.wire.sent == []
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, strategies as st
 
-from autopush.exceptions import StoreBusy, StoreError
+from autopush.exceptions import ChannelLimit, StoreBusy, StoreError
+from autopush.message.encoding import base64url_encode
 from autopush.session.states import State
+from autopush.tests.message.vapid_support import Sender
 from autopush.tests.session.support import (
     CHID,
     CHID2,
@@ -20,6 +24,10 @@ from autopush.tests.session.support import (
     versions,
 )
 
+SENDER = Sender()
+KEY = SENDER.public_key
+
+OVERLOADED = {"messageType": "error", "reason": "overloaded", "status": 503}
 SERVER_ERROR = {
     "messageType": "register",
     "status": 500,
@@ -44,8 +52,9 @@ def channels(rig):
     return rig.store.channels[MONTH, UAID].chids
 
 
-def refused(kind, reason):
-    return {"messageType": kind, "status": 401, "more_info": MORE_INFO, "reason": reason}
+def refused(kind, reason, **members):
+    answer = {"messageType": kind, "status": 401, "more_info": MORE_INFO, "reason": reason}
+    return {**answer, **members}
 
 
 def test_5_2_register(rig):
@@ -75,9 +84,10 @@ def test_5_2_the_log_does_not_hold_the_capability(rig):
     assert event["endpoint"] == "https://push.example/wpush/v1/..."
 
 
-def test_5_2_a_key_gives_a_v2_endpoint(rig):
+@pytest.mark.parametrize("key", [KEY, KEY + "=", " " + KEY + "\n", KEY.replace("_", "/")])
+def test_5_2_a_key_gives_a_v2_endpoint(rig, key):
     session = rig.live()
-    session.received(register(key="BAAA"))
+    session.received(register(key=key))
     session.received(register(key=None))
     first, second = session.wire.sent
     assert "/v2/" in first["pushEndpoint"] and "/v1/" in second["pushEndpoint"]
@@ -86,7 +96,7 @@ def test_5_2_a_key_gives_a_v2_endpoint(rig):
 def test_5_2_without_a_channel(rig):
     session = rig.live()
     session.received({"messageType": "register"})
-    assert session.wire.sent == [{"messageType": "register", "status": 401, "more_info": MORE_INFO}]
+    assert session.wire.sent == [refused("register", "Missing ChannelID")]
     assert session.wire.closes == []
 
 
@@ -97,7 +107,7 @@ def test_q7_another_spelling(rig, chid):
     session = rig.live()
     session.received(register(chid))
     text = "Bad UUID format, uselower case, dashed format"
-    assert session.wire.sent == [refused("register", text)]
+    assert session.wire.sent == [refused("register", text, channelID=chid)]
     assert rig.store.calls == [] and session.wire.closes == []
 
 
@@ -105,31 +115,63 @@ def test_q7_another_spelling(rig, chid):
 def test_5_2_no_uuid(rig, chid):
     session = rig.live()
     session.received(register(chid))
-    assert session.wire.sent == [refused("register", "Invalid UUID specified")]
+    assert session.wire.sent == [refused("register", "Invalid UUID specified", channelID=chid)]
 
 
-def test_5_2_null(rig):
+@pytest.mark.parametrize("chid", [None, 7, [CHID], {"a": 1}, True])
+def test_q8_a_channel_that_is_no_text(rig, chid):
     session = rig.live()
-    session.received(register(None))
-    assert session.wire.sent == [refused("register", "Invalid UUID specified")]
+    session.received(register(chid))
+    assert session.wire.sent == [refused("register", "Invalid UUID specified", channelID=chid)]
+    assert session.wire.closes == []
 
 
-@pytest.mark.parametrize("chid", [7, [CHID], {"a": 1}, True])
-def test_q8_a_channel_of_the_wrong_type_is_not_answered(rig, chid):
+OTHER_CURVE = Sender(ec.SECP384R1()).public_key
+COMPRESSED = base64url_encode(b"\x02" + SENDER.point[1:33])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("abcde", "a", "!!!!", "BAAA", KEY[:-2], KEY + "AAAA", COMPRESSED, OTHER_CURVE, "\ud800"),
+        *(1, True, False, 0, [], {}, ["a"]),
+    ],
+)
+def test_5_2_a_key_no_sender_can_have(rig, key):
     session = rig.live()
     with Events() as events:
-        session.received(register(chid))
-    assert session.wire.sent == [] and session.wire.closes == []
-    assert len(events.of("Malformed message")) == 1
-
-
-@pytest.mark.parametrize("key", ["abcde", 1, True, False, 0, [], {}, ["a"]])
-def test_5_2_a_key_that_can_not_be_decoded(rig, key):
-    session = rig.live()
-    session.received(register(key=key))
-    assert session.wire.sent == [SERVER_ERROR]
+        session.received(register(key=key))
+    reason = "Invalid key: not a P-256 point"
+    assert session.wire.sent == [refused("register", reason, status=400, channelID=CHID)]
     assert session.wire.closes == [] and session.wire.reading
     assert rig.store.calls == []
+    (event,) = events.of("Register refused")
+    assert event["reason"] == reason and event["uaid_hash"] == UAID
+
+
+def test_5_2_the_limit_of_channels_is_told_as_such(rig):
+    session = rig.live()
+    rig.store.fail("add_channel", ChannelLimit("10000 channels"))
+    session.received(register())
+    reason = "Too many channels: end some first"
+    assert session.wire.sent == [refused("register", reason, status=403, channelID=CHID)]
+    assert session.wire.closes == [] and session.wire.reading
+
+
+@given(
+    chid=st.one_of(st.none(), st.integers(), st.text(), st.lists(st.text()), st.just(CHID)),
+    key=st.one_of(st.none(), st.integers(), st.text(), st.just(KEY)),
+    failure=st.sampled_from([None, StoreError(), StoreBusy(), ChannelLimit(), RuntimeError()]),
+)
+def test_q6_whatever_is_answered_names_the_channel(chid, key, failure):
+    rig = Rig()
+    session = rig.live()
+    if failure is not None:
+        rig.store.fail("add_channel", failure)
+    session.received(register(chid, key=key))
+    (answer,) = session.wire.sent
+    assert answer["channelID"] == chid
+    assert answer["status"] == 200 or answer["reason"]
 
 
 @pytest.mark.parametrize("failure", [StoreBusy(), StoreError()])
@@ -137,8 +179,7 @@ def test_q5_reading_goes_on_after_a_storage_error(rig, failure):
     session = rig.live()
     rig.store.fail("add_channel", failure)
     session.received(register())
-    # Q6: no answer to a failed register names the channel.
-    assert session.wire.sent == [{"messageType": "error", "reason": "overloaded", "status": 503}]
+    assert session.wire.sent == [{**OVERLOADED, "channelID": CHID}]
     assert session.wire.reading and session.wire.pauses == 1
     session.received(register())
     assert session.wire.sent[1]["status"] == 200
@@ -149,7 +190,7 @@ def test_5_2_any_other_error(rig):
     rig.store.fail("add_channel", RuntimeError())
     with Events() as events:
         session.received(register())
-    assert session.wire.sent == [SERVER_ERROR]
+    assert session.wire.sent == [{**SERVER_ERROR, "channelID": CHID}]
     assert events.of("Unexpected error")[0]["extra"] == "Failed to register"
 
 
@@ -233,8 +274,8 @@ def test_5_3_the_answer_waits_for_the_store(rig):
 @pytest.mark.parametrize(
     "failure, answer",
     [
-        (StoreBusy(), {"messageType": "error", "reason": "overloaded", "status": 503}),
-        (StoreError(), {"messageType": "error", "reason": "overloaded", "status": 503}),
+        (StoreBusy(), OVERLOADED),
+        (StoreError(), OVERLOADED),
         (RuntimeError(), {**SERVER_ERROR, "messageType": "unregister"}),
     ],
 )

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from twisted.logger import capturedLogs
 
-from autopush.exceptions import RouterException, StoreBusy, StoreError
+from autopush.exceptions import ChannelLimit, RouterException, StoreBusy, StoreError
 from autopush.ids import generate_hash
 from autopush.tests.message.vapid_support import Sender
 from autopush.tests.web.support import CHID, ORIGIN, UAID, Endpoint, error, field_errors, refused
@@ -128,15 +128,15 @@ class TestNew:
         body = ok(endpoint.request("POST", NEW, {"key": key}))
         assert body["endpoint"].startswith(f"{ORIGIN}/wpush/v1/")
 
-    @pytest.mark.parametrize("key", [KEY + "=\n", "\u00e9", "!!!!"])
+    @pytest.mark.parametrize("key", [KEY + "=\n", " " + KEY + "\n", KEY + "\u00e9"])
     def test_foreign_characters_in_a_key_are_skipped(self, endpoint, key):
         assert "/wpush/v2/" in ok(endpoint.request("POST", NEW, {"key": key}))["endpoint"]
 
-    @pytest.mark.parametrize("key", ["a", "abcde", "a!b="])
+    @pytest.mark.parametrize("key", ["a", "abcde", "a!b=", "!!!!", "AAAA", KEY[:-2], KEY + "AAAA"])
     def test_bad_key(self, endpoint, key):
         """Before anything is written: Q12, Q13"""
         answer = endpoint.request("POST", NEW, {"key": key})
-        assert refused(answer) == (400, 108, "Invalid Request body")
+        assert refused(answer) == (400, 108, "Invalid key: not a P-256 point")
         assert endpoint.store.users == endpoint.store.channels == {}
 
     def test_bridge(self, endpoint):
@@ -491,8 +491,13 @@ class TestSubscription:
     def test_bad_key(self, known):
         """Q13"""
         answer = self.request(known, "POST", SUBSCRIPTION, {"key": "a"})
-        assert refused(answer) == (400, 108, "Invalid Request body")
+        assert refused(answer) == (400, 108, "Invalid key: not a P-256 point")
         assert known.store.channels[known.month, UAID].chids == {CHID}
+
+    def test_limit_of_channels(self, known):
+        known.store.fail("add_channel", ChannelLimit("10000 channels"))
+        answer = self.request(known, "POST", SUBSCRIPTION, {})
+        assert refused(answer) == (403, 115, "Too many channels: end some first")
 
     def test_new_channel_in_the_month_of_the_user(self, known):
         """Q21"""

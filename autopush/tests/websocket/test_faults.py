@@ -53,11 +53,12 @@ OVERLOADED = {
     "reason": "error - overloaded",
     "status": 503,
 }
-REGISTER_OVERLOADED = {
+UNREGISTER_OVERLOADED = {
     "messageType": "error",
     "reason": "overloaded",
     "status": 503,
 }
+REGISTER_OVERLOADED = {**UNREGISTER_OVERLOADED, "channelID": CHID2}
 
 
 class Hurrying:
@@ -340,7 +341,7 @@ class TestRegister(WebSocketFaultCase):
             browser = await self.connected(uaid)
             self.spoil("UpdateItem", fault)
             await browser.say(messageType="unregister", channelID=CHID)
-            assert await browser.hear() == REGISTER_OVERLOADED
+            assert await browser.hear() == UNREGISTER_OVERLOADED
             self.proxy.heal()
             await browser.say(messageType="unregister", channelID=CHID)
             assert (await browser.hear())["status"] == 200

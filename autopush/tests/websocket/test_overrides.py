@@ -245,8 +245,12 @@ def test_check_missed_notifications_decides_whether_to_go_on() -> None:
 @pytest.mark.parametrize(
     ("data", "args"),
     [
-        ({"messageType": "register"}, ("register", None)),
+        ({"messageType": "register"}, ("register", "Missing ChannelID")),
         ({"messageType": "register", "channelID": "no"}, ("register", "Invalid UUID specified")),
+        (
+            {"messageType": "register", "channelID": CHID, "key": "no"},
+            ("register", "Invalid key: not a P-256 point"),
+        ),
         ({"messageType": "unregister"}, ("unregister", "Missing ChannelID")),
     ],
 )

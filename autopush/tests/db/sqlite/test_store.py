@@ -26,7 +26,7 @@ from autopush.db.sqlite import (
 )
 from autopush.db.sqlite.errors import store_error
 from autopush.db.sqlite.ops import WriteBatch
-from autopush.exceptions import InvalidConfig, StoreBusy, StoreError
+from autopush.exceptions import ChannelLimit, InvalidConfig, StoreBusy, StoreError
 from autopush.tests.db.sqlite.support import SqliteCase
 from autopush.tests.db.store_contract import CHID, START, TS, UAID, message, topic, versions
 
@@ -390,7 +390,7 @@ class TestLimits(SqliteCase):
         chids = [str(uuid.uuid4()) for _ in range(4)]
         for chid in chids[:3]:
             await store.add_channel("m", UAID, chid)
-        with self.assertRaises(StoreError):
+        with self.assertRaises(ChannelLimit):
             await store.add_channel("m", UAID, chids[3])
         await store.add_channel("m", UAID, chids[0])  # is a member already
         self.assertEqual((await store.list_channels("m", UAID)).chids, set(chids[:3]))
