@@ -55,7 +55,7 @@ ELSEWHERE: dict[str, str] = {
     "router/gcmclient": "router/test_gcm",
     "router/interface": "options/test_bridges",
     "session/broadcasts": "session/test_conversation",
-    "session/clock": "session/test_moves",
+    "session/timers": "session/test_moves",
     "session/ends": "session/test_drain",
     "session/errors": "docs/test_docs",
     "session/events": "logging/test_namespaces",

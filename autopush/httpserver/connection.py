@@ -97,11 +97,11 @@ class _State(enum.Enum):
     BUSY = enum.auto()  # a handler is at work
     LINGERING = enum.auto()  # refused: input is discarded until the client ends
     CLOSING = enum.auto()  # output is flushed, then the socket closes
-    GONE = enum.auto()  # closed, or handed over
+    ENDED = enum.auto()  # closed, or handed over
 
 
 _Idle, _Reading, _Busy = _State.IDLE, _State.READING, _State.BUSY
-_Lingering, _Closing, _Gone = _State.LINGERING, _State.CLOSING, _State.GONE
+_Lingering, _Closing, _Ended = _State.LINGERING, _State.CLOSING, _State.ENDED
 
 
 @implementer(interfaces.IPushProducer)
@@ -141,7 +141,7 @@ class HTTPConnection(Protocol):
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
         self.factory.forget(self)
-        self._state = _Gone
+        self._state = _Ended
         parser, self._parser = self._parser, None
         if parser is not None:
             parser.close()
@@ -353,7 +353,7 @@ class HTTPConnection(Protocol):
         """Give the socket and everything received to a protocol of the upgrade factory."""
         transport = self.transport
         self.factory.forget(self)
-        self._state = _Gone
+        self._state = _Ended
         self._stop_parsing()
         protocol = self.factory.upgrade_factory.buildProtocol(transport.getPeer())
         if protocol is None:

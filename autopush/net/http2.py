@@ -62,7 +62,7 @@ PING_TIMEOUT = 2.5
 CLOSE_WITHIN = 1.0
 """Seconds the peer gets to close its end before we cut the connection."""
 
-Headers = Sequence[tuple[str, str]]
+HeaderList = Sequence[tuple[str, str]]
 
 
 class Http2Error(Exception):
@@ -124,7 +124,7 @@ class Exchange:
 
     def __init__(
         self,
-        headers: Headers,
+        headers: HeaderList,
         body: bytes,
         deadline: float,
         cancel: Callable[[Exchange], None] | None = None,

@@ -19,7 +19,7 @@ from autopush.net.http2 import (
     CLOSE_WITHIN,
     Busy,
     Exchange,
-    Headers,
+    HeaderList,
     Http2Connection,
     Http2Error,
     Refused,
@@ -95,7 +95,7 @@ class Http2Pool:
         self._closed = False
         self._closing: Waiters[None] = Waiters()
 
-    def send(self, headers: Headers, body: bytes) -> Deferred[Response]:
+    def send(self, headers: HeaderList, body: bytes) -> Deferred[Response]:
         """Send a request; fires with its answer. May be cancelled.
 
         :raises Http2Error: (as failure) there was none

@@ -29,7 +29,7 @@ from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.ssl import optionsForClientTLS
 
 from autopush.net.environment import Proxy, proxy_for, trust_root
-from autopush.net.http2 import Busy, Headers, Http2Connection, Response
+from autopush.net.http2 import Busy, HeaderList, Http2Connection, Response
 from autopush.net.http2pool import Http2Pool
 from autopush.net.tunnel import way_to
 from autopush.router.bridge import parse_retry_after
@@ -209,7 +209,7 @@ class APNSClient:
         body = _ENCODER.encode(payload).encode("utf-8", "replace")
         return Deferred.fromCoroutine(self._send(router_token, headers, body))
 
-    async def _send(self, router_token: str, headers: Headers, body: bytes) -> None:
+    async def _send(self, router_token: str, headers: HeaderList, body: bytes) -> None:
         if self._pool is None:
             raise Busy("no connections")
         device = quote(router_token, safe="", errors="replace")
@@ -226,7 +226,7 @@ class APNSClient:
             ):
                 raise refusal
 
-    def _headers(self, device: str, token: str | None, headers: Headers) -> Headers:
+    def _headers(self, device: str, token: str | None, headers: HeaderList) -> HeaderList:
         """Return the complete header list; what differs every time is kept out of HPACK's table.
 
         Apple asks for that, too.

@@ -9,7 +9,7 @@ from autopush.session import direct, settle
 from autopush.session.errors import Malformed
 from autopush.session.events import enabled, extract_code, identity, log, log_ack
 from autopush.session.states import State
-from autopush.session.wire import Message
+from autopush.types import JSONDict
 
 if TYPE_CHECKING:
     from autopush.session.session import BaseSession
@@ -27,7 +27,7 @@ CLOSE_TOO_MANY_PINGS = 4774
 """Close code; Firefox then stays away until its network changes."""
 
 
-def ack(session: BaseSession, message: Message) -> None:
+def ack(session: BaseSession, message: JSONDict) -> None:
     """Take acknowledgements.
 
     :raises Malformed: an element is no object, or names a channel by list or object.
@@ -47,7 +47,7 @@ def ack(session: BaseSession, message: Message) -> None:
         _taken(session)
 
 
-def nack(session: BaseSession, message: Message) -> None:
+def nack(session: BaseSession, message: JSONDict) -> None:
     """Count a complaint; the notification still has to be acknowledged."""
     version = message.get("version")
     if not version:
@@ -56,7 +56,7 @@ def nack(session: BaseSession, message: Message) -> None:
     if enabled("debug"):
         log.debug(
             "Nack",
-            user_agent=session.agent.text,
+            user_agent=session.user_agent.text,
             message_id=version,
             code=code,
             **identity(session),
@@ -66,7 +66,7 @@ def nack(session: BaseSession, message: Message) -> None:
     session.nacks += 1
 
 
-def ping(session: BaseSession, _: Message) -> None:
+def ping(session: BaseSession, _: JSONDict) -> None:
     """Answer a ping, or end the connection when they come too often."""
     now = session.node.clock.seconds()
     last = session.last_ping

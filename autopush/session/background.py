@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from autopush.exceptions import StoreBusy, StoreClosed
-from autopush.session.clock import Call, Clock
 from autopush.session.events import log
+from autopush.session.timers import Call, Clock
 from autopush.waiters import Waiters
 
 DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from autopush.session.wire import Message
+from autopush.types import JSONDict
 
 if TYPE_CHECKING:
     from autopush.session.session import BaseSession
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 NOT_FOUND = "Broadcast not found"
 
 
-def answer(wanted: Any) -> Message:
+def answer(wanted: Any) -> JSONDict:
     """What a user agent is told about the broadcasts it names, a map of id to version."""
     if not wanted or not isinstance(wanted, dict):
         return {}
     return {"errors": dict.fromkeys(wanted, NOT_FOUND)}
 
 
-def subscribe(session: BaseSession, message: Message) -> None:
+def subscribe(session: BaseSession, message: JSONDict) -> None:
     """``broadcast_subscribe``: answered only where there is something to say."""
     found = answer(message.get("broadcasts"))
     if found:

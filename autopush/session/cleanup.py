@@ -13,7 +13,7 @@ from autopush.session.outstanding import Direct
 from autopush.session.records import number
 from autopush.session.states import State
 from autopush.session.stats import base_tags, session_fields
-from autopush.session.wire import GONE
+from autopush.session.wire import NO_WIRE
 from autopush.waiters import follow
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def closed(session: BaseSession) -> Deferred[None]:
     if session.state is not State.CLOSED:
         session.close()
         session.to(State.CLOSED)
-        session.wire = GONE
+        session.wire = NO_WIRE
         session.queue = None
         if session.uaid is not None:
             _report(session)

@@ -31,13 +31,13 @@ from autopush.session.events import log
 from autopush.session.session import BaseSession
 from autopush.session.states import State
 from autopush.session.stats import base_tags
-from autopush.session.wire import Message
+from autopush.types import JSONDict
 
 MAX_QUEUED = 1000
 """Messages kept while a hello is processed. Reading stops with the first one, so only what came
 in the same piece is more; a user agent has no reason to send even ten."""
 
-COMMANDS: dict[str, Callable[[BaseSession, Message], None]] = {
+COMMANDS: dict[str, Callable[[BaseSession, JSONDict], None]] = {
     "ack": acks.ack,
     "broadcast_subscribe": broadcasts.subscribe,
     "hello": hello.duplicate,
@@ -66,7 +66,7 @@ class Session(BaseSession):
 
     # ---- what the connection reports
 
-    def received(self, message: Message) -> None:
+    def received(self, message: JSONDict) -> None:
         """A JSON object came from the user agent. Never raises."""
         try:
             self._dispatch(message)
@@ -132,7 +132,7 @@ class Session(BaseSession):
         """Tags of this session's metrics (spec/websocket 16)."""
         return base_tags(self)
 
-    def _dispatch(self, message: Message) -> None:
+    def _dispatch(self, message: JSONDict) -> None:
         state = self.state
         if DRAINING_TOPICS <= state <= LIVE:
             kind = message.get("messageType")
@@ -151,7 +151,7 @@ class Session(BaseSession):
         elif state < CLOSING:
             self._enqueue(message)
 
-    def _enqueue(self, message: Message) -> None:
+    def _enqueue(self, message: JSONDict) -> None:
         if self.queue is None:
             self.queue = []
             self.hold_reading()

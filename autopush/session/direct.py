@@ -19,7 +19,7 @@ from autopush.session.outstanding import (
     AWAITED,
     CROSSING,
     DELETING,
-    GONE,
+    DONE,
     NONE,
     STORED,
     UNSURE,
@@ -27,7 +27,7 @@ from autopush.session.outstanding import (
     Direct,
     Key,
 )
-from autopush.session.wire import Message
+from autopush.types import JSONDict
 
 if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
@@ -70,7 +70,7 @@ def acknowledged(session: BaseSession, key: Key, entry: Direct) -> None:
         return
     writing = entry.row is WRITING
     if writing and session.node.store.take_back(session.month, entry.notification):
-        entry.row = GONE
+        entry.row = DONE
         return
     entry.row = CROSSING if writing else DELETING
     if session.leaving is None:
@@ -139,7 +139,7 @@ def renew(notification: WebPushNotification) -> None:
         notification.sortkey_timestamp = ns_time()
 
 
-def _remember(session: BaseSession, frame: Message, entry: Direct) -> Key:
+def _remember(session: BaseSession, frame: JSONDict, entry: Direct) -> Key:
     direct = session.direct
     if direct is None:
         direct = session.direct = {}
@@ -192,7 +192,7 @@ def _deleted(found: object, session: BaseSession, key: Key, entry: Direct) -> No
         entry.row = DELETING
         _delete(session, key, entry)
     else:
-        entry.row = GONE
+        entry.row = DONE
         leaving = session.leaving
         if leaving and not session.fetching and leaving.get(key) is entry:
             del leaving[key]

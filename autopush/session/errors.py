@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autopush.session.wire import Message
+from autopush.types import JSONDict
 
 MORE_INFO = "http://autopush.readthedocs.io/en/latest/api/websocket.html#private-http-endpoint"
 """Where all error replies point to."""
@@ -12,6 +12,6 @@ class Malformed(Exception):
     """A message with a value of the wrong JSON type: logged, never answered (spec/websocket Q8)."""
 
 
-def hello_error(reason: str, status: int) -> Message:
+def hello_error(reason: str, status: int) -> JSONDict:
     """An unsuccessful answer to a hello."""
     return {"messageType": "hello", "reason": reason, "status": status, "more_info": MORE_INFO}

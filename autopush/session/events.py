@@ -12,7 +12,7 @@ from autopush.logging import enabled
 if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
     from autopush.metrics import IMetrics
-    from autopush.session.agent import UserAgent
+    from autopush.useragent import UserAgent
 
 log = Logger(namespace="autopush.websocket.PushServerProtocol")
 """The documented name space of all these events."""
@@ -24,7 +24,7 @@ class Identified(Protocol):
     """Whom an event is about: a session."""
 
     @property
-    def agent(self) -> UserAgent:
+    def user_agent(self) -> UserAgent:
         """The other end."""
 
     @property
@@ -48,7 +48,7 @@ def extract_code(message: dict[str, Any]) -> int:
 
 def identity(session: Identified) -> dict[str, Any]:
     """The fields every event of an identified session carries."""
-    return {"uaid_hash": session.uaid_hash, **session.agent.info}
+    return {"uaid_hash": session.uaid_hash, **session.user_agent.info}
 
 
 def redacted(endpoint: str) -> str:
@@ -67,7 +67,7 @@ def log_ack(
         message_id=version,
         message_source=source,
         message_size=notification.data_length,
-        user_agent=session.agent.text,
+        user_agent=session.user_agent.text,
         code=code,
         **identity(session),
     )

@@ -16,7 +16,7 @@ from autopush.session.errors import hello_error
 from autopush.session.events import enabled, identity, log
 from autopush.session.month import is_later
 from autopush.session.states import State
-from autopush.session.wire import Message
+from autopush.types import JSONDict
 
 if TYPE_CHECKING:
     from autopush.session.session import BaseSession
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
     """Whether the user keeps its UAID, and so may have messages waiting."""
 
 
-def begin(session: BaseSession, message: Message) -> None:
+def begin(session: BaseSession, message: JSONDict) -> None:
     """The first message of a connection.
 
     Who doesn't speak of ``use_webpush`` means Web Push: nothing else is left, and the distributors
@@ -61,7 +61,7 @@ def begin(session: BaseSession, message: Message) -> None:
     Deferred.fromCoroutine(_identify(session, valid, wanted))
 
 
-def duplicate(session: BaseSession, _: Message) -> None:
+def duplicate(session: BaseSession, _: JSONDict) -> None:
     """A hello on a connection that had one."""
     _refuse(session, "duplicate hello", 401)
 
@@ -258,9 +258,9 @@ def _leave_other_node(session: BaseSession, previous: User) -> None:
         node.background.watch(Deferred.fromCoroutine(request))
 
 
-def _reply(session: BaseSession, wanted: Any) -> Message:
+def _reply(session: BaseSession, wanted: Any) -> JSONDict:
     conf = session.node.conf
-    reply: Message = {
+    reply: JSONDict = {
         "messageType": "hello",
         "uaid": session.uaid,
         "status": 200,

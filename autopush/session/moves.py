@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from autopush.session.clock import Clock
+from autopush.session.timers import Clock
 
 LOOK_BACK = 60.0
 """Seconds after a move until the old month is looked at again: a sender of 1.58.3 waits seconds for

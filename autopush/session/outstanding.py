@@ -4,12 +4,12 @@ The data only: :mod:`~autopush.session.direct` and :mod:`~autopush.session.settl
 This becomes of the row of a direct notification that is stored as well. A store need not keep the
 order of its operations, so a deletion that was asked for early may find nothing, and is repeated::
 
-    WRITING ──written──▶ STORED ──acknowledged──▶ DELETING ──deleted──▶ GONE
+    WRITING ──written──▶ STORED ──acknowledged──▶ DELETING ──deleted──▶ DONE
     WRITING ──store fails──▶ NONE
-    WRITING ──acknowledged, taken back──▶ GONE
-    WRITING ──acknowledged──▶ CROSSING ──row found──▶ GONE
+    WRITING ──acknowledged, taken back──▶ DONE
+    WRITING ──acknowledged──▶ CROSSING ──row found──▶ DONE
     CROSSING ──nothing found──▶ AWAITED ──written──▶ DELETING
-    CROSSING ──written──▶ UNSURE ──row found──▶ GONE
+    CROSSING ──written──▶ UNSURE ──row found──▶ DONE
     UNSURE ──nothing found──▶ DELETING
 """
 
@@ -40,21 +40,21 @@ class Row(enum.IntEnum):
     AWAITED = 5
     """The deletion has found nothing: it is repeated once the row is written."""
     DELETING = 6
-    GONE = 7
+    DONE = 7
     """Deleted, but a fetch that started before may still bring it."""
 
 
-NONE, WRITING, STORED, CROSSING, UNSURE, AWAITED, DELETING, GONE = Row
+NONE, WRITING, STORED, CROSSING, UNSURE, AWAITED, DELETING, DONE = Row
 
 ROW_TRANSITIONS: dict[Row, frozenset[Row]] = {
     NONE: frozenset(),
-    WRITING: frozenset({NONE, STORED, CROSSING, GONE}),
+    WRITING: frozenset({NONE, STORED, CROSSING, DONE}),
     STORED: frozenset({DELETING}),
-    CROSSING: frozenset({UNSURE, AWAITED, GONE}),
-    UNSURE: frozenset({DELETING, GONE}),
+    CROSSING: frozenset({UNSURE, AWAITED, DONE}),
+    UNSURE: frozenset({DELETING, DONE}),
     AWAITED: frozenset({DELETING}),
-    DELETING: frozenset({GONE}),
-    GONE: frozenset(),
+    DELETING: frozenset({DONE}),
+    DONE: frozenset(),
 }
 """Every change of :attr:`Direct.row` that exists; the tests refuse all others."""
 
@@ -64,7 +64,7 @@ class Direct:
     """A notification sent directly and the state of its row.
 
     It is in ``session.direct`` until it is acknowledged, and from ``CROSSING`` or ``DELETING`` to
-    ``GONE`` in ``session.leaving``.
+    ``DONE`` in ``session.leaving``.
     """
 
     notification: WebPushNotification
@@ -73,7 +73,7 @@ class Direct:
     @property
     def kept(self) -> bool:
         """Whether a fetch that starts now may still bring its row."""
-        return self.row is not GONE
+        return self.row is not DONE
 
     @property
     def paged(self) -> bool:

@@ -14,7 +14,7 @@ from autopush.session import direct, drain, settle
 from autopush.session.errors import MORE_INFO, Malformed
 from autopush.session.events import enabled, extract_code, identity, log, redacted
 from autopush.session.states import State
-from autopush.session.wire import Message
+from autopush.types import JSONDict
 
 if TYPE_CHECKING:
     from autopush.session.session import BaseSession
@@ -29,22 +29,22 @@ INVALID_KEY = "Invalid key: not a P-256 point"
 
 TOO_MANY = "Too many channels: end some first"
 
-OVERLOADED: Message = {"messageType": "error", "reason": "overloaded", "status": 503}
+OVERLOADED: JSONDict = {"messageType": "error", "reason": "overloaded", "status": 503}
 
-SERVER_ERROR: Message = {
+SERVER_ERROR: JSONDict = {
     "messageType": "register",
     "status": 500,
     "reason": "An unexpected server error occurred",
 }
 
-UNREGISTER_ERROR: Message = {
+UNREGISTER_ERROR: JSONDict = {
     "messageType": "unregister",
     "status": 500,
     "reason": "An unexpected server error occurred",
 }
 
 
-def register(session: BaseSession, message: Message) -> None:
+def register(session: BaseSession, message: JSONDict) -> None:
     """Subscribe a channel: answer with its endpoint URL."""
     chid = message.get("channelID", _ABSENT)
     if chid is _ABSENT:
@@ -60,7 +60,7 @@ def register(session: BaseSession, message: Message) -> None:
         Deferred.fromCoroutine(_register(session, chid, key))
 
 
-def unregister(session: BaseSession, message: Message) -> None:
+def unregister(session: BaseSession, message: JSONDict) -> None:
     """End a channel's subscription: answer when senders are refused and nothing of it is stored.
 
     :raises Malformed: ``channelID`` is no text.
@@ -148,7 +148,7 @@ async def _register(session: BaseSession, chid: str, key: str | None) -> None:
     session.release_reading()
 
 
-async def _unregister(session: BaseSession, message: Message, chid: str) -> None:
+async def _unregister(session: BaseSession, message: JSONDict, chid: str) -> None:
     assert session.uaid is not None
     session.hold_reading()
     settle.flush(session)
@@ -183,18 +183,18 @@ def _registered(session: BaseSession, chid: str, endpoint: str) -> None:
             "Register",
             channel_id=chid,
             endpoint=redacted(endpoint),
-            user_agent=session.agent.text,
+            user_agent=session.user_agent.text,
             **identity(session),
         )
 
 
-def _log_unregister(session: BaseSession, message: Message, given: str) -> None:
+def _log_unregister(session: BaseSession, message: JSONDict, given: str) -> None:
     if enabled("info"):
         code = {"code": extract_code(message)} if "code" in message else {}
         log.info(
             "Unregister",
             channel_id=given,
-            user_agent=session.agent.text,
+            user_agent=session.user_agent.text,
             **code,
             **identity(session),
         )

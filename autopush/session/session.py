@@ -20,14 +20,15 @@ from twisted.internet.defer import Deferred, succeed
 from autopush import addresses, useragent
 from autopush.ids import hash_uaid
 from autopush.session.background import Background
-from autopush.session.clock import Call, Clock
 from autopush.session.errors import Malformed
 from autopush.session.events import log
 from autopush.session.moves import Moves
 from autopush.session.outstanding import Direct, Done, Key
 from autopush.session.recent import Recent
 from autopush.session.states import State
-from autopush.session.wire import Message, Wire
+from autopush.session.timers import Call, Clock
+from autopush.session.wire import Wire
+from autopush.types import JSONDict
 from autopush.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -109,7 +110,6 @@ class BaseSession(ABC):
 
     __slots__ = (
         "ack_writes",
-        "agent",
         "channels",
         "check_wanted",
         "connected_at",
@@ -147,6 +147,7 @@ class BaseSession(ABC):
         "uaid",
         "uaid_reset",
         "unregisters",
+        "user_agent",
         "wire",
     )
 
@@ -157,7 +158,7 @@ class BaseSession(ABC):
         self.wire = wire
         self.connected_at = connected_at
         node.latest = max(node.latest, connected_at)
-        self.agent = useragent.user_agent(user_agent)
+        self.user_agent = useragent.user_agent(user_agent)
         self.host = addresses.shared_host(host)
         self.state = UNIDENTIFIED
         self.uaid: str | None = None
@@ -190,7 +191,7 @@ class BaseSession(ABC):
         self.timer: Call | None = None
         # The conversation
         self.last_ping: float | None = None
-        self.queue: list[Message] | None = None
+        self.queue: list[JSONDict] | None = None
         self.reading_holds = 0
         self.saved: Deferred[None] | None = None
 

@@ -20,7 +20,7 @@ COUNTERS = (
 
 def session_fields(session: BaseSession, seconds: int) -> dict[str, Any]:
     """Fields of the event, for a connection that lasted ``seconds``."""
-    agent = session.agent
+    agent = session.user_agent
     return {
         "uaid_hash": session.uaid_hash,
         "uaid_reset": session.uaid_reset,
@@ -36,7 +36,7 @@ def session_fields(session: BaseSession, seconds: int) -> dict[str, Any]:
 
 def base_tags(session: BaseSession) -> list[str]:
     """Metric tags of a session."""
-    tags = [f"{name}:{value}" for name, value in session.agent.tags.items()]
+    tags = [f"{name}:{value}" for name, value in session.user_agent.tags.items()]
     if session.host:
         tags.append("host:" + session.host)
     if session.uaid is not None:

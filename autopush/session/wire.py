@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
-Message = dict[str, Any]
-"""A decoded JSON object, from or to the user agent."""
+from autopush.types import JSONDict
 
 
 class Wire(Protocol):
@@ -15,7 +14,7 @@ class Wire(Protocol):
     def output_paused(self) -> bool:
         """Whether more is waiting to be written than the limit allows (spec/websocket 12)."""
 
-    def send(self, message: Message) -> None:
+    def send(self, message: JSONDict) -> None:
         """Send one JSON object as a text frame; dropped in silence when closing."""
 
     def close(self, code: int | None = None) -> None:
@@ -28,14 +27,14 @@ class Wire(Protocol):
         """Read from the user agent again."""
 
 
-class Gone:
+class NoWire:
     """The wire of a session whose connection has ended: everything sent to it is lost."""
 
     __slots__ = ()
 
     output_paused = True
 
-    def send(self, message: Message) -> None:
+    def send(self, message: JSONDict) -> None:
         """Drop the message."""
 
     def close(self, code: int | None = None) -> None:
@@ -48,4 +47,4 @@ class Gone:
         """Nothing can be read."""
 
 
-GONE = Gone()
+NO_WIRE = NoWire()

@@ -21,7 +21,7 @@ from autopush.websocket.wire import PushWire
 
 if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
-    from autopush.session.wire import Message
+    from autopush.types import JSONDict
 
 COMMANDS = {
     kind: f"process_{kind}" for kind in ("hello", "register", "unregister", "ack", "nack", "ping")
@@ -97,7 +97,7 @@ class RoutedSession(Session):
         finally:
             self.wire.refusal = None
 
-    def _dispatch(self, message: Message) -> None:
+    def _dispatch(self, message: JSONDict) -> None:
         kind = message.get("messageType") if message else "ping"
         member = COMMANDS.get(kind) if kind.__class__ is str else None
         state = self.state
@@ -120,7 +120,7 @@ class RoutedSession(Session):
             result.addErrback(self.wire.log_failure)
 
 
-def _process(protocol: Any, data: Message) -> None:
+def _process(protocol: Any, data: JSONDict) -> None:
     """Let the session take a message that the member for it has let through."""
     if protocol.session is not None:
         protocol.obeyed = data
@@ -136,6 +136,6 @@ def _check(protocol: PushWire) -> None:
         drain.check(session)
 
 
-def _send(protocol: PushWire, message: Message) -> None:
+def _send(protocol: PushWire, message: JSONDict) -> None:
     if protocol.state == OPEN:
         protocol.sendJSON(message)

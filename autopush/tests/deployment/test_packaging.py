@@ -293,7 +293,9 @@ def test_sample_has_every_option():
 def test_sample_without_comment_signs_loads(tmp_path):
     text = re.sub(r"^#(\w+ = )", r"\1", SAMPLE.read_text(), flags=re.MULTILINE)
     path = tmp_path / "x.ini"
-    path.write_text(re.sub(r"^(access_key|crypto_key|client_certs) = .*$", "", text, flags=re.MULTILINE))
+    path.write_text(
+        re.sub(r"^(access_key|crypto_key|client_certs) = .*$", "", text, flags=re.MULTILINE)
+    )
     ns = parse_standalone([str(path)], [])
     assert ns.auth_key == ["newest", "older"]
     assert isinstance(standalone_config(ns), AutopushConfig)

@@ -55,7 +55,7 @@ def not_stored(hand):
 def taken_back(hand):
     hand.rig.store.take_back = lambda *_: True
     hand.acknowledge()
-    assert hand.entry.row is Row.GONE
+    assert hand.entry.row is Row.DONE
     hand.written.callback(None)
     assert not hand.deletions
 
@@ -63,7 +63,7 @@ def taken_back(hand):
 def found_before_it_was_told(hand):
     hand.acknowledge()
     hand.deletions[0].callback(True)
-    assert hand.entry.row is Row.GONE
+    assert hand.entry.row is Row.DONE
     hand.written.callback(None)
     assert len(hand.deletions) == 1
 
@@ -105,7 +105,7 @@ STORIES = (
 def test_in_the_end_nothing_is_left(story):
     hand = Hand()
     story(hand)
-    assert hand.entry.row in (Row.NONE, Row.GONE)
+    assert hand.entry.row in (Row.NONE, Row.DONE)
     assert not hand.session.direct and not hand.session.leaving
     assert hand.session.row_operations == 0
     assert hand.rig.node.clients[UAID] is hand.session

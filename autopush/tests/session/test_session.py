@@ -27,7 +27,7 @@ def own_size(session, shared):
 @pytest.mark.parametrize("uaid", [None, UAID])
 def test_an_idle_session_is_small(rig, uaid):
     session = rig.hello(uaid)
-    shared = {id(obj) for obj in (rig.node, session.wire, session.agent, session.host)}
+    shared = {id(obj) for obj in (rig.node, session.wire, session.user_agent, session.host)}
     shared |= {id(session.month), id(session.state), id(0)}
     assert session.queue is session.direct is session.leaving is None
     assert session.stored is session.settling is session.timer is None

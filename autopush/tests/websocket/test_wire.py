@@ -1070,7 +1070,7 @@ def test_base_tags_are_the_sessions(server):
     assert transport.protocol.base_tags is None
     say(transport, {"messageType": "hello"})
     session = transport.protocol.session
-    session.agent = SimpleNamespace(tags={"ua_os_family": "Linux"})
+    session.user_agent = SimpleNamespace(tags={"ua_os_family": "Linux"})
     assert transport.protocol.base_tags == [
         "ua_os_family:Linux",
         "host:push.example",
