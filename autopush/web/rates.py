@@ -62,29 +62,21 @@ class TokenBuckets:
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def less_one(self, key: Hashable, now: float) -> float:
-        """Return when a bucket will be full if a token is taken now.
+    def shortage(self, key: Hashable, now: float) -> float:
+        """Return the seconds until there is a token to take; not above 0: there is one.
 
         :param now: seconds, monotonic
         """
-        full_at = self._young.get(key)
-        if full_at is None:
-            full_at = self._old.get(key, now)
-        return max(full_at, now) + self._step
+        full_at = self._young.get(key) or self._old.get(key, now)
+        return max(full_at, now) + self._step - now - self._span
 
-    def wait(self, less_one: float, now: float) -> float:
-        """Return the seconds until there is a token to take; not above 0: there is one.
-
-        :param less_one: what that returned at this time
-        """
-        return less_one - now - self._span
-
-    def take(self, key: Hashable, less_one: float, now: float) -> None:
-        """Take a token that is there; parameters as for :meth:`wait`."""
+    def take(self, key: Hashable, now: float) -> None:
+        """Take a token that is there; parameters as for :meth:`shortage`."""
+        full_at = self._young.get(key) or self._old.get(key, now)
         if now >= self._change_at or len(self._young) >= self._generation:
             self._change_at = now + self._span
             self._old, self._young = self._young, {}
-        self._young[key] = less_one
+        self._young[key] = max(full_at, now) + self._step
 
 
 class Rates:
@@ -122,19 +114,15 @@ class Rates:
         now = self._now()
         subscriptions, senders = self._subscriptions, self._senders
         subscription = (token.uaid, token.chid)
-        less_one = 0.0
-        if subscriptions is not None:
-            less_one = subscriptions.less_one(subscription, now)
-            if (wait := subscriptions.wait(less_one, now)) > 0:
-                raise too_fast("subscription", subscriptions, wait)
+        if subscriptions is not None and (wait := subscriptions.shortage(subscription, now)) > 0:
+            raise too_fast("subscription", subscriptions, wait)
         if senders is not None and token.auth and token.public_key:
             sender = _point(token.public_key)
-            sender_less_one = senders.less_one(sender, now)
-            if (wait := senders.wait(sender_less_one, now)) > 0:
+            if (wait := senders.shortage(sender, now)) > 0:
                 raise too_fast("sender's key", senders, wait)
-            senders.take(sender, sender_less_one, now)
+            senders.take(sender, now)
         if subscriptions is not None:
-            subscriptions.take(subscription, less_one, now)
+            subscriptions.take(subscription, now)
 
 
 def _buckets(rate: int, burst: int) -> TokenBuckets | None:

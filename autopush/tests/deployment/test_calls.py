@@ -74,7 +74,7 @@ def test_what_is_counted(tool):
 
 
 def test_timers_are_left_out_with_all_they_call(tool):
-    timer, message = tool.TIMERS[0], "+our/a:open_token - "
+    timer, message = min(tool.TIMERS), "+our/a:open_token - "
     text = f"+our/t:{timer} +our/t:f - - {message} 1+our/t:{timer} {message} 1+our/t:f 1- 1-"
     assert figures(tool, text)["calls"].value == 2
     assert figures(tool, f"+our/a:f +our/t:{timer} - - {message}")["calls"].value == 3

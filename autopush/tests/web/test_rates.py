@@ -25,15 +25,14 @@ GAPS = st.lists(st.floats(0, 90, allow_subnormal=False), min_size=1, max_size=12
 
 def accept(buckets, key, now):
     """Whether there was a token, which then is taken."""
-    less_one = buckets.less_one(key, now)
-    if buckets.wait(less_one, now) > 0:
+    if buckets.shortage(key, now) > 0:
         return False
-    buckets.take(key, less_one, now)
+    buckets.take(key, now)
     return True
 
 
 def wait_for(buckets, key, now):
-    return buckets.wait(buckets.less_one(key, now), now)
+    return buckets.shortage(key, now)
 
 
 # ------------------------------------------------------------------------------------ the buckets
