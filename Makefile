@@ -15,7 +15,7 @@ CORE = message session httpserver web
 # Lines and branches of them, in percent, that their tests reach. Only ever raised.
 CORE_FLOOR = 97
 
-.PHONY: help serve install test test-core test-others coverage mirror-coverage test-dynalite \
+.PHONY: help serve install test test-core coverage mirror-coverage test-dynalite \
 	test-dynamodb-local lint docs dist fuzz mutants deadcode lock clean
 
 help: ## print this
@@ -50,9 +50,6 @@ test: $(TEST_VENV)/.installed ## run the whole suite in .venv-test
 test-core: $(TEST_VENV)/.installed ## the tests of single packages, with what they reach of those
 	$(TEST_VENV)/bin/python -m pytest $(CORE:%=autopush/tests/%) $(CORE:%=--cov=autopush/%) \
 		--cov-report=term:skip-covered --cov-fail-under=$(CORE_FLOOR) $(ARGS)
-
-test-others: $(TEST_VENV)/.installed ## all but those
-	$(TEST_VENV)/bin/python -m pytest $(CORE:%=--ignore=autopush/tests/%) $(ARGS)
 
 coverage: ## the whole suite, with what it reaches, line by line in htmlcov
 	$(MAKE) test COVERAGE=1
