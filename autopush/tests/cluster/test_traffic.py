@@ -45,7 +45,8 @@ RARELY = 0.01
 def check(traffic, cluster):
     assert traffic.refused == []
     assert not traffic.late, "\n\n".join(traffic.late)
-    assert len(traffic.again) <= max(1, RARELY * len(traffic.sent)), traffic.again
+    # One that came again and was not acknowledged comes until it is: that is one message still.
+    assert len(set(traffic.again)) <= max(1, RARELY * len(traffic.sent)), traffic.again
     # That there was something to see, although an emulator under load is slow.
     assert len(traffic.sent) > USERS
     assert sum(len(user.acked) for user in traffic.users) > USERS
