@@ -6,6 +6,7 @@ import json
 import re
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import pytest
 import yaml
@@ -38,7 +39,7 @@ NUMBER = re.compile(r"\b\d+(?:\.\d+)?\b")
 def shown() -> dict[str, set[str]]:
     """Labels by name of all that Prometheus may be shown, made from the catalogue by ourselves."""
     metrics = PrometheusMetrics()
-    report = {
+    report: dict[str, Any] = {
         "counter": metrics.increment,
         "gauge": lambda name, tags: metrics.gauge(name, 1, tags=tags),
         "timing": lambda name, tags: metrics.timing(name, 1, tags=tags),
