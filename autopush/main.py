@@ -123,6 +123,7 @@ class ConnectionApplication(AutopushMultiService):
     command = CONNECTION.name
     check = staticmethod(check_configuration)
     parse_args = staticmethod(CONNECTION.parse)
+    node: Node
     websocket_factory: Callable[..., PushServerFactory] = PushServerFactory
     websocket_site_factory: Callable[..., ConnectionWSSite] = ConnectionWSSite
 
@@ -182,6 +183,7 @@ class StandaloneApplication(AutopushMultiService):
     command = PROG
     check = staticmethod(check_configuration)
     parse_args = staticmethod(STANDALONE.parse)
+    node: Node
     websocket_factory: Callable[..., PushServerFactory] = PushServerFactory
     websocket_site_factory: Callable[..., ConnectionWSSite] = ConnectionWSSite
     memusage_host = "127.0.0.1"

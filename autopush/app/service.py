@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 import autopush.logging
 from autopush import __version__, constants, useragent
+from autopush.app.figures import LOOK_INTERVAL, Figures
 from autopush.app.lifecycle import Lifecycle
 from autopush.app.process import (
     BACKLOG,
@@ -48,6 +49,7 @@ from autopush.net.nodeclient import NodeClient
 from autopush.net.proxyprotocol import HAProxyServerEndpoint
 from autopush.options.commands import SHARED_FILES
 from autopush.router.interface import IRouter
+from autopush.session import Node
 from autopush.ssl import monkey_patch_ssl_wrap_socket, undo_monkey_patch_ssl_wrap_socket
 from autopush.web.memusage import note_frozen
 
@@ -86,6 +88,8 @@ class AutopushMultiService(MultiService):
     """Of the periodic metrics (spec/observability 7.4)."""
     memusage_host: str | None = None
     """Address of the memory API; None: ``conf.host``, or this machine's own if that is a file."""
+    node: Node | None = None
+    """The connection node in this process, if any."""
 
     def __init__(self, conf: AutopushConfig, resource: Any = None) -> None:
         super().__init__()
@@ -161,9 +165,12 @@ class AutopushMultiService(MultiService):
             self.listen(conf.memusage_port, MemUsageHTTPFactory(conf), None, host, "memusage_port")
 
     def add_prometheus(self) -> None:
-        """Add the listener for Prometheus if it has a port."""
+        """Add the listener for Prometheus if it has a port, and what only that shows."""
         conf = self.conf
         if conf.prometheus_port:
+            figures = Figures(self.db, self.lifecycle.tls, self.node, reactor)
+            self.metrics.on_fetch(figures.report)
+            self.add_timer(LOOK_INTERVAL, figures.look)
             self.listen(
                 conf.prometheus_port,
                 PrometheusHTTPFactory(conf, registry_of(self.metrics)),

@@ -97,6 +97,18 @@ class Survey(NamedTuple):
     """Where to go on; None: these were the last."""
 
 
+class Stock(NamedTuple):
+    """Some of all channels and stored messages."""
+
+    channels: int
+    messages: int
+    """What has expired may count for another minute."""
+    size: int
+    """Bytes the messages take, as the quota has them."""
+    last: str | None
+    """Where to go on; None: these were the last."""
+
+
 class Channels(NamedTuple):
     """A user's channel row."""
 
@@ -217,6 +229,18 @@ class Store(ABC):
         :returns: None where counting would cost a request for each; nothing is deleted then
         """
         return succeed(None)
+
+    def take_stock(self, after: str) -> Deferred[Stock | None]:
+        """Count a bounded number of channels and stored messages.
+
+        :param after: where the last count ended; empty: begin
+        :returns: None where counting would cost a request for each
+        """
+        return succeed(None)
+
+    def writes_waiting(self) -> int | None:
+        """Writes that were taken and are not done; None where there is no queue of them."""
+        return None
 
     # ---- channels (spec/storage 17.3)
     #

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from autopush.httpserver.application import RoutedServer, Routes
 from autopush.httpserver.connection import REASONS
 from autopush.web.access import Access, NoAccessHandler
-from autopush.web.base import NotFoundHandler, invalid_request, standard_error
+from autopush.web.base import NotFoundHandler, count_refused, invalid_request, standard_error
 from autopush.web.dockerflow import LBHeartbeatHandler, VersionHandler
 from autopush.web.health import HealthHandler, MemUsageHandler, StatusHandler
 from autopush.web.log_check import LogCheckHandler
@@ -135,6 +135,7 @@ class EndpointHTTPFactory(BaseHTTPFactory):
             body = invalid_request(too_long(self.conf.max_data))
         else:
             body = standard_error(status, 999, reason or REASONS[status], REASONS[status])
+        count_refused(self.metrics, body["code"], body["errno"])
         return headers, json.dumps(body).encode()
 
     def ssl_cf(self) -> AutopushSSLContextFactory | None:

@@ -6,7 +6,7 @@ measured goes on whatever happens to the figure (quirk O1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import twisted
@@ -45,6 +45,13 @@ class IMetrics:
         """Report a duration only histograms make sense of; others ignore it.
 
         Such names are no part of what 1.58.3 sent (spec/observability 8).
+        """
+
+    def on_fetch(self, report: Callable[[IMetrics], None]) -> None:
+        """Have gauges set at the moment when somebody fetches the figures; destinations which send
+        them ignore it.
+
+        :param report: called with the destination that is fetched, on the reactor thread
         """
 
     def increment(self, name: str, count: int = 1, **kwargs: Any) -> None:
@@ -110,6 +117,11 @@ class SeveralMetrics(IMetrics):
         """Tell all."""
         for one in self.destinations:
             one.observe(name, seconds)
+
+    def on_fetch(self, report: Callable[[IMetrics], None]) -> None:
+        """Tell all."""
+        for one in self.destinations:
+            one.on_fetch(report)
 
     def increment(self, name: str, count: int = 1, **kwargs: Any) -> None:
         """Tell all."""

@@ -8,7 +8,7 @@ another, so they are kept here as they come, and only put into words by the pack
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any
 
@@ -56,6 +56,7 @@ class PrometheusMetrics(IMetrics):
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._lock = Lock()
+        self._reports: list[Callable[[IMetrics], None]] = []
         self._families: dict[str, dict[str, Series]] = {"counter": {}, "gauge": {}, "summary": {}}
         self._histograms = {
             name: Histogram(
@@ -87,6 +88,18 @@ class PrometheusMetrics(IMetrics):
         histogram = self._histograms.get(name)
         if histogram is not None:
             histogram.observe(seconds)
+
+    def on_fetch(self, report: Callable[[IMetrics], None]) -> None:
+        """Have gauges set whenever Prometheus comes."""
+        self._reports.append(report)
+
+    def bring_up_to_date(self) -> None:
+        """Set the gauges of :meth:`on_fetch`; what fails leaves the others as they are."""
+        for report in self._reports:
+            try:
+                report(self)
+            except Exception:
+                log.failure("Error while figures were gathered")
 
     def _add(self, kind: str, name: str, tags: Iterable[str] | None, value: float) -> None:
         try:
@@ -127,6 +140,7 @@ class _Collector:
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics; called by the registry."""
+        self._metrics.bring_up_to_date()
         for name, series in self._metrics.snapshot("counter"):
             family: Metric = CounterMetricFamily(metric_name(name), name)
             for labels, figures in series:

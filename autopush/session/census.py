@@ -1,4 +1,5 @@
-"""How many users there are, and which of them are forgotten: one slow round over all records.
+"""How many users, channels and stored messages there are, and which users are forgotten: one slow
+round over all of them.
 
 A user agent that says hello gets a record. Many never subscribe, or unsubscribe again, and don't
 come back: nobody can send to them, but their records would stay for ever. So those that have no
@@ -6,7 +7,8 @@ channel and were not seen for long are deleted. Should one come back after all, 
 UAID, and has nothing to lose by that.
 
 A round goes through the records in slices, each a transaction of some milliseconds, with a pause in
-between for other writers.
+between for other writers. Then, where there are metrics, through channels and messages in the same
+way.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from autopush.db.interface import Forgotten
+from autopush.db.interface import Forgotten, Stock
 from autopush.exceptions import StoreError
 
 if TYPE_CHECKING:
@@ -51,42 +53,75 @@ class Census:
             self._node.background.watch(Deferred.fromCoroutine(self._round()))
 
     async def _round(self) -> None:
-        """Look at all records once, and note on the node how many there are.
+        """Look at everything once, and note on the node how much there is.
 
         It ends early where the store fails or can't count, or the node stops.
         """
         self._counting = True
+        node = self._node
+        try:
+            users = await self._count_users()
+            if users is not None:
+                node.users = users
+                self.report()
+                if node.metered:
+                    node.stock = await self._take_stock()
+        except StoreError as error:
+            self.log.warn("Users not counted: {error}", error=str(error))
+        finally:
+            self._counting = False
+
+    async def _count_users(self) -> int | None:
+        """Count those who stay; None: the store can't, or the node stops."""
         forgotten = self._forgotten()
         users = gone = 0
         last: str | None = ""
         try:
             while last is not None:
-                if last:
-                    await self._node.background.pause(SLICE_PAUSE)
-                    if self._node.stopping:
-                        return
+                if last and await self._pause():
+                    return None
                 survey = await self._node.store.survey(last, forgotten)
                 if survey is None:
-                    return
+                    return None
                 users += survey.users
                 gone += survey.forgotten
                 last = survey.last
-        except StoreError as error:
-            self.log.warn("Users not counted: {error}", error=str(error))
-            return
         finally:
-            self._counting = False
             if gone:
                 self.log.info("Forgot {count} user agents without a channel", count=gone)
                 self._node.metrics.increment("updates.forgotten_users", gone)
-        self._node.users = users
-        self.report()
+        return users
+
+    async def _take_stock(self) -> Stock | None:
+        """Count channels and messages; None: the store can't, or the node stops."""
+        channels = messages = size = 0
+        last: str | None = ""
+        while last is not None:
+            if await self._pause():
+                return None
+            part = await self._node.store.take_stock(last)
+            if part is None:
+                return None
+            channels += part.channels
+            messages += part.messages
+            size += part.size
+            last = part.last
+        return Stock(channels, messages, size, None)
+
+    async def _pause(self) -> bool:
+        """Wait for the next slice; whether there shall be none, as the node stops."""
+        await self._node.background.pause(SLICE_PAUSE)
+        return self._node.stopping
 
     def report(self) -> None:
         """Tell the metrics what is known."""
         node = self._node
         if node.users is not None and node.metered:
             node.metrics.gauge("users", node.users)
+        if node.stock is not None:
+            node.metrics.gauge("channels", node.stock.channels)
+            node.metrics.gauge("stored.messages", node.stock.messages)
+            node.metrics.gauge("stored.bytes", node.stock.size)
 
     def _forgotten(self) -> Forgotten | None:
         if not self._forget_after:

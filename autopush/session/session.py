@@ -33,7 +33,7 @@ from autopush.waiters import Waiters
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
-    from autopush.db.interface import Store
+    from autopush.db.interface import Stock, Store
     from autopush.message.notification import WebPushNotification
     from autopush.metrics import IMetrics
 
@@ -89,6 +89,8 @@ class BaseNode(ABC):
         self.moves = Moves(clock)
         self.users: int | None = None
         """User agents the store knew when they were last counted, if anybody does."""
+        self.stock: Stock | None = None
+        """Channels and stored messages there were then."""
         self.latest = 0
         """The largest ``connected_at`` of this process."""
         self.stopping = False

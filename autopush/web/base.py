@@ -28,6 +28,7 @@ from autopush.options.bridges import BRIDGES
 from autopush.types import JSONDict
 
 if TYPE_CHECKING:
+    from autopush.metrics.interface import IMetrics
     from autopush.router.interface import IRouter, RouterResponse
 
 status_codes = {
@@ -198,6 +199,12 @@ def standard_error(
     return body
 
 
+def count_refused(metrics: IMetrics, status_code: int, errno: int | None) -> None:
+    """Count a request that was answered with an error of the public documentation."""
+    if metrics.active:
+        metrics.increment("requests.refused", tags=[f"errno:{errno or 0}", f"code:{status_code}"])
+
+
 def invalid_request(exc: InvalidRequest) -> JSONDict:
     """Return the body that tells which rule a request broke."""
     return standard_error(exc.status_code, exc.errno, f"Request did not validate {exc}")
@@ -318,6 +325,7 @@ class BaseWebHandler(BaseHandler):
             self.set_header(name, value)
         if status_code == 410:
             self._headers["Cache-Control"] = "max-age=86400"
+        count_refused(self.metrics, status_code, body["errno"])
         self.finish(json.dumps(body).encode())
 
     def _count_error(self, status_code: int, router_type: str | None, vapid: Any) -> None:
@@ -349,6 +357,7 @@ class BaseWebHandler(BaseHandler):
     def _finish_error(self, code: int) -> None:
         """Where no method has answered: 405, TLS client certificates, mistakes."""
         errno, message = UNANSWERED.get(code, (999, REASONS.get(code)))
+        count_refused(self.metrics, code, errno)
         self._headers["Content-Type"] = "application/json"
         self.finish(json.dumps(standard_error(code, errno, message)).encode())
 
@@ -543,6 +552,7 @@ class NotFoundHandler(BaseWebHandler):
     def get(self, *_args: Any, **_kwargs: Any) -> None:
         self.set_status(404, "Page not found")
         self._headers.update(self.HEADERS)
+        count_refused(self.metrics, 404, 102)
         self.finish(self.BODY)
 
     put = post = delete = get

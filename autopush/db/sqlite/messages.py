@@ -41,7 +41,8 @@ FETCH = (
     " WHERE uaid = ? AND sortkey > ? AND sortkey < ? AND expiry > ? ORDER BY sortkey LIMIT ?"
 )
 
-_SIZE = f"{ROW_OVERHEAD} + ifnull(length(data), 0) + ifnull(length(headers), 0)"
+SIZE = f"{ROW_OVERHEAD} + ifnull(length(data), 0) + ifnull(length(headers), 0)"
+"""Bytes a row takes, as :func:`autopush.db.sqlite.quota.size_of`."""
 
 _WAITING = f"uaid = ?1 AND (sortkey < '{TIMESTAMPED}' OR sortkey > ?3)"
 """Those that were read, up to :func:`last_read`, don't wait. Found in the index alone."""
@@ -50,14 +51,14 @@ USAGE = f"SELECT count(*), ifnull(sum(instr(sortkey, ?2) > 0), 0) FROM messages 
 """Messages that wait for a user, and those of one channel among them."""
 
 _SAMPLE = (
-    f"SELECT instr(sortkey, ?2) > 0, {_SIZE} FROM messages WHERE id IN"
+    f"SELECT instr(sortkey, ?2) > 0, {SIZE} FROM messages WHERE id IN"
     f" (SELECT id FROM messages WHERE {_WAITING} {{order}} LIMIT ?4)"
 )
 SIZES = _SAMPLE.format(order="")
 SAMPLED_SIZES = _SAMPLE.format(order="ORDER BY random()")
 """Whether they are of the channel, and bytes, of as many messages as asked for."""
 
-STORED_SIZE = f"SELECT {_SIZE} FROM messages WHERE uaid = ? AND sortkey = ?"
+STORED_SIZE = f"SELECT {SIZE} FROM messages WHERE uaid = ? AND sortkey = ?"
 
 
 def _chunks(items: Sequence[T]) -> list[Sequence[T]]:

@@ -208,6 +208,15 @@ class GroupWriter:
                 _fail(op, Unknown)
 
     @property
+    def waiting(self) -> int:
+        """Writes that were taken and are not done."""
+        with self._lock:
+            batches = [self._growing, *self._taken]
+            if self._ripe is not None:
+                batches.append(self._ripe)
+            return sum(map(len, batches))
+
+    @property
     def error(self) -> str | None:
         """What is wrong with writing, or None."""
         if not self._thread.is_alive():

@@ -44,6 +44,10 @@ def test_interface():
             call("name", 1)
 
 
+def test_who_sends_by_itself_is_not_fetched():
+    IMetrics().on_fetch(pytest.fail)
+
+
 def test_sink_keeps_nothing():
     metrics: Any = SinkMetrics()
     assert not metrics.active

@@ -12,12 +12,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from autopush.app.process import bind
 from autopush.config import AutopushConfig
 from autopush.http import PrometheusHTTPFactory
-from autopush.metrics import prometheus as module
+from autopush.metrics import SeveralMetrics, SinkMetrics, prometheus as module
 from autopush.metrics.prometheus import HISTOGRAMS, PrometheusMetrics
 from autopush.options.parser import parse_connection, parse_endpoint, parse_standalone
 
@@ -72,6 +73,23 @@ def test_gauge(metrics):
     metrics.gauge("twisted.threadpool.idleWorkerCount", 3)
     metrics.gauge("twisted.threadpool.idleWorkerCount", 2)
     assert samples(metrics)[("autopush_twisted_threadpool_idleWorkerCount",)] == 2
+
+
+def test_gauges_are_set_whenever_somebody_comes(metrics):
+    figures = iter((7, 8))
+    SeveralMetrics(SinkMetrics(), metrics).on_fetch(
+        lambda fetched: fetched.gauge("connections", next(figures))
+    )
+    assert samples(metrics)[("autopush_connections",)] == 7
+    assert samples(metrics)[("autopush_connections",)] == 8
+
+
+def test_gauges_that_cannot_be_set_hinder_nobody(metrics):
+    metrics.on_fetch(lambda fetched: 1 / 0)
+    metrics.on_fetch(lambda fetched: fetched.gauge("connections", 1))
+    with capturedLogs() as events:
+        assert samples(metrics)[("autopush_connections",)] == 1
+    assert [event["log_failure"].type for event in events] == [ZeroDivisionError]
 
 
 def test_timing_that_has_no_histogram_is_a_summary_in_seconds(metrics):

@@ -1,4 +1,4 @@
-"""One slow round over all records: users are counted, and those nobody needs forgotten."""
+"""One slow round: users are counted, those nobody needs forgotten, then channels and messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted.internet.defer import fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from autopush.db.interface import Forgotten, Survey
+from autopush.db.interface import Forgotten, Stock, Survey
 from autopush.exceptions import StoreBusy
 from autopush.session.background import Background
 from autopush.session.census import DAY, SLICE_PAUSE, Census
@@ -23,11 +23,19 @@ class Store:
 
     def __init__(self, *answers):
         self.answers = list(answers)
+        self.stock = []
         self.asked = []
 
     def survey(self, after, forgotten):
         self.asked.append((after, forgotten))
-        answer = self.answers.pop(0)
+        return self.answer(self.answers)
+
+    def take_stock(self, after):
+        self.asked.append(after)
+        return self.answer(self.stock)
+
+    def answer(self, answers):
+        answer = answers.pop(0)
         return fail(answer) if isinstance(answer, Exception) else succeed(answer)
 
 
@@ -47,7 +55,7 @@ def node():
     return SimpleNamespace(
         store=Store(),
         metrics=Metrics(),
-        metered=True,
+        metered=False,
         clock=clock,
         background=Background(clock),
         stopping=False,
@@ -55,6 +63,7 @@ def node():
         router_url=NODE,
         clients={},
         users=None,
+        stock=None,
     )
 
 
@@ -74,7 +83,6 @@ def test_a_round_counts_slice_by_slice(node):
         assert node.store.asked[-1] == (known, None)
     assert done.called
     assert node.users == 502
-    assert node.metrics.calls == [("users", 502)]
 
 
 def test_who_is_to_be_forgotten(node):
@@ -89,7 +97,7 @@ def test_who_is_to_be_forgotten(node):
         begin(node, 180)
     assert node.store.asked == [("", Forgotten(before, NODE, frozenset("a")))]
     assert node.users == 7
-    assert node.metrics.calls == [("updates.forgotten_users", 2), ("users", 7)]
+    assert node.metrics.calls == [("updates.forgotten_users", 2)]
     assert [event["count"] for event in events] == [2]
 
 
@@ -134,3 +142,52 @@ def test_node_that_stops_ends_the_round(node):
         node.background.hurry()
     assert done.called
     assert (node.users, events) == (None, [])
+
+
+@pytest.fixture
+def metered(node):
+    """One whose figures go somewhere."""
+    node.metered = True
+    node.store.answers = [Survey(7, 0, None)]
+    return node
+
+
+def test_then_channels_and_messages_are_counted(metered):
+    metered.store.stock = [Stock(250, 0, 0, "0"), Stock(0, 250, 9, "x"), Stock(0, 1, 5, None)]
+    done = begin(metered)
+    assert metered.metrics.calls == [("users", 7)]
+    for _ in range(3):
+        assert (done.called, metered.stock) == (False, None)
+        metered.clock.advance(SLICE_PAUSE)
+    assert done.called
+    assert metered.store.asked[1:] == ["", "0", "x"]
+    assert metered.stock == Stock(250, 251, 14, None)
+    Census(metered, 0).report()
+    assert metered.metrics.calls[1:] == [
+        ("users", 7),
+        ("channels", 250),
+        ("stored.messages", 251),
+        ("stored.bytes", 14),
+    ]
+
+
+def test_store_that_does_not_count_messages(metered):
+    metered.store.stock = [None]
+    done = begin(metered)
+    metered.clock.advance(SLICE_PAUSE)
+    assert done.called
+    assert (metered.users, metered.stock) == (7, None)
+
+
+def test_node_that_stops_ends_the_count_of_messages(metered):
+    done = begin(metered)
+    metered.stopping = True
+    metered.background.hurry()
+    assert done.called
+    assert metered.store.asked == [("", None)]
+
+
+def test_nothing_more_is_counted_where_nobody_wants_to_know(node):
+    node.store.answers = [Survey(7, 0, None)]
+    assert begin(node).called
+    assert node.store.asked == [("", None)]

@@ -59,6 +59,49 @@ def handle(endpoint, act, method="GET", cls=Handler, **headers):
     return endpoint.request(method, "/test", **headers)
 
 
+class TestRefusedRequests:
+    """``requests.refused``: whatever the reason, once for each answer."""
+
+    @pytest.mark.parametrize(
+        ("act", "errno", "code"),
+        [
+            (lambda self: self._write_response(404, 106), 106, 404),
+            (lambda self: self._write_response(410, None), 0, 410),
+            (lambda self: self._write_validation_err({"headers": {"ttl": ["no"]}}), 112, 400),
+            (lambda self: self._validation_err(InvalidRequest("x", 429, errno=204)), 204, 429),
+            (lambda self: self._store_err(StoreBusy("x")), 201, 503),
+            (lambda self: self._store_err(StoreError("x")), 202, 503),
+            (lambda self: self._router_response(RouterException("x", 413, errno=104), "", 0),
+             104, 413),
+            (lambda self: self._response_err(ValueError("x")), 999, 500),
+        ],
+    )  # fmt: skip
+    def test_counted_by_errno(self, endpoint, act, errno, code):
+        with capturedLogs():
+            assert handle(endpoint, act).status == code
+        assert endpoint.metrics.of("requests.refused") == [(1, [f"errno:{errno}", f"code:{code}"])]
+
+    def test_what_no_method_answers(self, endpoint):
+        assert handle(endpoint, lambda self: None, "DELETE").status == 405
+        assert endpoint.request("GET", "/nowhere").status == 404
+        assert endpoint.metrics.of("requests.refused") == [
+            (1, ["errno:999", "code:405"]),
+            (1, ["errno:102", "code:404"]),
+        ]
+
+    def test_what_no_handler_sees(self, endpoint):
+        endpoint.app.refusal(408, "")
+        endpoint.app.refusal(413, "")
+        assert endpoint.metrics.of("requests.refused") == [
+            (1, ["errno:999", "code:408"]),
+            (1, ["errno:104", "code:413"]),
+        ]
+
+    def test_good_answers_are_not(self, endpoint):
+        handle(endpoint, lambda self: self._success({}))
+        assert endpoint.metrics.calls == []
+
+
 class TestStandardError:
     """Section 3.1"""
 
@@ -120,9 +163,9 @@ class TestStandardError:
         )
         assert answer.headers["retry-after"] == "120"
 
-    def test_no_metric_outside_of_messages(self, endpoint):
+    def test_no_metric_of_messages_outside_of_messages(self, endpoint):
         handle(endpoint, lambda self: self._write_response(503, 1))
-        assert endpoint.metrics.calls == []
+        assert endpoint.metrics.of("notification.message.error") == []
 
 
 class TestFieldErrors:
