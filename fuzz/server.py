@@ -106,6 +106,7 @@ class Fuzzer:
         """What is sound: requests about a user that exists."""
         sender = VapidSender()
         async with await UserAgent.open(self.server.ws_url) as agent:
+            assert agent.uaid is not None
             self._uaid = agent.uaid
             open_, restricted = [await agent.register() for _ in range(2)]
             self._channels = [open_.channel, restricted.channel]
