@@ -18,7 +18,7 @@ from autopush.options.parser import (
     standalone_parser,
 )
 from autopush.options.standalone import STANDALONE
-from autopush.options.tables import CONNECTION, ENDPOINT, FLAG, LIST, SHARED, SWITCH
+from autopush.options.tables import CONNECTION, ENDPOINT, FLAG, LIST, LOG_LEVEL, SHARED, SWITCH
 from autopush.scripts import autokey
 from autopush.scripts.drop_user import EXAMPLES as DROP_EXAMPLES, parse as parse_drop_users
 from autopush.scripts.endpoint_diagnostic import EXAMPLES as URL_EXAMPLES, parse_diagnostic
@@ -32,8 +32,12 @@ OPTIONS = [
     (parse, row) for parse, groups in COMMANDS.values() for _, rows in groups for row in rows
 ]
 IDS = [f"{parse.__name__}-{row.name}" for parse, row in OPTIONS]
-VALUE = {FLAG: "true", SWITCH: "true"}
-"""What is a value of each kind; else 17 is one of all."""
+FLAGS = (FLAG, SWITCH)
+
+
+def value_of(row):
+    """Return a text that may be the value of an option."""
+    return "true" if row.kind in FLAGS else "warn" if row.kind is LOG_LEVEL else "17"
 
 
 @pytest.fixture(autouse=True)
@@ -70,11 +74,11 @@ def refused(capsys, parse, *args, files=()):
 def test_dashes_and_underscores_are_the_same(parse, row, ini):
     dashed = row.name.lstrip("_").replace("_", "-")
     dashed = f"-{dashed}" if row.name.startswith("_") else dashed
-    value = VALUE.get(row.kind, "17")
-    args = [f"--{row.name}"] + ([] if row.kind in VALUE else [value])
+    value = value_of(row)
+    args = [f"--{row.name}"] + ([] if row.kind in FLAGS else [value])
     wanted = parse([], args)
     assert parse([], [f"--{dashed}", *args[1:]]) == wanted
-    if row.kind not in VALUE:
+    if row.kind not in FLAGS:
         assert parse([], [f"--{dashed}={value}"]) == wanted
     if not row.name.startswith("_"):
         assert parse([ini(f"{dashed} = {value}")], []) == wanted
@@ -109,8 +113,7 @@ def test_the_command_line_wins_over_variables_in_each_spelling(monkeypatch):
 
 @pytest.mark.parametrize(("parse", "row"), OPTIONS, ids=IDS)
 def test_an_empty_variable_is_none(parse, row, ini, monkeypatch):
-    value = VALUE.get(row.kind, "17")
-    files = [ini(f"{row.name} = {value}")]
+    files = [ini(f"{row.name} = {value_of(row)}")]
     wanted = parse(files, [])
     default = parse([], [])
     monkeypatch.setenv(row.env, "")
@@ -178,12 +181,13 @@ def test_options_of_another_command(capsys):
 
 @pytest.mark.parametrize(("parse", "row"), OPTIONS, ids=IDS)
 def test_a_bad_value_says_where_it_is_from(capsys, ini, monkeypatch, parse, row):
-    if row.kind in (FLAG, SWITCH):
+    if row.kind in FLAGS:
         bad, text = "ture", "Unexpected value for {}: 'ture'"
     elif row.kind in (str, LIST) or row.kind.__name__ == "JSON":
         return
     else:
-        bad, text = "x", f"--{row.name}: invalid "
+        bad = "x"
+        text = f"--{row.name}: {'' if row.kind is LOG_LEVEL else 'invalid '}"
         first, _ = refused(capsys, parse, f"--{row.name}=x")
         assert text in first and first.endswith("(command line)")
     path = ini(f"\n{row.name} = {bad}")
@@ -211,6 +215,19 @@ def test_a_list_for_a_scalar_and_an_ambiguous_key_say_where(capsys, ini):
     path = ini("\nrouter_ = a")
     assert refused(capsys, parse_endpoint, files=[path])[0].endswith(f"({path}, line 2)")
     assert refused(capsys, parse_endpoint, "--router-")[0].endswith("(command line)")
+
+
+@pytest.mark.parametrize(("level", "meant"), [("wran", "warn"), ("INFO", "info"), ("loud", None)])
+def test_an_unknown_choice_is_asked_about(capsys, ini, level, meant):
+    path = ini(f"log-level = {level}")
+    first, second = refused(capsys, parse_connection, files=[path])
+    assert first == (
+        f"argument --log_level: {level!r} is none of debug, info, warn, error, critical"
+        f" ({path}, line 1)"
+    )
+    assert second == (
+        f"{level}: did you mean {meant}?" if meant else "All options: autopush --help"
+    )
 
 
 # -------------------------------------------------------------- files that are not what they seem

@@ -279,6 +279,7 @@ def test_command_line_of_the_process(monkeypatch):
         (["--auto_ping_interval", "x"], "invalid float value: 'x'"),
         (["--auto_ping_interval", "nan"], "must be at least 0, not nan"),
         (["--max_data", "0"], "must be at least 1, not 0"),
+        (["--log_level", "loud"], "'loud' is none of debug, info, warn, error, critical"),
         (["--msg_limit", "-1"], "must be at least 0, not -1"),
         (["--max_stored_share", "101"], "must be between 1 and 100, not 101"),
         (["--gcm_enabled"], "argument --gcm_enabled: expected one argument"),
@@ -411,8 +412,8 @@ def test_option_of_1_58_3(parse, name, variable, default, monkeypatch, ini):
     found = getattr(parse([], place), name)
     assert found in NOTHING[default] if default in NOTHING else str(found) == default
     flag = default == "off"
-    value = "true" if flag else "17"
-    wanted = "True" if flag else "17"
+    value = "true" if flag else "warn" if name == "log_level" else "17"
+    wanted = "True" if flag else value
 
     def given(*args):
         return str(getattr(parse(*args), name)).strip("[']").removesuffix(".0")
