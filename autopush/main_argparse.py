@@ -1,7 +1,7 @@
 """Documented names of :mod:`autopush.options.parser` (spec/configuration 1)."""
 
+from autopush.options.optionparser import OptionParser
 from autopush.options.parser import (
-    OptionParser,
     add_connection_args,
     add_endpoint_args,
     add_shared_args,

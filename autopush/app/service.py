@@ -38,7 +38,6 @@ from autopush.app.process import (
 from autopush.app.starterrors import EXPECTED, is_expected, start_error_text
 from autopush.config import UNIX, AutopushConfig
 from autopush.db import store_from_dsn
-from autopush.exceptions import InvalidConfig
 from autopush.http import (
     MemUsageHTTPFactory,
     PrometheusHTTPFactory,
@@ -58,7 +57,6 @@ reactor: Any = _reactor
 log = Logger("autopush.main")
 """Operators know the applications' events by this name."""
 
-LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
 REPORT_INTERVAL = 15
 """Seconds between reports of the periodic metrics."""
@@ -326,23 +324,20 @@ class AutopushMultiService(MultiService):
 
 
 def setup_logging(ns: Namespace, logger_name: str, human: bool) -> None:
-    """Start logging as the options say; with a bad level, at level info.
+    """Start logging as the options say.
 
-    :raises InvalidConfig: unknown log level, or Sentry or Firehose can't be used
+    :raises InvalidConfig: Sentry or Firehose can't be used
     :raises OSError: the output file can't be opened
     """
-    level = ns.log_level or ("debug" if ns.debug else "info")
     PushLogger.setup_logging(
         logger_name,
-        log_level=level if level in LOG_LEVELS else "info",
+        log_level=ns.log_level or ("debug" if ns.debug else "info"),
         log_format="text" if human else "json",
         log_output=ns.log_output,
         sentry_dsn=os.environ.get("SENTRY_DSN"),
         firehose_delivery_stream=getattr(ns, "firehose_stream_name", None),
         no_aws=ns.no_aws,
     )
-    if level not in LOG_LEVELS:
-        raise InvalidConfig(f"Invalid log_level: {level!r}, must be one of {', '.join(LOG_LEVELS)}")
 
 
 def reopen_logs() -> None:

@@ -11,13 +11,14 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 
-from autopush import __version__
 from autopush.app.standalone import standalone_config
 from autopush.config import AutopushConfig
 from autopush.doctor import bridges, certificates, network, options, store
 from autopush.doctor.report import Check, Level, Result, Subject, fail, ok
 from autopush.exceptions import InvalidConfig
 from autopush.options.commands import COMMANDS
+from autopush.options.optionparser import VERSION, with_examples
+from autopush.options.suggestions import did_you_mean
 
 __all__ = ["check", "diagnose", "main"]
 
@@ -36,13 +37,19 @@ CHECKS: tuple[Check, ...] = (
     network.public_url,
 )
 
-USAGE = f"""\
-usage: autopush_doctor COMMAND [OPTION ...]
+USAGE = """\
+usage: autopush_doctor [--version] COMMAND [OPTION ...]
 
 Checks the configuration of COMMAND: autopush, autoendpoint or autopush_standalone.
 OPTIONs are those of the command, whose files and variables are read as well:
-the same as COMMAND --check. Version {__version__}.
+the same as COMMAND --check.
 """
+
+EXAMPLES = (
+    ("autopush_doctor autopush_standalone", "the service that is started here without options"),
+    ("autopush_doctor autopush_standalone --data_dir /var/lib/autopush", "one with other data"),
+    ("autopush_doctor autoendpoint --config-shared /etc/push/shared.ini", "a node of a cluster"),
+)
 
 
 def diagnose(command: str, ns: Namespace) -> Iterator[Result]:
@@ -83,10 +90,15 @@ def main(args: Sequence[str] | None = None, use_files: bool = True) -> int:
     """Console entry; returns the exit status: 2 for bad options."""
     given = sys.argv[1:] if args is None else list(args)
     if given[:1] in (["-h"], ["--help"]):
-        print(USAGE)
+        print(with_examples(USAGE, EXAMPLES), end="")
+        return 0
+    if given[:1] == ["--version"]:
+        print(VERSION)
         return 0
     if not given or given[0] not in COMMANDS:
-        print(f"{USAGE}\nautopush_doctor: error: name one of the commands first", file=sys.stderr)
+        hint = did_you_mean(given[0], COMMANDS) if given else ""
+        hint = hint or f"Commands: {', '.join(COMMANDS)}"
+        print(f"autopush_doctor: error: name one of the commands first\n{hint}", file=sys.stderr)
         return 2
     command = COMMANDS[given[0]]
     ns = command.parse(command.config_files if use_files else (), given[1:])

@@ -31,14 +31,11 @@ from autopush.config import UNIX
 from autopush.db import sqlite_path
 from autopush.doctor.network import status_of
 from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
-from autopush.logging.events import LEVELS
 
 
 def logging(subject: Subject) -> Iterator[Result]:
-    """Level and output."""
-    level, output = subject.ns.log_level, subject.ns.log_output
-    if level and level not in LEVELS:
-        yield fail("log_level", f"{level!r} is none of {', '.join(LEVELS)}")
+    """Output."""
+    output = subject.ns.log_output
     if output in ("stdout", "none"):
         yield ok("log_output", output)
         return

@@ -6,14 +6,12 @@ Source: spec/configuration 2 (how options are read).
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any, NoReturn
-
-import configargparse
+from typing import Any
 
 from autopush import constants
 from autopush.options.bridges import option_groups
+from autopush.options.optionparser import Examples, OptionParser, SwitchAction
 from autopush.options.standalone import STANDALONE
 from autopush.options.tables import (
     CONNECTION,
@@ -26,146 +24,6 @@ from autopush.options.tables import (
     Option,
     OptionGroup,
 )
-
-# --------------------------------------------------------------------------------- the parser
-
-
-class SwitchAction(argparse.BooleanOptionalAction):
-    """``--name`` / ``--no_name`` (argparse's own spells the second with a dash)."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
-        argparse.Action.__init__(self, [f"--{dest}", f"--no_{dest}"], dest, nargs=0, **kwargs)
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        setattr(namespace, self.dest, option_string == self.option_strings[0])
-
-
-class HelpFormatter(argparse.HelpFormatter):
-    """Options aligned for names of our length."""
-
-    def __init__(self, prog: str, **kwargs: Any) -> None:
-        super().__init__(prog, max_help_position=32, **kwargs)
-
-
-class ConfigFile(configargparse.DefaultConfigFileParser):
-    """The file syntax of spec/configuration 2.3; abbreviated keys are completed."""
-
-    def __init__(self, complete: Callable[[str], str]) -> None:
-        self._complete = complete
-
-    def get_syntax_description(self) -> str:
-        return "Config file syntax: key = value, flag = true, list = [a, b]; # starts a comment."
-
-    def parse(self, stream: IO[str]) -> dict[str, Any]:
-        """Return the settings of one file.
-
-        :raises configargparse.ConfigFileParserException: unreadable or malformed
-        """
-        try:
-            items = super().parse(stream)
-        except (OSError, UnicodeDecodeError) as exc:
-            name = getattr(stream, "name", "file")
-            raise configargparse.ConfigFileParserException(f"Can't read {name}: {exc}") from exc
-        return {self._complete(key): _without_empty(value) for key, value in items.items()}
-
-
-def _without_empty(value: Any) -> Any:
-    return [item for item in value if item != ""] if isinstance(value, list) else value
-
-
-class OptionParser(configargparse.ArgumentParser):
-    """ConfigArgParse with the "choose" column of spec/configuration 2.7.
-
-    :ivar spellings: of all options, and whether one may be given more than once
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        self.spellings: dict[str, bool] = {}
-        super().__init__(
-            formatter_class=HelpFormatter,
-            config_file_open_func=self._open_config_file,
-            config_file_parser_class=ConfigFile(self._complete_key),
-            **kwargs,
-        )
-
-    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
-        """Add an option; it can be abbreviated from now on."""
-        action: argparse.Action = super().add_argument(*args, **kwargs)
-        self.note(action)
-        return action
-
-    def note(self, action: argparse.Action, repeatable: bool = False) -> None:
-        """Remember an option, also one that was added to a group."""
-        self.spellings.update(dict.fromkeys(action.option_strings, repeatable))
-
-    def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
-        ns: argparse.Namespace = super().parse_args(*args, **kwargs)
-        return ns
-
-    def parse_known_args(
-        self, args: Iterable[str] | None = None, *rest: Any, **kwargs: Any
-    ) -> tuple[Any, list[str]]:
-        """Spell abbreviated options out first.
-
-        Otherwise the command line would not win over lists from variables and files.
-        """
-        spelled = [self._spelled_out(arg) for arg in (sys.argv[1:] if args is None else args)]
-        known: tuple[Any, list[str]] = super().parse_known_args(
-            self._with_keys_joined(spelled), *rest, **kwargs
-        )
-        return known
-
-    def _with_keys_joined(self, args: list[str]) -> list[str]:
-        """Turn ``--crypto_key KEY`` into ``--crypto_key=KEY``: a key may start with a dash."""
-        joined: list[str] = []
-        rest = iter(args)
-        for arg in rest:
-            if self.spellings.get(arg):
-                value = next(rest, None)
-                if value is not None and value.partition("=")[0] not in self.spellings:
-                    arg = f"{arg}={value}"
-                elif value is not None:
-                    joined.append(arg)
-                    arg = value
-            joined.append(arg)
-        return joined
-
-    def convert_item_to_command_line_arg(self, action: Any, key: str, value: Any) -> list[str]:
-        if isinstance(action, SwitchAction) and key.lstrip("-").startswith("no_"):
-            positive = super().convert_item_to_command_line_arg(action, key, value)
-            off, on = action.option_strings[1], action.option_strings[0]
-            return [off if positive == [on] else on]
-        if isinstance(value, list) and any(map(self.spellings.get, action.option_strings)):
-            value = _without_empty(value)
-        return list(super().convert_item_to_command_line_arg(action, key, value))
-
-    def _open_config_file(self, path: str, mode: str = "r") -> IO[str]:
-        try:
-            return open(path, mode, encoding="utf-8-sig")
-        except OSError as exc:
-            self.error(f"Unable to open config file: {exc}")
-
-    def _complete_key(self, key: str) -> str:
-        """Return the option's name for an unambiguous abbreviation, else ``key``."""
-        option = self._spelled_out(f"--{key.lstrip('-')}")
-        return option[2:] if option != f"--{key.lstrip('-')}" else key
-
-    def _spelled_out(self, arg: str) -> str:
-        name, equals, value = arg.partition("=")
-        if not name.startswith("--") or name == "--" or name in self.spellings:
-            return arg
-        matches = [option for option in self.spellings if option.startswith(name)]
-        return f"{matches[0]}{equals}{value}" if len(matches) == 1 else arg
-
-    def error(self, message: str) -> NoReturn:
-        """Print usage and the message as one line; status 2."""
-        argparse.ArgumentParser.error(self, message.replace("\n", " "))
 
 
 def _add_option(parser: OptionParser, target: Any, row: Option) -> None:
@@ -260,15 +118,58 @@ def add_connection_args(parser: OptionParser) -> None:
 
 # ------------------------------------------------------------------------------- the commands
 
+CONNECTION_EXAMPLES: Examples = (
+    (
+        "autopush --db_dsn sqlite:///var/lib/autopush/push.db --crypto_key KEY",
+        "with a file that the endpoint node of this machine has, too; autokey makes a KEY",
+    ),
+    (
+        "autopush --config-shared /etc/push/shared.ini --router_hostname 10.0.0.7",
+        "one of several nodes, which the others reach at 10.0.0.7",
+    ),
+    ("autopush --config-connection node.ini --check", "is everything right? Starts nothing"),
+)
+ENDPOINT_EXAMPLES: Examples = (
+    (
+        "autoendpoint --db_dsn sqlite:///var/lib/autopush/push.db --crypto_key KEY",
+        "with a file that the connection node of this machine has, too; autokey makes a KEY",
+    ),
+    (
+        "autoendpoint --endpoint_scheme https --endpoint_hostname push.example.org -e 443",
+        "behind a load balancer; the connection nodes are told the same",
+    ),
+    ("autoendpoint --config-endpoint node.ini --check", "is everything right? Starts nothing"),
+)
+STANDALONE_EXAMPLES: Examples = (
+    ("autopush_standalone --port 9000", "for the browsers of this machine, on another port"),
+    (
+        "autopush_standalone --public_url https://push.example.org --data_dir /var/lib/autopush",
+        "behind a proxy that is reached at this address",
+    ),
+    ("autopush_standalone --config push.ini --check", "is everything right? Starts nothing"),
+)
+
 
 def connection_parser(config_files: Sequence[str] = ()) -> OptionParser:
     """Return the parser of a connection node."""
-    return _node_parser("autopush", "Runs a Connection Node.", config_files, add_connection_args)
+    return _node_parser(
+        "autopush",
+        "Runs a Connection Node.",
+        config_files,
+        add_connection_args,
+        CONNECTION_EXAMPLES,
+    )
 
 
 def endpoint_parser(config_files: Sequence[str] = ()) -> OptionParser:
     """Return the parser of an endpoint node."""
-    return _node_parser("autoendpoint", "Runs an Endpoint Node.", config_files, add_endpoint_args)
+    return _node_parser(
+        "autoendpoint",
+        "Runs an Endpoint Node.",
+        config_files,
+        add_endpoint_args,
+        ENDPOINT_EXAMPLES,
+    )
 
 
 def _node_parser(
@@ -276,9 +177,13 @@ def _node_parser(
     description: str,
     config_files: Sequence[str],
     add_own_args: Callable[[OptionParser], None],
+    examples: Examples,
 ) -> OptionParser:
     parser = OptionParser(
-        prog=prog, description=description, default_config_files=list(config_files)
+        prog=prog,
+        description=description,
+        default_config_files=list(config_files),
+        examples=examples,
     )
     add_own_args(parser)
     add_shared_args(parser)
@@ -311,6 +216,8 @@ def standalone_parser(config_files: Sequence[str] = ()) -> OptionParser:
         prog="autopush_standalone",
         description="Runs a whole push service in one process.",
         default_config_files=list(config_files),
+        examples=STANDALONE_EXAMPLES,
+        strict_files=True,
     )
     parser.add_argument(
         "--config",

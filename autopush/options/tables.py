@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from autopush.options.suggestions import did_you_mean
 
 # --------------------------------------------------------------------------------- option kinds
 
@@ -28,6 +30,29 @@ def _number(kind: Callable[[str], Any], low: float, high: float = math.inf) -> A
     return convert
 
 
+class UnknownChoice(argparse.ArgumentTypeError):
+    """A value is none of those there are.
+
+    :ivar hint: which may have been meant; empty: none
+    """
+
+    def __init__(self, text: str, names: Sequence[str]) -> None:
+        super().__init__(f"{text!r} is none of {', '.join(names)}")
+        self.hint = did_you_mean(text, names)
+
+
+def _choice(*names: str) -> Any:
+    """Return a converter that takes one of these, or the empty text."""
+
+    def convert(text: str) -> str:
+        if text and text not in names:
+            raise UnknownChoice(text, names)
+        return text
+
+    return convert
+
+
+LOG_LEVEL = _choice("debug", "info", "warn", "error", "critical")
 PORT = _number(int, 0, 65535)
 COUNT = _number(int, 0)
 POSITIVE = _number(int, 1)
@@ -117,7 +142,7 @@ LOGGING: OptionGroup = (
         Option(
             "log_level",
             "LOG_LEVEL",
-            TEXT,
+            LOG_LEVEL,
             "",
             "debug, info, warn, error or critical; empty: info, or debug with --debug",
         ),

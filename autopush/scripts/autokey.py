@@ -7,6 +7,8 @@ import secrets
 
 from cryptography.fernet import Fernet
 
+from autopush.options.optionparser import VERSION, Examples, with_examples
+
 ENTROPY = 32
 """Random bytes of an access key: 256 bits, 43 characters."""
 
@@ -18,9 +20,23 @@ ADVICE = """\
 # as dom.push.serverURL in Firefox or the server's URL of a UnifiedPush distributor."""
 
 
+EXAMPLES: Examples = (
+    ("autokey", "a key for CRYPTO_KEY or crypto_key"),
+    ("autokey >> .env", "where Docker Compose looks for it"),
+    ("autokey --access >> autopush-data/access_keys", "one more person may come in"),
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """With examples at the end of the help text."""
+
+    def format_help(self) -> str:
+        return with_examples(super().format_help(), EXAMPLES)
+
+
 def main() -> None:
     """Write one line to standard output, ready for the environment or an ini file."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="autokey",
         description="Prints a new crypto key, as a line for the environment or a file of options.",
     )
@@ -28,6 +44,9 @@ def main() -> None:
         "--access",
         action="store_true",
         help="print a key to a private service instead, as lines for the file access_keys",
+    )
+    parser.add_argument(
+        "--version", action="version", version=VERSION, help="print the version and exit"
     )
     args, _ = parser.parse_known_args()  # others have never been an error
     if args.access:

@@ -13,14 +13,18 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-import configargparse
-
 from autopush.app.standalone import dsn_of
 from autopush.config import AutopushConfig, DDBTableConfig
 from autopush.db.offline import Offline, offline_from_config
 from autopush.exceptions import InvalidConfig, StoreError
-from autopush.options.parser import HelpFormatter
+from autopush.options.optionparser import Examples, OptionParser
 from autopush.options.tables import COUNT, POSITIVE, SECONDS
+
+EXAMPLES: Examples = (
+    ("drop_users --dry_run", "how many users of DynamoDB would it be?"),
+    ("drop_users --months-ago 6 --pause_time 5", "who has not come for half a year, slowly"),
+    ("drop_users --data_dir /var/lib/autopush", "of a standalone service"),
+)
 
 
 def parse(args: Sequence[str] | None) -> Namespace:
@@ -29,10 +33,10 @@ def parse(args: Sequence[str] | None) -> Namespace:
     :param args: command line; None: ``sys.argv[1:]``
     :raises SystemExit: 0 for help, 2 for a bad option
     """
-    parser = configargparse.ArgumentParser(
+    parser = OptionParser(
         prog="drop_users",
         description="Deletes the records of browsers that have not connected for months.",
-        formatter_class=HelpFormatter,
+        examples=EXAMPLES,
     )
     parser.add_argument(
         "--router_table_name", metavar="TEXT", env_var="ROUTER_TABLENAME", default="router",
@@ -64,8 +68,7 @@ def parse(args: Sequence[str] | None) -> Namespace:
         "--aws_ddb_endpoint", metavar="TEXT", env_var="AWS_LOCAL_DYNAMODB",
         help="DynamoDB endpoint, e.g. of a local DynamoDB",
     )  # fmt: skip
-    ns: Namespace = parser.parse_args(args)
-    return ns
+    return parser.parse_args(args)
 
 
 def first_kept(months_ago: int, now: time.struct_time) -> int:

@@ -24,7 +24,8 @@ from autopush.exceptions import InvalidTokenException, StoreError
 from autopush.message.encoding import decrypt, repad
 from autopush.message.endpoint_token import V1_SIZE, V2_SIZE
 from autopush.options.commands import ENDPOINT
-from autopush.options.parser import OptionParser, add_endpoint_args, add_shared_args
+from autopush.options.optionparser import Examples, OptionParser
+from autopush.options.parser import add_endpoint_args, add_shared_args
 
 URL = re.compile(r"push/(?:(?P<api_ver>v\d+)/)?(?P<token>[^/]+)")
 """What is looked for, anywhere in the argument."""
@@ -35,6 +36,22 @@ SIZES = {"v1": V1_SIZE, "v2": V2_SIZE}
 DB_ERROR = "Can't read the database: {}"
 
 
+EXAMPLES: Examples = (
+    (
+        "endpoint_diagnostic https://push.example.org/wpush/v1/TOKEN",
+        "with the options of the endpoint node in its files",
+    ),
+    (
+        "endpoint_diagnostic --data_dir /var/lib/autopush https://push.example.org/wpush/v1/TOKEN",
+        "of a standalone service",
+    ),
+    (
+        "endpoint_diagnostic --config-shared shared.ini https://push.example.org/wpush/v1/TOKEN",
+        "with the options of a cluster",
+    ),
+)
+
+
 def parse_diagnostic(config_files: Sequence[str], args: Sequence[str] | None) -> Namespace:
     """Read the options: those of an endpoint node, most without a meaning here, and the URL.
 
@@ -42,7 +59,9 @@ def parse_diagnostic(config_files: Sequence[str], args: Sequence[str] | None) ->
     :raises SystemExit: 0 for help, 2 for a bad option
     """
     parser = OptionParser(
-        description="Runs endpoint diagnostics.", default_config_files=list(config_files)
+        description="Runs endpoint diagnostics.",
+        default_config_files=list(config_files),
+        examples=EXAMPLES,
     )
     parser.add_argument("endpoint", help="subscription URL")
     parser.add_argument(

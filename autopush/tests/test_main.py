@@ -363,7 +363,6 @@ def test_lost_key_file(stopped, tmp_path):
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (["--log_level", "loud"], "Invalid log_level: 'loud'"),
         (["--log_output", "/nowhere/log"], "Can't use /nowhere/log: No such file or directory"),
         (["--public_url", "nonsense"], "Invalid public_url"),
         (["--crypto_key", "short"], "Invalid crypto_key"),

@@ -189,11 +189,11 @@ def test_configuration_errors_are_one_critical_log_line(start):
     assert line.endswith("[autopush.main#critical] Invalid JSON specified for APNS config options")
 
 
-def test_bad_log_level_is_a_configuration_error(start):
-    node = start("ConnectionApplication", "--log_level", "loud", "--human_logs")
+def test_bad_log_level_is_a_wrong_option(start):
+    node = start("ConnectionApplication", "--log_level", "wran", "--human_logs")
     output = node.process.communicate(timeout=30)[0]
-    assert node.process.returncode == 1
-    assert "Invalid log_level: 'loud'" in output
+    assert node.process.returncode == 2
+    assert "--log_level: 'wran' is none of debug, info, warn, error, critical" in output
     assert "Traceback" not in output
 
 

@@ -82,7 +82,6 @@ def refusal(make, home, command, *more):
     ("more", "text"),
     [
         (["--crypto_key", "short"], "Invalid crypto_key"),
-        (["--log_level", "loud"], "Invalid log_level: 'loud'"),
         (["--apns_creds", "[1]"], "Invalid JSON specified for APNS config options"),
         (["--client_certs", '{"a": 1}'], "Invalid JSON specified for client_certs"),
         (["--ssl_key", "/nowhere/key", "--ssl_cert", "/x"], "TLS key /nowhere/key can't be read"),

@@ -179,7 +179,6 @@ def test_log_output(examine, tmp_path):
     assert not new.exists()
     assert said("/nowhere/log")[0] is Level.FAIL
     assert said(str(tmp_path))[0] is Level.FAIL
-    assert one(examine("autopush", "--log_level", "loud"), "log_level")[0] is Level.FAIL
 
 
 def test_keys_that_are_given(examine):
