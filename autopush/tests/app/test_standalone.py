@@ -191,7 +191,7 @@ def test_autokey_says_what_it_does_instead_of_printing_a_key():
         [sys.executable, "-m", "autopush.scripts.autokey", "--help"], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Prints a new crypto key" in done.stdout and "CRYPTO_KEY" not in done.stdout
+    assert "Prints a new crypto key" in done.stdout and 'CRYPTO_KEY="' not in done.stdout
 
 
 def test_autokey_prints_a_key_the_file_accepts():
