@@ -136,7 +136,7 @@ class Fuzzer:
             "/status",
             "/health",
             "/__version__",
-            "/v1/err/crit",
+            "/v1/err/x",
             "/m/gAAAAAB",
             "/",
             "//",
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fuzzer.server.close()
     print(f"{fuzzer.sent}, answers {dict(sorted(fuzzer.answers.items()))}")
     for fault in fuzzer.faults[:20]:
-        print(fault)
+        print(fault[: 3 * LAST])
     return 1 if fuzzer.faults else 0
 
 
