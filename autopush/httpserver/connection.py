@@ -359,6 +359,7 @@ class HTTPConnection(Protocol):
         if protocol is None:
             transport.abortConnection()
             return
+        self._remote_ip = self.remote_ip  # for handlers that have answered and are still at work
         self.transport = None
         if isinstance(transport, ProtocolWrapper):
             transport.wrappedProtocol = protocol

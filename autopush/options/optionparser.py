@@ -255,11 +255,10 @@ class OptionParser(configargparse.ArgumentParser):
 
     def _refuse_value(self, exc: argparse.ArgumentError) -> NoReturn:
         """Say what is wrong with a value, and where it is from."""
-        options = ["/".join(action.option_strings) for action in self._actions]
         where = COMMAND_LINE
-        if exc.argument_name in options:
-            action = self._actions[options.index(exc.argument_name)]
-            where = self._sources.get(action.dest, COMMAND_LINE)
+        for action in self.spellings.values():
+            if exc.argument_name == "/".join(action.option_strings):
+                where = self._sources.get(action.dest, COMMAND_LINE)
         self._where = where
         self.error(str(exc), getattr(exc.__context__, "hint", ""))
 

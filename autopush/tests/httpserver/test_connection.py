@@ -580,6 +580,14 @@ class HandOverTest(ConnectionTestCase):
         self.assertEqual(self.takers.taken[0].received, UPGRADE)
         self.assertEqual(self.paths(), ["/later"])
 
+    def test_a_handler_that_has_answered_still_knows_who_asked(self):
+        """It may write its log when the connection is a WebSocket already."""
+        self.wire.send(GET.replace(b"/ ", b"/later ") + UPGRADE)
+        (request,) = self.app.requests
+        self.app.answer(request)
+        self.assertEqual(len(self.takers.taken), 1)
+        self.assertEqual(request.remote_ip, "192.0.2.7")
+
     def test_handed_over_connections_are_not_counted_nor_timed(self):
         before = len(self.app.connections)
         self.wire.send(UPGRADE)
