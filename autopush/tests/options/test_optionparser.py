@@ -40,22 +40,6 @@ def value_of(row):
     return "true" if row.kind in FLAGS else "warn" if row.kind is LOG_LEVEL else "17"
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    for _, row in OPTIONS:
-        monkeypatch.delenv(row.env or "", raising=False)
-
-
-@pytest.fixture
-def ini(tmp_path):
-    def write(text, name="test.ini"):
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    return write
-
-
 def refused(capsys, parse, *args, files=()):
     """Return the two lines that a wrong option gets."""
     with pytest.raises(SystemExit) as caught:

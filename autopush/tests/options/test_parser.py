@@ -15,26 +15,8 @@ from autopush.options.parser import (
     standalone_parser,
 )
 from autopush.options.standalone import STANDALONE
-from autopush.options.tables import CONNECTION, ENDPOINT, OBSOLETE, SHARED
+from autopush.options.tables import OBSOLETE, SHARED
 from autopush.scripts.endpoint_diagnostic import parse_diagnostic
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    for groups in (SHARED, (CONNECTION, ENDPOINT), STANDALONE, option_groups()):
-        for _, rows in groups:
-            for row in rows:
-                monkeypatch.delenv(row.env or "", raising=False)
-
-
-@pytest.fixture
-def ini(tmp_path):
-    def write(text, name="test.ini"):
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
-        return str(path)
-
-    return write
 
 
 def refused(capsys, parse, *args, files=()):
