@@ -7,13 +7,12 @@ or two requests.
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, TimeoutError
 
-from autopush import __version__
+from autopush import __version__, clock as wall_clock
 from autopush.exceptions import StoreError
 from autopush.web.health import HEALTH_WITHIN
 
@@ -47,13 +46,13 @@ class Figures:
         tls: Sequence[AutopushSSLContextFactory],
         node: BaseNode | None,
         clock: Any,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self._store = store
         self._tls = tls
         self._node = node
         self._clock = clock
-        self._now = now
+        self._now = now or wall_clock.now
         self._up: bool | None = None
 
     async def look(self) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from autopush import clock
 from autopush.db.dynamodb.client import ConditionFailed, caller, make_client, patient
 from autopush.db.dynamodb.items import read_record
 from autopush.db.dynamodb.messages import Messages
@@ -130,7 +130,7 @@ class OfflineDynamo(Offline):
         super().__init__(key_hash)
         self._call = patient(caller(client))
         self._users = Users(self._call, router_table, self.key, _now)
-        self._messages = Messages(self._call, self.key, time.time)
+        self._messages = Messages(self._call, self.key, clock.now)
 
     def get_user(self, uaid: str) -> User | None:
         item = self._users.item(uaid)
@@ -180,7 +180,7 @@ class OfflineDynamo(Offline):
 
 
 def _now() -> int:
-    return int(time.time())
+    return int(clock.now())
 
 
 def offline_from_config(conf: AutopushConfig, resource: Any = None) -> Offline:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import ssl
-import time
 from collections.abc import Iterator
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -13,6 +12,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from autopush import clock
 from autopush.doctor.report import Result, Subject, fail, ok, warn
 
 TIMEOUT = 5
@@ -138,7 +138,7 @@ def skew(name: str, date: str | None, now: float | None = None) -> Result | None
         theirs = parsedate_to_datetime(date or "").replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
-    seconds = (time.time() if now is None else now) - theirs
+    seconds = (clock.now() if now is None else now) - theirs
     # The header has whole seconds, and took its time to get here.
     off = max(0, round(abs(seconds)) - 2)
     text = f"{off} s {'ahead of' if seconds > 0 else 'behind'} {name}"

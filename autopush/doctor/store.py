@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from autopush import clock
 from autopush.db import sqlite_path
 from autopush.db.sqlite.schema import APPLICATION_ID, SCHEMA_DIRECTORY, missing, schema_steps
 from autopush.doctor.network import skew
@@ -59,7 +59,7 @@ def _sqlite(path: Path) -> Iterator[Result]:
     except sqlite3.Error as exc:
         yield fail("store", f"{path}: {exc}")
     newest = max(p.stat().st_mtime for p in path.parent.glob(f"{path.name}*"))
-    if newest > time.time() + 60:
+    if newest > clock.now() + 60:
         yield warn("clock", "the storage file was written in what is the future now")
 
 

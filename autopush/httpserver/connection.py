@@ -14,7 +14,6 @@ the deadlines of all.
 from __future__ import annotations
 
 import enum
-import time
 from email.utils import formatdate
 from http import client as http_client
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
+from autopush import clock
 from autopush.httpserver.parser import BODY_LIMIT, BadRequest, RequestParser
 from autopush.httpserver.request import Request
 from autopush.waiters import Waiters
@@ -525,7 +525,7 @@ _date = (0, "")
 def http_date() -> str:
     """The time as HTTP writes it; made once a second."""
     global _date
-    second = int(time.time())
+    second = int(clock.now())
     if second != _date[0]:
         _date = (second, formatdate(second, usegmt=True))
     return _date[1]

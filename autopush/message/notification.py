@@ -7,13 +7,13 @@ spec/websocket 5.6 and 19. Pure values: nothing here reads or writes anything bu
 from __future__ import annotations
 
 import re
-import time
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import attrs
 
+from autopush import clock
 from autopush.clock import ns_time
 from autopush.exceptions import InvalidRequest, InvalidTokenException
 from autopush.message.encoding import AnyFernet, base64url_encode, decrypt
@@ -102,7 +102,7 @@ class WebPushNotification:
     ttl: int | None
     data: str | None = None
     headers: dict[str, str] | None = None
-    timestamp: int = attrs.field(factory=lambda: int(time.time()))
+    timestamp: int = attrs.field(factory=lambda: int(clock.now()))
     sortkey_timestamp: int | None = None
     topic: str | None = None
     source: str = "Direct"
@@ -277,7 +277,7 @@ class WebPushNotification:
 
         :param at_time: Unix seconds; None: now
         """
-        now = time.time() if at_time is None else at_time
+        now = clock.now() if at_time is None else at_time
         return now >= (self.ttl or 0) + self.timestamp
 
     def cleanup_headers(self) -> None:
@@ -368,7 +368,7 @@ class WebPushNotification:
             ttl=_seconds(data.get("ttl")),
             data=payload,
             headers=_texts(headers or {}) if payload else None,
-            timestamp=int(time.time()) if timestamp is None else timestamp,
+            timestamp=int(clock.now()) if timestamp is None else timestamp,
             topic=_topic(data.get("topic")),
             message_id=version,
             update_id=version,

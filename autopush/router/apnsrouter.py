@@ -8,7 +8,6 @@ expiration, because Apple doesn't show or keep it else (B13). Only behind a key 
 from __future__ import annotations
 
 import hashlib
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from OpenSSL import SSL
 
+from autopush import clock
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.net.http2 import Busy, Http2Error
 from autopush.router.apns2 import (
@@ -260,7 +260,7 @@ class APNSRouter(BridgeRouter):
                 payload,
                 str(uuid.uuid4()),
                 priority=not background,
-                exp=expiration(notification.ttl, time.time()),
+                exp=expiration(notification.ttl, clock.now()),
                 push_type="background" if background else "alert",
                 collapse_id=self._collapse_id(notification, name),
             )

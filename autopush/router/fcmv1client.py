@@ -34,6 +34,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush import clock
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig
 from autopush.router.bridgehttp import (
@@ -245,7 +246,7 @@ class FCMv1:
         if credentials.expiry is None:
             return Token(credentials.token, 0)
         ends = credentials.expiry  # in UTC, naive
-        left = ends.replace(tzinfo=UTC) - datetime.now(UTC)
+        left = ends.replace(tzinfo=UTC) - datetime.fromtimestamp(clock.now(), UTC)
         return Token(credentials.token, max(0.0, left.total_seconds()))
 
     async def _token(self) -> str:

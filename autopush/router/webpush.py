@@ -17,7 +17,6 @@ whether there is room for it: 429 if not.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ import orjson
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from autopush import clock
 from autopush.addresses import is_node_url
 from autopush.exceptions import RouterException, StoreBusy, StoreError, UserFull
 from autopush.metrics import SinkMetrics
@@ -75,17 +75,17 @@ class WebPushRouter(IRouter):
         node: Node | None = None,
         metrics: IMetrics | None = None,
         *,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.conf = conf
-        self._now = now
+        self._now = now or clock.now
         self.db = db
         self.agent = agent
         self.node = node
         if metrics is None:
             metrics = node.metrics if node is not None else SinkMetrics()
         self.metrics = metrics
-        self.backlogs = Backlogs(conf.msg_limit, now)
+        self.backlogs = Backlogs(conf.msg_limit, self._now)
 
     def register(
         self, uaid: str, router_data: JSONDict, app_id: str, *args: object, **kwargs: object

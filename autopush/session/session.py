@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import random
-import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from autopush import addresses, useragent
+from autopush import addresses, clock as wall_clock, useragent
 from autopush.ids import hash_uaid
 from autopush.session.background import Background
 from autopush.session.errors import Malformed
@@ -66,7 +65,7 @@ class BaseNode(ABC):
         clock: Clock,
         peers: Peers | None = None,
         *,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         randrange: Callable[[int, int], int] = random.randrange,
     ) -> None:
         self.conf = conf
@@ -76,7 +75,7 @@ class BaseNode(ABC):
         self.histograms = bool(getattr(metrics, "histograms", False))
         self.clock = clock
         self.peers = peers
-        self.now = now
+        self.now = now or wall_clock.now
         self.randrange = randrange
         self.clients: dict[str, BaseSession] = {}
         """The live session of each UAID."""

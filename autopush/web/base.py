@@ -7,7 +7,6 @@ as keywords; every failure becomes the documented answer (spec/http-endpoint 3, 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache, wraps
 from inspect import isawaitable
@@ -19,6 +18,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush import clock
 from autopush.exceptions import InvalidRequest, RouterException, StoreBusy, StoreError
 from autopush.httpserver.connection import REASONS
 from autopush.httpserver.handler import BaseHandler
@@ -141,13 +141,13 @@ class ThreadedValidate:
             handler._response_err(exc)
 
     def _track_validation_timing(self, handler: BaseWebHandler, start_time: float) -> None:
-        handler._timings["validation_time"] = time.time() - start_time
+        handler._timings["validation_time"] = clock.now() - start_time
 
     def _decorator(self, func: Method) -> Method:
         @wraps(func)
         async def wrapper(handler: BaseWebHandler, *args: Any, **kwargs: Any) -> None:
             request: JSONDict = {}
-            start_time = time.time()
+            start_time = clock.now()
             try:
                 result = await self._validate_request(request, handler, *args, **kwargs)
             except Exception as exc:
@@ -515,7 +515,7 @@ class BaseWebHandler(BaseHandler):
         """Log how long the parts of the request took."""
         if not enabled("debug"):
             return
-        self._timings["request_time"] = time.time() - self._start_time
+        self._timings["request_time"] = clock.now() - self._start_time
         self.log.debug(
             "Request timings",
             client_info=self._client_info,

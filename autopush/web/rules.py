@@ -8,13 +8,13 @@ all are kept; every failure becomes the documented answer (spec/http-endpoint 3,
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, ClassVar
 
 import attrs
 
+from autopush import clock
 from autopush.httpserver.request import Headers
 from autopush.types import JSONDict
 from autopush.web.base import RequestSchema
@@ -84,7 +84,7 @@ def validated(kind: type[ParsedRequest]) -> Callable[[Callable[..., Any]], Calla
         async def wrapper(handler: Any, **path: str | None) -> None:
             request = handler.request
             parsed = kind(handler.application, request.headers, request.body, path)
-            start_time = time.time()
+            start_time = clock.now()
             refused: Exception | None = None
             try:
                 for rule in kind.rules:
@@ -93,7 +93,7 @@ def validated(kind: type[ParsedRequest]) -> Callable[[Callable[..., Any]], Calla
                         await pending
             except Exception as exc:
                 refused = exc
-            handler._timings["validation_time"] = time.time() - start_time
+            handler._timings["validation_time"] = clock.now() - start_time
             if refused is not None:
                 handler._refuse(refused, parsed.router_type, parsed.vapid)
                 return

@@ -5,13 +5,13 @@ The order of the checks is that of :attr:`PushRequest.rules`.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from cryptography.fernet import InvalidToken
 from marshmallow import ValidationError
 
+from autopush import clock
 from autopush.clock import ms_time
 from autopush.exceptions import (
     InvalidRequest,
@@ -166,7 +166,7 @@ def authenticate_sender(message: PushRequest) -> None:
         return
     conf = app.conf
     claims = vapid.authenticate(
-        auth, public_key, conf.endpoint_url, time.time(), conf.use_cryptography
+        auth, public_key, conf.endpoint_url, clock.now(), conf.use_cryptography
     )
     if app.metrics.active:
         app.metrics.increment(f"updates.vapid.draft{auth['version']:02}")
@@ -335,13 +335,13 @@ class WebPushHandler(BaseWebHandler):
         if notification.headers and self.metrics.active:
             encoding = notification.headers["encoding"]
             self.metrics.increment(f"updates.notification.encoding.{encoding}")
-        start_time = time.time()
+        start_time = clock.now()
         try:
             response = await router.route(notification, user)
         except RouterException as exc:
             await self._router_fail_err(exc, router_type, jwt, notification.uaid.hex)
             return
-        route_time = self._timings["route_time"] = time.time() - start_time
+        route_time = self._timings["route_time"] = clock.now() - start_time
         if self.metrics.histograms:
             self.metrics.observe("notification.route_time", route_time)
         await self._router_completed(response, user, router_type, jwt)
@@ -371,7 +371,7 @@ class WebPushHandler(BaseWebHandler):
         if enabled("debug"):
             self._log_success(response)
         if self.metrics.active:
-            self.metrics.timing("notification.request_time", time.time() - self._start_time)
+            self.metrics.timing("notification.request_time", clock.now() - self._start_time)
         self._router_response(response, router_type, vapid)
 
     def _log_success(self, response: RouterResponse) -> None:

@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -28,6 +27,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush import clock
 from autopush.db.deadlines import Deadlines, Due, TooLate
 from autopush.db.dynamodb import tables
 from autopush.db.dynamodb.channels import ChannelSets
@@ -100,7 +100,7 @@ class DynamoStore(Store):
         message_table: Any,
         rotation: bool = True,
         key_hash: str = "",
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         threadpool: Any = None,
         preflight_uaid: str | None = None,
         deadline: float = DEADLINE,
@@ -110,7 +110,7 @@ class DynamoStore(Store):
         self._pool = threadpool
         self._router_table = router_table
         self._message_table = message_table
-        self._now = now
+        now = self._now = now or clock.now
         self._preflight_uaid = preflight_uaid or f"deadbeef00000000deadbeef{uuid4().hex[:8]}"
         self._stop = threading.Event()
         self._call: Call = caller(client)

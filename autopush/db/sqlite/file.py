@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 import uuid
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -14,6 +13,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush import clock
 from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.interface import Months, Store, StoreUnusable
 from autopush.db.rows import load_json
@@ -95,7 +95,7 @@ class SqliteFile(Store):
         month: str = "message",
         router_table: str = "router",
         key_hash: str = "",
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         commit_delay: float = COMMIT_DELAY,
     ) -> None:
         self.log = Logger()
@@ -107,7 +107,7 @@ class SqliteFile(Store):
             lru_cache(CACHED_KEYS)(partial(hash_uaid, key_hash)) if key_hash else str
         )
         """Returns the key of a user in the file."""
-        self._now = now
+        self._now = now or clock.now
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | Away | None = None
         """The connection, while the file is there."""

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -96,7 +95,7 @@ class SqliteStore(SqliteFile):
         month: str = "message",
         router_table: str = "router",
         key_hash: str = "",
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         commit_delay: float = COMMIT_DELAY,
         max_stored: int = 0,
         max_stored_bytes: int = 0,
@@ -105,7 +104,7 @@ class SqliteStore(SqliteFile):
         super().__init__(path, reactor, month, router_table, key_hash, now, commit_delay)
         self._sweep_timer: Any = None  # IDelayedCall
         self._quota = StoredQuota(
-            self._count_messages, self._stored_size, now, max_stored, max_stored_bytes, share
+            self._count_messages, self._stored_size, self._now, max_stored, max_stored_bytes, share
         )
 
     def setup(self) -> Deferred[None]:

@@ -78,7 +78,7 @@ class Rig:
         self.notification.generate_message_id(self.conf.fernet)
         user = {"uaid": UAID, "router_type": "apns", "router_data": self.router_data}
         results: list[Any] = []
-        with mock.patch("autopush.router.apnsrouter.time.time", lambda: NOW + 0.7):
+        with mock.patch("autopush.clock.now", lambda: NOW + 0.7):
             self.router.route_notification(self.notification, user).addBoth(results.append)
         return results
 
