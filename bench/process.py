@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -25,6 +26,29 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def cpu_of(process: psutil.Process) -> float:
+    """Seconds of CPU a process has used, all threads, user and system. From the scheduler, in ns,
+    where Linux says so (``cpu_times`` counts in ticks of 10 ms)."""
+    total = 0
+    try:
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0])
+    except OSError:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+    return total / 1e9
+
+
+def settle(cpu: Callable[[], float]) -> None:
+    """Wait until what has used so many seconds of CPU uses no more."""
+    last, quiet = cpu(), 0
+    while quiet < 3:
+        time.sleep(0.1)
+        now = cpu()
+        quiet = quiet + 1 if now - last < 0.005 else 0
+        last = now
 
 
 class MeasuredProcess:
@@ -94,25 +118,21 @@ class MeasuredProcess:
         return "http://{}:{}".format(*self.address)
 
     def cpu(self) -> float:
-        """Seconds of CPU it has used, all threads. From the scheduler, in ns, where Linux says so
-        (``cpu_times`` counts in ticks of 10 ms)."""
-        total = 0
-        try:
-            for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-                total += int((task / "schedstat").read_text().split()[0])
-        except OSError:
-            times = self.process.cpu_times()
-            return float(times.user + times.system)
-        return total / 1e9
+        """Seconds of CPU it has used."""
+        return cpu_of(self.process)
+
+    def num_fds(self) -> int:
+        """Open descriptors."""
+        return int(self.process.num_fds())
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Where endpoint URLs lead."""
+        return self.address
 
     def settle(self) -> None:
         """Wait until it is idle."""
-        last, quiet = self.cpu(), 0
-        while quiet < 3:
-            time.sleep(0.1)
-            now = self.cpu()
-            quiet = quiet + 1 if now - last < 0.005 else 0
-            last = now
+        settle(self.cpu)
 
     def memory(self) -> tuple[int, int]:
         """RSS and PSS, bytes."""
@@ -122,7 +142,7 @@ class MeasuredProcess:
     def connections_gone(self, descriptors: int) -> None:
         """Wait until no more than so many descriptors are open."""
         end = time.monotonic() + START_WITHIN
-        while self.process.num_fds() > descriptors:
+        while self.num_fds() > descriptors:
             if time.monotonic() > end:
                 sys.exit("the server keeps closed connections")
             time.sleep(0.05)

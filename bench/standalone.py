@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -99,16 +99,36 @@ class Sender:
         ).encode() + BODY
 
 
+class Measured(Protocol):
+    """What is measured: a process of ours, or the processes of a side of a comparison.
+
+    :ivar address: where user agents connect
+    :ivar endpoint: where endpoint URLs lead
+    """
+
+    @property
+    def address(self) -> tuple[str, int]: ...
+    @property
+    def endpoint(self) -> tuple[str, int]: ...
+    @property
+    def url(self) -> str: ...
+    def cpu(self) -> float: ...
+    def memory(self) -> tuple[int, int]: ...
+    def num_fds(self) -> int: ...
+    def settle(self) -> None: ...
+    def connections_gone(self, descriptors: int) -> None: ...
+
+
 class Bench:
     """The parts; each returns figures."""
 
-    def __init__(self, server: ServerProcess, args: argparse.Namespace) -> None:
+    def __init__(self, server: Measured, args: argparse.Namespace) -> None:
         self.server = server
         self.args = args
         self.loop = Loop()
         self.sender = Sender(server.url)
         self.load_share = 0.0
-        self.posters = [Poster(self.loop, server.address) for _ in range(args.concurrency)]
+        self.posters = [Poster(self.loop, server.endpoint) for _ in range(args.concurrency)]
         self._idle: list[Browser] = []
 
     # ---- measuring
@@ -150,7 +170,7 @@ class Bench:
 
     def disconnect(self, browsers: Sequence[Browser]) -> None:
         """Let them go, and wait until the server has noticed."""
-        left = self.server.process.num_fds() - len(browsers)
+        left = self.server.num_fds() - len(browsers)
         for browser in browsers:
             browser.close()
         self.server.connections_gone(left)
