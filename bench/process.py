@@ -57,7 +57,11 @@ class MeasuredProcess:
         before = ["-m", "cProfile", "-o", os.path.abspath(profile)] if profile else []
         self.command = [python, *before, *words]
         self._log = (self.home / "log").open("wb")
-        base = {"PATH": os.environ["PATH"], "PYTHONPATH": os.path.abspath(tree), "HOME": str(self.home)}
+        base = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.path.abspath(tree),
+            "HOME": str(self.home),
+        }
         self._popen = subprocess.Popen(
             self.command,
             cwd=self.home,
