@@ -61,6 +61,7 @@ class MeasuredProcess:
     :param core: CPU to keep it on
     :param profile: file for a cProfile of its whole life
     :param env: more environment
+    :param tree: checkout whose package it runs
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class MeasuredProcess:
         core: int | None = None,
         profile: str | None = None,
         env: dict[str, str] | None = None,
+        tree: str | Path = TREE,
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="autopush-bench-"))
         self.address: tuple[str, int] = ("127.0.0.1", port)
@@ -79,7 +81,11 @@ class MeasuredProcess:
         before = ["-m", "cProfile", "-o", os.path.abspath(profile)] if profile else []
         self.command = [python, *before, *words]
         self._log = (self.home / "log").open("wb")
-        base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TREE), "HOME": str(self.home)}
+        base = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.path.abspath(tree),
+            "HOME": str(self.home),
+        }
         self._popen = subprocess.Popen(
             self.command,
             cwd=self.home,
@@ -164,10 +170,16 @@ class ServerProcess(MeasuredProcess):
     :param options: further options of the command
     :param core: CPU to keep it on
     :param profile: file for a cProfile of its whole life
+    :param tree: checkout whose package it runs
     """
 
     def __init__(
-        self, python: str, options: list[str], core: int | None, profile: str | None
+        self,
+        python: str,
+        options: list[str],
+        core: int | None,
+        profile: str | None,
+        tree: str | Path = TREE,
     ) -> None:
         port = free_port()
         data = tempfile.mkdtemp(prefix="autopush-bench-")
@@ -186,7 +198,7 @@ class ServerProcess(MeasuredProcess):
             "0",
             *options,
         ]
-        super().__init__(python, words, b"autopush is ready", port, core, profile)
+        super().__init__(python, words, b"autopush is ready", port, core, profile, tree=tree)
 
     def close(self) -> None:
         super().close()

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from loadgen import Browser, Flow, Loop, Poster, connect_browsers, subscribe
-from process import ServerProcess
+from loadgen import Browser, Flow, Loop, Poster, Visitor, connect_browsers, subscribe
+from process import TREE, ServerProcess
 
 BODY = os.urandom(1024)
 FEW = 100
@@ -279,6 +279,8 @@ class Bench:
             cpu, seconds = self.measure(lambda: users.extend(self.browsers(count, False)))  # noqa: B023
             new.append(cpu / count * 1e6)
             rates.append(count / seconds)
+            # Who has no channel isn't known when it returns.
+            subscribe(self.loop, users, self.sender.public)
             self.disconnect(users)
             uaids = [user.uaid or "" for user in users]
             users = []
@@ -294,6 +296,27 @@ class Bench:
             Figure("connect and hello, new user: rate", statistics.median(rates), "/s"),
             Figure("connect and hello, returning user: CPU", statistics.median(back), "µs"),
         ]
+
+    def visit(self) -> list[Figure]:
+        """From the TCP connection to its end after a close frame, of new and of known users."""
+        count, known = self.args.count, self.browsers(self.args.count)
+        self.disconnect(known)
+        uaids = [user.uaid or "" for user in known]
+        new: list[float] = []
+        back: list[float] = []
+        for _ in range(self.args.rounds):
+            new.append(self._visits(None) / count * 1e6)
+            back.append(self._visits(uaids) / count * 1e6)
+        return [
+            Figure("connect, hello, close, new user: CPU", statistics.median(new), "µs", 500),
+            Figure("connect, hello, close, returning user: CPU", statistics.median(back), "µs"),
+        ]
+
+    def _visits(self, uaids: Sequence[str] | None) -> float:
+        count, address = self.args.count, self.server.address
+        return self.measure(
+            lambda: connect_browsers(self.loop, address, count, uaids, browser=Visitor)
+        )[0]
 
     def idle(self) -> list[Figure]:
         """Memory of idle connections; and what a notification costs among many of them."""
@@ -344,6 +367,7 @@ PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     "late": Bench.late,
     "stored": Bench.stored,
     "hello": Bench.hello,
+    "visit": Bench.visit,
 }
 
 
@@ -379,6 +403,9 @@ def arguments() -> argparse.Namespace:
         default=[],
         metavar="WORD",
         help="further word for the server's command line; repeatable",
+    )
+    parser.add_argument(
+        "--tree", default=TREE, metavar="DIRECTORY", help="checkout to measure, not this one"
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--profile", metavar="FILE", help="run the server under cProfile")
@@ -438,7 +465,7 @@ def main() -> int:
     server_core, own_core = cores()
     if own_core is not None:
         os.sched_setaffinity(0, [own_core])
-    server = ServerProcess(args.python, args.option, server_core, args.profile)
+    server = ServerProcess(args.python, args.option, server_core, args.profile, args.tree)
     try:
         bench = Bench(server, args)
         figures: list[Figure] = []

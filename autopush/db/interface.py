@@ -250,6 +250,26 @@ class Store(ABC):
     def add_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[None]:
         """Add to the channel set, refreshing the row's expiry."""
 
+    def add_first_channel(self, user: User, chid: str) -> Deferred[str]:
+        """Write the record of a new user, and add its first channel.
+
+        Where there is a record already (an attempt before this one got through after all, or a
+        connection that came later has the user), :meth:`register_user`'s condition decides what is
+        written into it, and the channel is added in any case. A back end need not do both at once;
+        the record comes first then.
+
+        :param user: what :meth:`register_user` takes, with ``current_month``
+        :returns: the month where the channel is
+        """
+        return Deferred.fromCoroutine(self._add_first_channel(user, chid))
+
+    async def _add_first_channel(self, user: User, chid: str) -> str:
+        month: str = user["current_month"]
+        if not (await self.register_user(user)).written:
+            month = (await self.get_user(user["uaid"]) or {}).get("current_month") or month
+        await self.add_channel(month, user["uaid"], chid)
+        return month
+
     @abstractmethod
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member.

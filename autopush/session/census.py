@@ -1,10 +1,10 @@
 """How many users, channels and stored messages there are, and which users are forgotten: one slow
 round over all of them.
 
-A user agent that says hello gets a record. Many never subscribe, or unsubscribe again, and don't
-come back: nobody can send to them, but their records would stay for ever. So those that have no
-channel and were not seen for long are deleted. Should one come back after all, it gets another
-UAID, and has nothing to lose by that.
+A user agent gets a record with its first channel, and in older releases with its first hello. Many
+unsubscribe again and don't come back: nobody can send to them, but their records would stay for
+ever. So those that have no channel and were not seen for long are deleted. Should one come back
+after all, it gets another UAID, and has nothing to lose by that.
 
 A round goes through the records in slices, each a transaction of some milliseconds, with a pause in
 between for other writers. Then, where there are metrics, through channels and messages in the same

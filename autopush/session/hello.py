@@ -58,7 +58,10 @@ def begin(session: BaseSession, message: JSONDict) -> None:
     session.existing_uaid = valid
     session.to(State.IDENTIFYING)
     wanted = message.get("broadcasts", _ABSENT)
-    Deferred.fromCoroutine(_identify(session, valid, wanted))
+    if valid:
+        Deferred.fromCoroutine(_identify(session, wanted))
+    else:
+        _welcome(session, wanted)
 
 
 def duplicate(session: BaseSession, _: JSONDict) -> None:
@@ -87,12 +90,20 @@ def _refuse(session: BaseSession, reason: str, status: int) -> None:
     session.close()
 
 
-async def _identify(session: BaseSession, valid: bool, wanted: Any) -> None:
+def _welcome(session: BaseSession, wanted: Any) -> None:
+    """Answer a user agent that offers no UAID: nothing has to be read, and nothing is written."""
+    try:
+        _finish(session, _anew(session), wanted)
+    except Exception:
+        _fail(session)
+
+
+async def _identify(session: BaseSession, wanted: Any) -> None:
     node, uaid = session.node, session.uaid
     assert uaid is not None
     node.identifying[uaid] += 1
     try:
-        entry = await _enter(session, valid)
+        entry = await _enter(session)
         # The connection may have ended, or be ending, meanwhile; the record stays as it is.
         if session.state is not State.IDENTIFYING:
             return
@@ -105,13 +116,17 @@ async def _identify(session: BaseSession, valid: bool, wanted: Any) -> None:
         if session.state is State.IDENTIFYING:
             session.start_timer(session.node.randrange(*OVERLOAD_DELAY), _overloaded)
     except Exception:
-        log.failure("Unexpected error")
-        session.wire.send(hello_error("error", 503))
-        session.close()
+        _fail(session)
     finally:
         node.identifying[uaid] -= 1
         if not node.identifying[uaid]:
             del node.identifying[uaid]
+
+
+def _fail(session: BaseSession) -> None:
+    log.failure("Unexpected error")
+    session.wire.send(hello_error("error", 503))
+    session.close()
 
 
 def _overloaded(session: BaseSession) -> None:
@@ -119,30 +134,33 @@ def _overloaded(session: BaseSession) -> None:
     session.close()
 
 
-async def _enter(session: BaseSession, valid: bool) -> Entry:
-    """Write the record that leads to this connection: the known user's, or a new one."""
+async def _enter(session: BaseSession) -> Entry:
+    """Have the known user's record lead to this connection; who has none gets another UAID."""
     node = session.node
     assert session.uaid is not None
-    if valid:
-        written, record = await node.store.return_user(
-            session.uaid, node.router_url, session.connected_at
-        )
-        if record is not None and written:
-            return _take_over(session, record, record)
-        if record is not None and _accepts(session, record):
-            entry = await _return(session, record)
-            if entry is not None:
-                return entry
-        session.uaid = uuid.uuid4().hex
-    session.uaid_reset = True
-    session.reset_uaid = session.rotate = False
-    session.month = node.store.months.current
-    written, previous = await node.store.register_user(
-        records.new_record(
-            session.uaid, node.router_url, session.connected_at, session.month, node.now()
-        )
+    written, record = await node.store.return_user(
+        session.uaid, node.router_url, session.connected_at
     )
-    return Entry(written, previous, False)
+    if record is not None and written:
+        return _take_over(session, record, record)
+    if record is not None and _accepts(session, record):
+        entry = await _return(session, record)
+        if entry is not None:
+            return entry
+    session.uaid = uuid.uuid4().hex
+    return _anew(session)
+
+
+def _anew(session: BaseSession) -> Entry:
+    """Begin with a user agent that has nothing yet.
+
+    Its record is written with its first channel (:func:`autopush.session.registration.register`):
+    before that nobody can send to it, and most never have one (decisions/new-users).
+    """
+    session.uaid_reset = True
+    session.reset_uaid = session.rotate = session.recorded = False
+    session.month = session.node.store.months.current
+    return Entry(True, {}, False)
 
 
 def _accepts(session: BaseSession, record: User) -> bool:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from autopush.exceptions import ChannelLimit, StoreError
 from autopush.ids import parse_uuid
 from autopush.message.endpoint_token import check_subscription_key
-from autopush.session import direct, drain, settle
+from autopush.session import direct, drain, records, settle
 from autopush.session.errors import MORE_INFO, Malformed
 from autopush.session.events import enabled, extract_code, identity, log, redacted
 from autopush.session.states import State
@@ -134,7 +134,7 @@ async def _register(session: BaseSession, chid: str, key: str | None) -> None:
     session.hold_reading()
     try:
         endpoint = node.conf.make_endpoint(session.uaid, chid, key)
-        await node.store.add_channel(session.month, session.uaid, chid)
+        await _add(session, chid)
     except ChannelLimit:
         _refused(session, chid, 403, TOO_MANY)
     except StoreError as error:
@@ -146,6 +146,22 @@ async def _register(session: BaseSession, chid: str, key: str | None) -> None:
     else:
         _registered(session, chid, endpoint)
     session.release_reading()
+
+
+async def _add(session: BaseSession, chid: str) -> None:
+    """Have the channel stored, and with a new user's first one its record."""
+    node = session.node
+    assert session.uaid is not None
+    if session.recorded:
+        await node.store.add_channel(session.month, session.uaid, chid)
+        return
+    # The month may have changed since the hello.
+    month = node.store.months.current
+    record = records.new_record(
+        session.uaid, node.router_url, session.connected_at, month, node.now()
+    )
+    session.month = await node.store.add_first_channel(record, chid)
+    session.recorded = True
 
 
 async def _unregister(session: BaseSession, message: JSONDict, chid: str) -> None:

@@ -131,6 +131,7 @@ class BaseSession(ABC):
         "position",
         "queue",
         "reading_holds",
+        "recorded",
         "registers",
         "reset_uaid",
         "rotate",
@@ -164,6 +165,8 @@ class BaseSession(ABC):
         self.state = UNIDENTIFIED
         self.uaid: str | None = None
         self.month = ""
+        # Whether the store has a record of the user: that of a new one comes with the first channel
+        self.recorded = True
         # Flags of the record (spec/websocket 8): what to do once everything stored is read.
         self.rotate = self.reset_uaid = False
         # Statistics (spec/websocket 16)

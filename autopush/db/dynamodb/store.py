@@ -398,6 +398,12 @@ class DynamoStore(Store):
             return self._channel_write(uaid, self.channel_sets.add, month, uaid, chid)
         return self._channel_write(uaid, self.messages.add_channels, month, uaid, {chid})
 
+    def add_first_channel(self, user: User, chid: str) -> Deferred[str]:
+        """Write the record of a new user and its first channel in one turn of a thread."""
+        keys = (user["uaid"], "user"), (user["uaid"], "channels")
+        settled = self.months.settled(user["current_month"])
+        return self._write(keys, self.channel_sets.begin, dict(user), chid, settled)
+
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
         sets = self.channel_sets

@@ -231,6 +231,18 @@ class SqliteStore(SqliteFile):
         key, times = self._key(uaid), self._times(bridge=month is None)
         return self._writer.call(lambda c: sqlite_records.add_channel(c, key, chid, *times))
 
+    def add_first_channel(self, user: User, chid: str) -> Deferred[str]:
+        """Write the record of a new user and its first channel in one transaction."""
+        new = {name: value for name, value in user.items() if name != "uaid"}
+        key, times = self._key(user["uaid"]), self._times()
+
+        def run(connection: sqlite3.Connection) -> StoreError | None:
+            sqlite_records.register(connection, key, new)
+            return sqlite_records.add_channel(connection, key, chid, *times)
+
+        month: str = user["current_month"]
+        return self._writer.call(run).addCallback(lambda _: month)
+
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member.
 

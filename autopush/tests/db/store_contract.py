@@ -368,6 +368,38 @@ class StoreContract:
         )
         self.assertFalse((await self.store.list_channels(self.month, OTHER)).exists)
 
+    async def first(self, chid: str = CHID, **values: Any) -> Any:
+        record = {
+            "uaid": UAID,
+            "router_type": "webpush",
+            "connected_at": 1000,
+            "node_id": NODE,
+            "current_month": self.month,
+            **values,
+        }
+        return await self.store.add_first_channel(record, chid)
+
+    async def test_add_first_channel_writes_the_record(self):
+        self.assertEqual(await self.first(), self.month)
+        found = await self.store.get_subscription(UAID, CHID)
+        self.assertTrue(found.subscribed)
+        self.assertEqual((found.user["node_id"], found.user["connected_at"]), (NODE, 1000))
+
+    async def test_add_first_channel_may_be_repeated(self):
+        for chid in (CHID, CHID2, CHID):
+            self.assertEqual(await self.first(chid), self.month)
+        row = await self.store.list_channels(self.month, UAID)
+        self.assertEqual(row.chids, {CHID, CHID2})
+
+    async def test_add_first_channel_leaves_the_record_of_a_later_connection(self):
+        await self.register(connected_at=2000, node_id="http://later:1")
+        await self.store.add_channel(self.month, UAID, CHID2)
+        self.assertEqual(await self.first(), self.month)
+        user = await self.store.get_user(UAID)
+        self.assertEqual((user["node_id"], user["connected_at"]), ("http://later:1", 2000))
+        row = await self.store.list_channels(self.month, UAID)
+        self.assertEqual(row.chids, {CHID, CHID2})
+
     async def test_remove_channel_tells_whether_it_was_a_member(self):
         await self.store.add_channel(self.month, UAID, CHID)
         self.assertFalse(await self.store.remove_channel(self.month, UAID, CHID2))

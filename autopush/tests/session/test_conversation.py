@@ -76,7 +76,7 @@ def test_4_an_unexpected_error_is_logged_and_the_connection_stays(rig):
 
 def test_q36_commands_wait_until_the_hello_is_done(rig):
     rig.store.hold("register_user")
-    session = rig.hello()
+    session = rig.hello(UAID)
     session.received({"messageType": "register", "channelID": CHID})
     session.received({})
     assert session.wire.sent == []
@@ -84,13 +84,13 @@ def test_q36_commands_wait_until_the_hello_is_done(rig):
     rig.store.release("register_user")
     answers = session.wire.take()
     assert [answer.get("messageType") for answer in answers] == ["hello", "register", None]
-    assert answers[0]["uaid"] in answers[1]["pushEndpoint"]
+    assert answers[0]["uaid"] == UAID and UAID in answers[1]["pushEndpoint"]
     assert session.wire.reading
 
 
 def test_q36_a_hello_pipelined_with_the_first_is_a_duplicate_afterwards(rig):
     rig.store.hold("register_user")
-    session = rig.hello()
+    session = rig.hello(UAID)
     session.received(hello())
     session.received({})
     rig.store.release("register_user")
@@ -102,7 +102,7 @@ def test_q36_a_hello_pipelined_with_the_first_is_a_duplicate_afterwards(rig):
 
 def test_q36_reading_goes_on_while_nothing_waits(rig):
     rig.store.hold("register_user")
-    session = rig.hello()
+    session = rig.hello(UAID)
     assert session.wire.reading
     rig.store.release("register_user")
     assert session.wire.pauses == 0
@@ -110,7 +110,7 @@ def test_q36_reading_goes_on_while_nothing_waits(rig):
 
 def test_q36_what_waits_is_bounded(rig):
     rig.store.hold("register_user")
-    session = rig.hello()
+    session = rig.hello(UAID)
     for _ in range(MAX_QUEUED):
         session.received({})
     assert session.wire.closes == []
