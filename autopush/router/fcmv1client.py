@@ -363,8 +363,8 @@ class FCMv1:
 
 
 PERMANENT = frozenset({"UNREGISTERED", "NOT_FOUND", "SENDER_ID_MISMATCH", "INVALID_ARGUMENT"})
-"""Errors that no waiting cures, whatever the status. ``NOT_FOUND`` by itself may mean the project: the
-operator's mistake, which ends no subscription."""
+"""Errors that no waiting cures, whatever the status. ``NOT_FOUND`` by itself may mean the project,
+which is the operator's mistake and ends no subscription."""
 
 RETRIED = frozenset({"QUOTA_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"})
 """Errors after which the same message may be sent again."""
