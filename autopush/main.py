@@ -238,7 +238,9 @@ class StandaloneApplication(AutopushMultiService):
     def startService(self) -> None:
         super().startService()
         self._use_bound_ports()
-        print(self.start_text(), flush=True)
+        # A pipe or a file gets the log lines and nothing else.
+        stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+        print(self.start_text(show_key=stream.isatty()), file=stream, flush=True)
 
     def _use_bound_ports(self) -> None:
         """With port 0 the URLs are known only now."""
@@ -247,10 +249,15 @@ class StandaloneApplication(AutopushMultiService):
         self.conf.endpoint_port = self._endpoint.number
         self.conf.compute_urls()
 
-    def start_text(self) -> str:
-        """What the operator wants to know after the start; ends with the line tools wait for."""
+    def start_text(self, show_key: bool = False) -> str:
+        """What the operator wants to know after the start; ends with the line tools wait for.
+
+        :param show_key: the access key as well, which only somebody at a terminal may see: no log
+            keeps it
+        """
         conf = self.conf
-        key = self._shown_key()
+        keys = conf.access_keys
+        key = (keys[0] if show_key else "<access key>") if keys else ""
         websocket = f"{self.websocket_url}{key}"
         lines = [
             f"autopush {__version__}",
@@ -272,13 +279,6 @@ class StandaloneApplication(AutopushMultiService):
             lines.append(f"  Registration over HTTP: {conf.endpoint_url}/{key}/v1/...")
             lines.append("  Only who has an access key gets in: these addresses are secret.")
         return "\n".join([*lines, "autopush is ready"])
-
-    def _shown_key(self) -> str:
-        """The access key as the start shows it: to somebody at a terminal only; no log keeps it."""
-        keys = self.conf.access_keys
-        if not keys or sys.stdout.isatty():
-            return keys[0] if keys else ""
-        return "<access key>"
 
     @property
     def websocket_url(self) -> str:

@@ -35,6 +35,8 @@ come back at once."""
 GC_THRESHOLDS = (10_000, 20, 20)
 """For ``gc.set_threshold``. Python's own 700 new objects are made by some ten notifications."""
 
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 log = Logger()
 
 
@@ -171,12 +173,39 @@ def freeze_garbage() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
+def one_signal_is_enough() -> None:
+    """From now on, while the event loop runs, the first signal to end is heard, and no further one
+    until the shutdown begins: Twisted would log an error."""
+    for number in END_SIGNALS:
+        stop = signal.getsignal(number)
+        if not callable(stop):
+            continue  # ignored, as by a shell that has put us into the background
+
+        def heard(number: int, frame: Any, stop: Callable[..., Any] = stop) -> None:
+            ignore_signals()
+            stop(number, frame)
+
+        with contextlib.suppress(ValueError):  # not in the main thread: a test
+            signal.signal(number, heard)
+
+
+def ignore_signals() -> None:
+    """The shutdown begins in a moment: what asks for it says nothing new."""
+
+    def nothing(number: int, frame: Any) -> None:
+        """Not SIG_IGN: Python tells of signals that came before they were ignored."""
+
+    for number in END_SIGNALS:
+        with contextlib.suppress(ValueError):
+            signal.signal(number, nothing)
+
+
 def second_signal_exits() -> None:
     """From now on, while shutting down, a signal ends the process at once."""
 
     def leave(number: int, frame: Any) -> None:
         os._exit(1)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in END_SIGNALS:
         with contextlib.suppress(ValueError):  # not in the main thread: a test
             signal.signal(number, leave)

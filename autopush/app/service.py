@@ -30,6 +30,7 @@ from autopush.app.process import (
     Timer,
     bind,
     freeze_garbage,
+    one_signal_is_enough,
     second_signal_exits,
     surviving,
     use_monotonic_clock,
@@ -212,6 +213,7 @@ class AutopushMultiService(MultiService):
         return self.exit_status
 
     def _start(self) -> None:
+        one_signal_is_enough()
         Deferred.fromCoroutine(self.start()).addErrback(self._start_failed)
 
     async def start(self) -> None:

@@ -104,9 +104,11 @@ _Idle, _Reading, _Busy = _State.IDLE, _State.READING, _State.BUSY
 _Lingering, _Closing, _Ended = _State.LINGERING, _State.CLOSING, _State.ENDED
 
 
-@implementer(interfaces.IPushProducer)
+@implementer(interfaces.IPushProducer, interfaces.IHalfCloseableProtocol)
 class HTTPConnection(Protocol):
     """One accepted connection.
+
+    A client may end its side as soon as it has asked: it gets the answers it waits for.
 
     Its factory is an :class:`HTTPServer`: it is called with each :class:`Request` and answers it
     (now or later) with ``request.write`` and ``request.finish``.
@@ -117,6 +119,7 @@ class HTTPConnection(Protocol):
     log = Logger()
     xheaders = False
     no_keep_alive = False  # set by a handler: close after this answer
+    _input_ended = False
 
     def connectionMade(self) -> None:
         self._state = _Idle
@@ -150,6 +153,22 @@ class HTTPConnection(Protocol):
         if request is not None and handler is not None:
             handler.connection_lost(reason)
 
+    def readConnectionLost(self) -> None:
+        """The client sends no more, but may still read: what it has asked is answered."""
+        self._input_ended = True
+        if not self._polling:
+            self._close_if_answered()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is ended, as :meth:`_linger` wants it."""
+
+    def _close_if_answered(self) -> None:
+        """Close where the input has ended, unless an answer is still to be made or to be read."""
+        if self._state is _Lingering or (
+            self._state in (_Idle, _Reading) and not self._output_full
+        ):
+            self._close()
+
     # ---- what handlers see
 
     @property
@@ -181,7 +200,9 @@ class HTTPConnection(Protocol):
             return
         self._state = _Idle
         self.deadline = self.factory.now + IDLE_TIMEOUT
-        if not self._polling and (self._reading_paused or self._parser.buffered):
+        if not self._polling and (
+            self._reading_paused or self._input_ended or self._parser.buffered
+        ):
             self._poll()
 
     # ---- input
@@ -231,6 +252,8 @@ class HTTPConnection(Protocol):
             self._refuse(error.status, str(error))
         finally:
             self._polling = False
+        if self._input_ended:
+            self._close_if_answered()
 
     def _next(self) -> Request | None:
         """The request that is to be answered now; None: some of it is still to come.
@@ -273,7 +296,8 @@ class HTTPConnection(Protocol):
     def _resume_reading(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
-            self.transport.resumeProducing()
+            if not self._input_ended:
+                self.transport.resumeProducing()
 
     def pauseProducing(self) -> None:
         """The client does not read its answers: answer nothing more until it does."""
@@ -355,7 +379,9 @@ class HTTPConnection(Protocol):
         self.factory.forget(self)
         self._state = _Ended
         self._stop_parsing()
-        protocol = self.factory.upgrade_factory.buildProtocol(transport.getPeer())
+        protocol = None
+        if not self._input_ended:  # else nobody is left to talk to
+            protocol = self.factory.upgrade_factory.buildProtocol(transport.getPeer())
         if protocol is None:
             transport.abortConnection()
             return

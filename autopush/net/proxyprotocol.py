@@ -8,9 +8,17 @@ from typing import Any, ClassVar, cast
 
 import twisted
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.protocols.haproxy import proxyEndpoint
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from autopush.libraries import known
@@ -37,6 +45,7 @@ def careful_wrapper() -> Callable[[IProtocolFactory], IProtocolFactory]:
     """Return what wraps a factory's protocols in ones that close on every malformed header."""
     from twisted.protocols.haproxy import _wrapper
 
+    @implementer(IHalfCloseableProtocol)
     class ProxyHeaderProtocol(_wrapper.HAProxyProtocolWrapper):
         def dataReceived(self, data: bytes) -> None:
             if self._proxyInfo is not None:
@@ -49,6 +58,20 @@ def careful_wrapper() -> Callable[[IProtocolFactory], IProtocolFactory]:
                 if self._proxyInfo is not None:  # raised by what follows the header
                     raise
                 self.loseConnection()
+
+        def readConnectionLost(self) -> None:
+            # As the socket does it for a protocol that isn't wrapped. TLS seems to provide what
+            # is below it, but has no half-close.
+            wrapped: Any = self.wrappedProtocol
+            transport: Any = self.transport
+            tls = isinstance(wrapped, ProtocolWrapper)
+            if tls or self._proxyInfo is None or not IHalfCloseableProtocol.providedBy(wrapped):
+                transport.connectionLost(Failure(ConnectionDone()))
+            else:
+                wrapped.readConnectionLost()
+
+        def writeConnectionLost(self) -> None:
+            """Our side is ended, as whoever is wrapped wants it."""
 
     class ProxyHeaderFactory(_wrapper.HAProxyWrappingFactory):
         protocol = ProxyHeaderProtocol  # type: ignore[assignment]

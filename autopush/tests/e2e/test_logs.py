@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import os
+import pty
 import random
 import socket
+import subprocess
 import uuid
 from collections.abc import Callable
 
@@ -14,7 +17,11 @@ import httpx
 import pytest
 
 from autopush.tests.e2e.clients import UserAgent, VapidSender, send
-from autopush.tests.e2e.harness import Server
+from autopush.tests.e2e.harness import READY, STOP_WITHIN, Server, environment
+
+MakeServer = Callable[..., Server]
+KEY = "k" * 22
+"""An access key."""
 
 
 def hidden(server: Server, ident: str) -> str:
@@ -88,6 +95,52 @@ async def test_secrets_never_reach_the_log(make_server: Callable[..., Server], f
     if form == "json":
         for uaid in uaids:
             assert hidden(server, uaid) in output
+
+
+def test_standard_output_is_json_lines_and_nothing_else(make_server: MakeServer) -> None:
+    """What people want to know at the start is on the other stream."""
+    server = make_server("--access_key", KEY)
+    with subprocess.Popen(
+        server.command,
+        cwd=server.home,
+        env=environment(server.home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        told = list(iter(process.stderr.readline, f"{READY}\n"))
+        process.terminate()
+        lines, rest = process.stdout.read().splitlines(), process.stderr.read()
+    assert process.returncode == 0
+    assert f"    dom.push.serverURL = {server.ws_url}<access key>\n" in told
+    assert rest == ""
+    assert len(lines) > 3
+    for line in lines:
+        assert json.loads(line)["Fields"]["message"]
+    assert KEY not in "".join([*told, *lines])
+
+
+def test_the_start_is_told_to_whoever_sits_at_a_terminal(make_server: MakeServer) -> None:
+    """Also when the log goes elsewhere."""
+    server = make_server("--access_key", KEY)
+    ours, theirs = pty.openpty()
+    log = server.home / "log"
+    with log.open("wb") as file, open(ours, errors="replace") as terminal:
+        process = subprocess.Popen(
+            server.command,
+            cwd=server.home,
+            env=environment(server.home),
+            stdout=file,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        told = [line.strip() for line in iter(terminal.readline, f"{READY}\n")]
+        process.terminate()
+        assert process.wait(STOP_WITHIN) == 0
+    assert f"dom.push.serverURL = {server.ws_url}{KEY}" in told
+    for line in log.read_text().splitlines():
+        assert json.loads(line)["Fields"]["message"]
 
 
 async def test_json_lines(make_server: Callable[..., Server]) -> None:
