@@ -17,6 +17,8 @@ its own module, and what they share is the data of :mod:`~autopush.session.sessi
     < {"messageType": "broadcast", "broadcasts": {"errors": {"<id>": "..."}}}
     > {}                                                                        acks
     < {}
+    > {"messageType": "<anything else>"}
+    < {"messageType": "error", "status": 400, "reason": "Unknown messageType", ...}
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from autopush.session import acks, broadcasts, cleanup, direct, drain, hello, registration
-from autopush.session.errors import Malformed
+from autopush.session.errors import UNKNOWN_MESSAGE, Malformed, NotUnderstood
 from autopush.session.events import log
 from autopush.session.session import BaseSession
 from autopush.session.states import State
@@ -36,6 +38,10 @@ from autopush.types import JSONDict
 MAX_QUEUED = 1000
 """Messages kept while a hello is processed. Reading stops with the first one, so only what came
 in the same piece is more; a user agent has no reason to send even ten."""
+
+MAX_NOT_UNDERSTOOD = 20
+"""Messages in a row that we don't know before we close. User agents of tomorrow may say what those
+of today don't, and must not be shut out for it; who says nothing else is none."""
 
 COMMANDS: dict[str, Callable[[BaseSession, JSONDict], None]] = {
     "ack": acks.ack,
@@ -70,6 +76,8 @@ class Session(BaseSession):
         """A JSON object came from the user agent. Never raises."""
         try:
             self._dispatch(message)
+        except NotUnderstood as error:
+            self._not_understood(str(error))
         except Malformed as error:
             self.complain(error)
         except Exception:
@@ -137,12 +145,12 @@ class Session(BaseSession):
         if DRAINING_TOPICS <= state <= LIVE:
             kind = message.get("messageType")
             command = COMMANDS.get(kind) if kind.__class__ is str else None
-            if command is not None:
-                command(self, message)
-            elif not message:
-                acks.ping(self, message)
-            else:
-                self.close()
+            if command is None:
+                if message:
+                    raise NotUnderstood("unknown messageType")
+                command = acks.ping
+            command(self, message)
+            self.not_understood = 0
         elif state is UNIDENTIFIED:
             if message.get("messageType") == "hello":
                 hello.begin(self, message)
@@ -150,6 +158,17 @@ class Session(BaseSession):
                 self.close()
         elif state < CLOSING:
             self._enqueue(message)
+
+    def _not_understood(self, reason: str) -> None:
+        node = self.node
+        if node.metered:
+            node.metrics.increment("ua.command.unknown")
+        log.info("Malformed message", reason=reason, uaid_hash=self.uaid_hash)
+        self.not_understood += 1
+        if self.not_understood >= MAX_NOT_UNDERSTOOD:
+            self.close()
+        else:
+            self.wire.send(UNKNOWN_MESSAGE)
 
     def _enqueue(self, message: JSONDict) -> None:
         if self.queue is None:

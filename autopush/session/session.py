@@ -127,6 +127,7 @@ class BaseSession(ABC):
         "month",
         "nacks",
         "node",
+        "not_understood",
         "passed",
         "position",
         "queue",
@@ -197,6 +198,7 @@ class BaseSession(ABC):
         self.last_ping: float | None = None
         self.queue: list[JSONDict] | None = None
         self.reading_holds = 0
+        self.not_understood = 0
         self.saved: Deferred[None] | None = None
 
     # ---- what takes commands
