@@ -94,7 +94,7 @@ setup(
         exclude=["autopush.tests", "autopush.tests.*"],
     ),
     include_package_data=False,
-    package_data={"autopush": ["db/sqlite/schema/*.sql", "py.typed"]},
+    package_data={"autopush": ["db/sqlite/schema/*.sql", "py.typed", "web/page/files/*"]},
     install_requires=[
         "attrs>=26.1",
         "autobahn==26.10.2",  # see autopush.libraries
@@ -112,6 +112,7 @@ setup(
         "pyOpenSSL>=26.4",
         "raven==6.10.0",  # see autopush.libraries
         "requests>=2.34",
+        "segno>=1.6",
         "service-identity>=26.1",
         "treq>=26.7",
         "Twisted>=26.10",

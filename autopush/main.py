@@ -16,6 +16,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import __version__
+from autopush.app.figures import Figures
+from autopush.app.overview import SAMPLE_INTERVAL, Overview
 from autopush.app.process import Listener, use_monotonic_clock
 from autopush.app.service import (
     REPORT_INTERVAL,
@@ -36,12 +38,14 @@ from autopush.config import UNIX, WILDCARD_HOSTS, AutopushConfig
 from autopush.http import (
     EndpointHTTPFactory,
     InternalRouterHTTPFactory,
+    StandaloneHTTPFactory,
 )
 from autopush.logging import hide_ids
 from autopush.options.commands import CONNECTION, ENDPOINT, STANDALONE
 from autopush.router import routers_from_config
 from autopush.session import Node, census, upkeep
 from autopush.session.census import Census
+from autopush.web.page.handlers import Page
 from autopush.websocket import ConnectionWSSite, PushServerFactory
 
 reactor: Any = _reactor
@@ -202,9 +206,7 @@ class StandaloneApplication(AutopushMultiService):
         self.routers = routers_from_config(
             conf, self.db, self.agent, self.node, metrics=self.metrics
         )
-        self.endpoint_factory = EndpointHTTPFactory(
-            conf, self.db, self.routers, node=self.node, **common
-        )
+        self.endpoint_factory = self._make_endpoint_factory(node=self.node, **common)
         self.websockets = self.websocket_factory(conf, self.node, reactor)
         self.websocket_site = self.websocket_site_factory(conf, self.websockets, **common)
         self.internal_router_factory = InternalRouterHTTPFactory(
@@ -214,9 +216,27 @@ class StandaloneApplication(AutopushMultiService):
         self._endpoint: Listener | None = None
         self._internal: Listener | None = None
 
+    def _make_endpoint_factory(self, **common: Any) -> EndpointHTTPFactory:
+        """The HTTP API, with the page if there is to be one."""
+        conf = self.conf
+        if conf.page not in ("info", "full"):
+            return EndpointHTTPFactory(conf, self.db, self.routers, **common)
+        page = Page(token=conf.page_token, separate=self.own_endpoint_port)
+        return StandaloneHTTPFactory(conf, self.db, self.routers, page=page, **common)
+
+    def _add_overview(self) -> None:
+        """Give the page its figures."""
+        endpoint = self.endpoint_factory
+        if isinstance(endpoint, StandaloneHTTPFactory) and self.conf.page == "full":
+            figures = Figures(self.db, self.lifecycle.tls, self.node, reactor)
+            overview = Overview(figures, self.node, self.census, endpoint, reactor)
+            self.add_timer(SAMPLE_INTERVAL, overview.sample)
+            endpoint.page.figures = overview.show
+
     def setup(self, rotate_tables: bool = True) -> None:
         super().setup(rotate_tables)
         self.add_timer(upkeep.STEP, self.node.upkeep.step)
+        self._add_overview()
         self.add_timer(census.ROUND_INTERVAL, self.census.begin)
         self.add_timer(REPORT_INTERVAL, self.census.report)
         endpoint, conf = self.endpoint_factory, self.conf
@@ -275,6 +295,8 @@ class StandaloneApplication(AutopushMultiService):
             lines.append("    dom.push.testing.allowInsecureServerURL = true")
         if not conf.public_url and (conf.host in WILDCARD_HOSTS or conf.host.startswith(UNIX)):
             lines.append("  If others reach this service at another address, pass --public_url.")
+        if conf.page in ("info", "full"):
+            lines.insert(3, f"  page:       {conf.endpoint_url}/{key}")
         if key:
             lines.append(f"  Registration over HTTP: {conf.endpoint_url}/{key}/v1/...")
             lines.append("  Only who has an access key gets in: these addresses are secret.")

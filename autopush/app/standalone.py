@@ -289,6 +289,20 @@ def access_keys_from_options(ns: Any) -> list[str]:
     return keys
 
 
+def page_token_from_options(ns: Any) -> str | None:
+    """Return the token of ``--page_token``; None: there is none.
+
+    :raises InvalidConfig: it is too short, or has other characters; the text doesn't show it
+    """
+    token: str = ns.page_token or ""
+    if token and not parse_access_key(token):
+        raise InvalidConfig(
+            f"Invalid page_token: must have {MIN_ACCESS_KEY} to {MAX_ACCESS_KEY} letters, digits, -"
+            " or _; autokey --access makes one"
+        )
+    return token or None
+
+
 def _random_key() -> str:
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
@@ -311,7 +325,7 @@ def standalone_config(ns: Any) -> AutopushConfig:
     unix = ns.host.startswith(UNIX)
     if unix and ns.endpoint_port is not None:
         raise InvalidConfig("host unix:<path> takes no endpoint_port beside it")
-    return AutopushConfig.from_argparse(
+    conf = AutopushConfig.from_argparse(
         ns,
         hostname=announced_host(ns.host, ns.hostname),
         port=None if unix else ns.port,
@@ -322,7 +336,11 @@ def standalone_config(ns: Any) -> AutopushConfig:
         db_dsn=ns.db_dsn or data_dir_dsn(ns.data_dir),
         data_dir=str(data_dir_path(ns.data_dir)),
         access_keys=access_keys_from_options(ns),
+        page_token=page_token_from_options(ns),
     )
+    if conf.public_path:
+        conf.sts_max_age = 0  # the host is not ours alone, and its subdomains are not ours at all
+    return conf
 
 
 def use_data_dir(conf: AutopushConfig, data_dir: DataDir, ns: Any) -> None:
@@ -338,7 +356,7 @@ def use_data_dir(conf: AutopushConfig, data_dir: DataDir, ns: Any) -> None:
         conf.bear_hash_key = data_dir.auth_keys()
     if not conf.access_keys:
         conf.access_keys = data_dir.access_keys()
-    redaction.hide(conf.access_keys)
+    redaction.hide([*conf.access_keys, *filter(None, [conf.page_token])])
 
 
 def backup(ns: Any) -> str:

@@ -26,7 +26,7 @@ SKEW_FAIL = 300
 
 
 class Status(NamedTuple):
-    """What ``/status`` under some origin says."""
+    """What ``/status`` under some URL says."""
 
     version: str | None
     """Of the autopush there; None: there is none."""
@@ -38,13 +38,13 @@ class Status(NamedTuple):
     """Its certificate was not accepted."""
 
 
-def status_of(origin: str, verify: bool = True) -> Status:
-    """Ask who serves an origin.
+def status_of(url: str, verify: bool = True) -> Status:
+    """Ask who serves an origin, or what is below a path of one.
 
     :param verify: whether its certificate must be trusted, as by other nodes
     """
     try:
-        answer, body = _get(origin, verify)
+        answer, body = _get(url, verify)
     except ConnectionRefusedError:
         return Status(None, "connection refused", refused=True)
     except ssl.SSLCertVerificationError as exc:
@@ -59,8 +59,8 @@ def status_of(origin: str, verify: bool = True) -> Status:
     return Status(str(version), None)
 
 
-def _get(origin: str, verify: bool) -> tuple[int, bytes]:
-    parts = urlsplit(origin)
+def _get(url: str, verify: bool) -> tuple[int, bytes]:
+    parts = urlsplit(url)
     connection: HTTPConnection
     if parts.scheme == "https":
         context = ssl.create_default_context()
@@ -72,7 +72,7 @@ def _get(origin: str, verify: bool) -> tuple[int, bytes]:
     else:
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
     try:
-        connection.request("GET", "/status")
+        connection.request("GET", f"{parts.path}/status")
         answer = connection.getresponse()
         return answer.status, answer.read(65536)
     finally:

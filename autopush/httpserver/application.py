@@ -6,6 +6,7 @@ Knows no route; :mod:`autopush.http` does, and :mod:`autopush.websocket.site`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_to_bytes
@@ -45,6 +46,8 @@ class RoutedServer(HTTPServer, Application):
     :param metrics: default: none
     :param node: the connection node in this process, if any
     :param clock: (IReactorTime) for the connections' deadlines; default: the reactor
+    :ivar accepted: messages that were accepted
+    :ivar refused: requests that were refused, by status and errno
     """
 
     ap_handlers: ClassVar[Routes] = ()
@@ -74,6 +77,8 @@ class RoutedServer(HTTPServer, Application):
         self.db = db
         self.node = node
         self.metrics = metrics if metrics is not None else SinkMetrics()
+        self.accepted = 0
+        self.refused: Counter[tuple[int, int]] = Counter()
         self.log_function = None if log_function is skip_request_logging else log_function
         self.body_limit = max(BODY_LIMIT, _BODY_FACTOR * conf.max_data)
         self._routes: dict[str, list[_Route]] = {}

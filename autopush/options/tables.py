@@ -41,7 +41,7 @@ class UnknownChoice(argparse.ArgumentTypeError):
         self.hint = did_you_mean(text, names)
 
 
-def _choice(*names: str) -> Any:
+def choice(*names: str) -> Any:
     """Return a converter that takes one of these, or the empty text."""
 
     def convert(text: str) -> str:
@@ -52,7 +52,7 @@ def _choice(*names: str) -> Any:
     return convert
 
 
-LOG_LEVEL = _choice("debug", "info", "warn", "error", "critical")
+LOG_LEVEL = choice("debug", "info", "warn", "error", "critical")
 PORT = _number(int, 0, 65535)
 COUNT = _number(int, 0)
 POSITIVE = _number(int, 1)
@@ -85,6 +85,8 @@ METAVARS = {
     "hostname": "NAME",
     "log_level": "LEVEL",
     "log_output": "WHERE",
+    "page": "WHAT",
+    "page_token": "TOKEN",
     "prometheus_host": "ADDRESS",
     "public_url": "URL",
     "router_host": "ADDRESS",

@@ -13,7 +13,7 @@ class Malformed(Exception):
 
 
 class NotUnderstood(Exception):
-    """A message of a kind that there isn't here, or not with such values; the text is for the log."""
+    """A message of a kind that there is not, or with wrong values; the text is for the log."""
 
 
 UNKNOWN_MESSAGE: JSONDict = {

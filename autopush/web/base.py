@@ -199,8 +199,13 @@ def standard_error(
     return body
 
 
-def count_refused(metrics: IMetrics, status_code: int, errno: int | None) -> None:
-    """Count a request that was answered with an error of the public documentation."""
+def count_refused(application: Any, status_code: int, errno: int | None) -> None:
+    """Count a request that was answered with an error of the public documentation.
+
+    :param application: ``metrics``, and the counter ``refused``
+    """
+    application.refused[status_code, errno or 0] += 1
+    metrics: IMetrics = application.metrics
     if metrics.active:
         metrics.increment("requests.refused", tags=[f"errno:{errno or 0}", f"code:{status_code}"])
 
@@ -325,7 +330,7 @@ class BaseWebHandler(BaseHandler):
             self.set_header(name, value)
         if status_code == 410:
             self._headers["Cache-Control"] = "max-age=86400"
-        count_refused(self.metrics, status_code, body["errno"])
+        count_refused(self.application, status_code, body["errno"])
         self.finish(json.dumps(body).encode())
 
     def _count_error(self, status_code: int, router_type: str | None, vapid: Any) -> None:
@@ -357,7 +362,7 @@ class BaseWebHandler(BaseHandler):
     def _finish_error(self, code: int) -> None:
         """Where no method has answered: 405, TLS client certificates, mistakes."""
         errno, message = UNANSWERED.get(code, (999, REASONS.get(code)))
-        count_refused(self.metrics, code, errno)
+        count_refused(self.application, code, errno)
         self._headers["Content-Type"] = "application/json"
         self.finish(json.dumps(standard_error(code, errno, message)).encode())
 
@@ -492,6 +497,7 @@ class BaseWebHandler(BaseHandler):
                 vapid=vapid,
             )
             return
+        self.application.accepted += 1
         self.set_status(status_code)
         for name, value in response.headers.items():
             if value is not None:
@@ -552,7 +558,9 @@ class NotFoundHandler(BaseWebHandler):
     def get(self, *_args: Any, **_kwargs: Any) -> None:
         self.set_status(404, "Page not found")
         self._headers.update(self.HEADERS)
-        count_refused(self.metrics, 404, 102)
+        if self.conf.public_path:
+            del self._headers["Strict-Transport-Security"]
+        count_refused(self.application, 404, 102)
         self.finish(self.BODY)
 
     put = post = delete = get

@@ -165,9 +165,8 @@ def authenticate_sender(message: PushRequest) -> None:
     if not auth:
         return
     conf = app.conf
-    claims = vapid.authenticate(
-        auth, public_key, conf.endpoint_url, clock.now(), conf.use_cryptography
-    )
+    origin = conf.public_origin or conf.endpoint_url
+    claims = vapid.authenticate(auth, public_key, origin, clock.now(), conf.use_cryptography)
     if app.metrics.active:
         app.metrics.increment(f"updates.vapid.draft{auth['version']:02}")
     message.keywords["jwt"] = {"jwt_crypto_key": public_key, "jwt_data": claims}

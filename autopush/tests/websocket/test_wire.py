@@ -102,6 +102,7 @@ def make_conf(**changes):
     conf = SimpleNamespace(
         port=8080,
         public_url=None,
+        public_origin=None,
         ssl=SimpleNamespace(key=None),
         max_message_size=10_000,
         access_keys=(),
