@@ -53,6 +53,11 @@ class Addresses:
         return self.websocket.startswith("wss:")
 
     @property
+    def is_local(self) -> bool:
+        """Whether no other machine can reach the service under this name."""
+        return _leads_here(self.base)
+
+    @property
     def differs(self) -> bool:
         """Whether endpoint URLs lead elsewhere than the visitor has come."""
         return self.base != self.api

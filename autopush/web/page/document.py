@@ -131,6 +131,7 @@ def values_for(addresses: Addresses, local: bool) -> dict[str, str]:
         "push_server": addresses.push_server,
         "distributor": addresses.distributor,
         "insecure": "hidden" if addresses.is_secure else "",
+        "reachable": "" if addresses.is_local else "hidden",
         "keyed": "" if addresses.key else "hidden",
         "local": "yes" if local else "",
     }

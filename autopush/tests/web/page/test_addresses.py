@@ -87,6 +87,8 @@ def test_names_of_this_machine_are_the_same_place():
     conf = make_conf(hostname="127.0.0.1")
     assert found(("Host", "localhost:8080"), conf=conf).differs
     assert not found(("Host", "localhost:8080"), conf=conf).misleads
+    assert found(("Host", "localhost:8080"), conf=conf).is_local
+    assert not found(HOST, conf=conf).is_local
     assert found(HOST, conf=conf).misleads
     assert not found(("Host", "push.example:8080")).differs
 
