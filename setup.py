@@ -128,7 +128,10 @@ setup(
             "drop_users = autopush.scripts.drop_user:drop_users",
             "endpoint_diagnostic = autopush.diagnostic_cli:run_endpoint_diagnostic_cli",
         ],
+        # Named as the module, so that -p autopush.testing.plugin names the same one.
+        "pytest11": ["autopush.testing.plugin = autopush.testing.plugin"],
     },
+    extras_require={"testing": ["pytest>=8", "pywebpush>=2"]},
     classifiers=[
         "Framework :: Twisted",
         "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)",

@@ -5,10 +5,12 @@ Source: spec/python-api 2.13, spec/configuration 6, 7 and 12.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -16,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import __version__
+from autopush.app.ephemeral import ephemeral_directory
 from autopush.app.figures import Figures
 from autopush.app.overview import SAMPLE_INTERVAL, Overview
 from autopush.app.process import Listener, use_monotonic_clock
@@ -34,6 +37,8 @@ from autopush.app.standalone import (
     use_data_dir,
 )
 from autopush.app.starterrors import EXPECTED, is_expected, say_error
+from autopush.app.supervised import end_with, write_ready
+from autopush.clock import Shift
 from autopush.config import UNIX, WILDCARD_HOSTS, AutopushConfig
 from autopush.http import (
     EndpointHTTPFactory,
@@ -47,6 +52,9 @@ from autopush.session import Node, census, upkeep
 from autopush.session.census import Census
 from autopush.web.page.handlers import Page
 from autopush.websocket import ConnectionWSSite, PushServerFactory
+
+if TYPE_CHECKING:
+    from autopush.control.control import Control
 
 reactor: Any = _reactor
 
@@ -72,9 +80,16 @@ def check_configuration(command: str, ns: Namespace) -> int:
     return check(command, ns)
 
 
-async def drain_node(node: Node, factory: PushServerFactory) -> None:
+def control_mode() -> Control:
+    """What ``--control`` is for. Nothing may have asked for the time before."""
+    from autopush.control.control import Control  # brings a WebSocket client
+
+    return Control(Shift(reactor), reactor)
+
+
+async def drain_node(node: Node, factory: PushServerFactory, spread: float = CLOSE_SPREAD) -> None:
     """Close all WebSockets, saving what is un-acknowledged, and wait for their ends."""
-    await factory.shutdown(CLOSE_SPREAD)
+    await factory.shutdown(spread)
     await node.shutdown()
 
 
@@ -179,6 +194,9 @@ class StandaloneApplication(AutopushMultiService):
     """Both nodes and the store in one process.
 
     :param own_endpoint_port: whether the HTTP API has a port of its own
+    :param control: the test mode, if the service runs in it
+    :ivar ready_file: where to say that it serves
+    :ivar close_spread: seconds over which WebSockets are closed at the end
     :cvar websocket_factory: makes the factory of the WebSockets; a subclass may have another
     :cvar websocket_site_factory: makes what listens for them, if the HTTP API has a port of its own
     """
@@ -193,10 +211,17 @@ class StandaloneApplication(AutopushMultiService):
     memusage_host = "127.0.0.1"
 
     def __init__(
-        self, conf: AutopushConfig, resource: Any = None, own_endpoint_port: bool = False
+        self,
+        conf: AutopushConfig,
+        resource: Any = None,
+        own_endpoint_port: bool = False,
+        control: Control | None = None,
     ) -> None:
         super().__init__(conf, resource)
         self.own_endpoint_port = own_endpoint_port
+        self.control = control
+        self.ready_file: str | None = None
+        self.close_spread = CLOSE_SPREAD
         common: dict[str, Any] = {"metrics": self.metrics, "clock": reactor}
         self.node = Node(
             conf, self.db, self.metrics, reactor, self.agent if conf.router_port else None
@@ -215,10 +240,14 @@ class StandaloneApplication(AutopushMultiService):
         self._public: Listener | None = None
         self._endpoint: Listener | None = None
         self._internal: Listener | None = None
+        self._control: Listener | None = None
+        self._agents: Listener | None = None
 
     def _make_endpoint_factory(self, **common: Any) -> EndpointHTTPFactory:
         """The HTTP API, with the page if there is to be one."""
         conf = self.conf
+        if self.control is not None:
+            return self.control.endpoint_factory(conf, self.db, self.routers, **common)
         if conf.page not in ("info", "full"):
             return EndpointHTTPFactory(conf, self.db, self.routers, **common)
         page = Page(token=conf.page_token, separate=self.own_endpoint_port)
@@ -255,12 +284,43 @@ class StandaloneApplication(AutopushMultiService):
         if conf.router_port:
             self._internal = self.add_router_port(self.internal_router_factory)
 
+    def add_control(self, port: int) -> None:
+        """Add the listeners of the test mode: the control API, and the one of its user agents."""
+        assert self.control is not None
+        server = self.control.serve(self.conf, self.endpoint_factory, self.node)
+        loopback = self.memusage_host
+        self._control = self.listen(port, server, None, loopback, "control_port")
+        self._agents = self.listen(0, self.websocket_site, None, loopback, "control")
+
     def startService(self) -> None:
         super().startService()
         self._use_bound_ports()
+        if self._agents is not None and self.control is not None:
+            self.control.started(self._websocket_address(), self._agents.number)
         # A pipe or a file gets the log lines and nothing else.
         stream = sys.stdout if sys.stdout.isatty() else sys.stderr
         print(self.start_text(show_key=stream.isatty()), file=stream, flush=True)
+        if self.ready_file is not None:
+            write_ready(self.ready_file, self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """What a program that started the service wants to know."""
+        facts = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "url": self.conf.endpoint_url,
+            "websocket_url": self._websocket_address(),
+            "data_dir": self.conf.data_dir,
+        }
+        if self.control is not None and self._control is not None:
+            facts["control_url"] = self.control.url(self._control.number)
+            facts["firefox_preferences"] = self.control.preferences()
+        return facts
+
+    def _websocket_address(self) -> str:
+        """Where user agents connect, with an access key if they need one."""
+        keys = self.conf.access_keys
+        return f"{self.websocket_url}{keys[0] if keys else ''}"
 
     def _use_bound_ports(self) -> None:
         """With port 0 the URLs are known only now."""
@@ -297,6 +357,8 @@ class StandaloneApplication(AutopushMultiService):
             lines.append("  If others reach this service at another address, pass --public_url.")
         if conf.page in ("info", "full"):
             lines.insert(3, f"  page:       {conf.endpoint_url}/{key}")
+        if self.control is not None and self._control is not None:
+            lines.insert(3, f"  control API: {self.control.url(self._control.number)}")
         if key:
             lines.append(f"  Registration over HTTP: {conf.endpoint_url}/{key}/v1/...")
             lines.append("  Only who has an access key gets in: these addresses are secret.")
@@ -316,12 +378,10 @@ class StandaloneApplication(AutopushMultiService):
         say_error(PROG, failure.value)
 
     def drain(self) -> Deferred[Any]:
-        return gatherResults(
-            [
-                super().drain(),
-                Deferred.fromCoroutine(drain_node(self.node, self.websockets)),
-            ]
-        )
+        if self.control is not None:
+            self.control.stop()
+        closing = drain_node(self.node, self.websockets, self.close_spread)
+        return gatherResults([super().drain(), Deferred.fromCoroutine(closing)])
 
     @classmethod
     def from_argparse(cls, ns: Any, resource: Any = None) -> StandaloneApplication:
@@ -335,8 +395,11 @@ class StandaloneApplication(AutopushMultiService):
         ns = cls.parse_args(cls.config_files if use_files else (), args)
         if ns.check:
             return cls.check(cls.command, ns)
-        use_monotonic_clock(reactor)
-        data_dir: DataDir | None = None
+        control: Control | None = None
+        if ns.control:
+            control = control_mode()
+        else:
+            use_monotonic_clock(reactor)
         try:
             if ns.backup:
                 print(backup(ns))
@@ -345,16 +408,35 @@ class StandaloneApplication(AutopushMultiService):
             if human is None:
                 human = ns.log_output == "stdout" and sys.stdout.isatty()
             setup_logging(ns, cls.logger_name, human)
-            conf = standalone_config(ns)
-            data_dir = DataDir(ns.data_dir)
-            use_data_dir(conf, data_dir, ns)
-            hide_ids(data_dir.log_key())
-            app = cls(conf, resource, has_own_endpoint_port(ns))
-            app.setup()
-            return app.run()
+            with contextlib.ExitStack() as ending:
+                if ns.ephemeral:
+                    ns.data_dir = ending.enter_context(ephemeral_directory())
+                app = cls._prepared(ns, resource, control, ending)
+                return app.run()
         except EXPECTED as exc:
             say_error(PROG, exc)
             return 1
-        finally:
-            if data_dir is not None:
-                data_dir.release()
+
+    @classmethod
+    def _prepared(
+        cls, ns: Namespace, resource: Any, control: Control | None, ending: contextlib.ExitStack
+    ) -> StandaloneApplication:
+        """Return the application of these options, set up.
+
+        :param ending: lets go of the data directory
+        """
+        conf = standalone_config(ns)
+        data_dir = DataDir(ns.data_dir)
+        ending.callback(data_dir.release)
+        use_data_dir(conf, data_dir, ns)
+        hide_ids(data_dir.log_key())
+        app = cls(conf, resource, has_own_endpoint_port(ns), control)
+        app.setup()
+        app.ready_file = ns.ready_file
+        if control is not None:
+            app.add_control(ns.control_port)
+        if ns.ephemeral:
+            app.close_spread = 0
+        if ns.parent is not None:
+            end_with(reactor, ns.parent)
+        return app

@@ -143,6 +143,48 @@ STANDALONE_LIMITS: OptionGroup = (
     ),
 )
 
+TESTS: OptionGroup = (
+    "tests",
+    (
+        Option(
+            "ephemeral",
+            "AUTOPUSH_EPHEMERAL",
+            SWITCH,
+            False,
+            "keep the data in a temporary directory, which is removed at the end",
+        ),
+        Option(
+            "ready_file",
+            "AUTOPUSH_READY_FILE",
+            TEXT,
+            None,
+            "write the addresses there as JSON when the service is ready; may be a pipe",
+        ),
+        Option(
+            "parent",
+            "AUTOPUSH_PARENT",
+            POSITIVE,
+            None,
+            "end when the process with this id ends",
+        ),
+        Option(
+            "control",
+            "AUTOPUSH_CONTROL",
+            SWITCH,
+            False,
+            "let tests look at the service and disturb it, through the control API on loopback;"
+            " never where real user agents are",
+        ),
+        Option(
+            "control_port",
+            "AUTOPUSH_CONTROL_PORT",
+            PORT,
+            0,
+            "port of the control API; 0: any free one",
+        ),
+    ),
+)
+
 STANDALONE_EXCLUDED = {
     "firehose_stream_name",
     "_no_sslcontext_cache",
@@ -211,4 +253,5 @@ STANDALONE: tuple[OptionGroup, ...] = (
     _for_standalone(STANDALONE_LIMITS),
     *map(_for_standalone, (_part(CONNECTION, router=False), ENDPOINT)),
     _for_standalone(("other nodes", _part(CONNECTION, router=True)[1])),
+    TESTS,
 )

@@ -315,8 +315,7 @@ class WebPushHandler(BaseWebHandler):
     _handling_message = True
     _message: tuple[User, WebPushNotification, JSONDict | None] | None = None
 
-    @validated(PushRequest)
-    async def post(
+    async def route(
         self,
         subscription: JSONDict,
         notification: WebPushNotification,
@@ -344,6 +343,8 @@ class WebPushHandler(BaseWebHandler):
         if self.metrics.histograms:
             self.metrics.observe("notification.route_time", route_time)
         await self._router_completed(response, user, router_type, jwt)
+
+    post = validated(PushRequest)(route)
 
     async def _router_completed(
         self, response: RouterResponse, uaid_data: User, router_type: str, vapid: Any
