@@ -31,6 +31,7 @@ from autopush.web.message import MessageHandler
 from autopush.web.nodes import NotificationHandler, RouterHandler
 from autopush.web.prometheus import MetricsHandler
 from autopush.web.rates import Rates
+from autopush.web.refusals import Refusals
 from autopush.web.registration import (
     ChannelRegistrationHandler,
     NewRegistrationHandler,
@@ -60,6 +61,10 @@ class BaseHTTPFactory(RoutedServer):
         (r"^/__heartbeat__", StatusHandler),
         (r"^/__lbheartbeat__", LBHeartbeatHandler),
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.refusals = Refusals(self.clock)
 
 
 class EndpointHTTPFactory(BaseHTTPFactory):

@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from autopush import __version__
 from autopush.addresses import get_ec2_instance_id
+from autopush.logging import human
 from autopush.logging.lengths import MAX_LINE, MAX_TRACEBACK, cut_fields, cut_line, cut_middle
 from autopush.logging.redaction import redact, redact_text
 from autopush.types import JSONDict
@@ -72,6 +73,7 @@ UNFORMATTABLE = "Unable to format event"
 
 _started: list[PushLogger] = []
 _threshold = 0
+_for_people = False
 
 
 def enabled(level: str) -> bool:
@@ -82,9 +84,16 @@ def enabled(level: str) -> bool:
     return LEVELS[level] >= _threshold
 
 
+def for_people() -> bool:
+    """Tell whether anybody reads lines of text: events of level info that only people need are made
+    for them alone."""
+    return _for_people
+
+
 def _update_threshold() -> None:
-    global _threshold
+    global _threshold, _for_people
     _threshold = min((logger.threshold for logger in _started), default=0)
+    _for_people = any(logger.for_people for logger in _started)
 
 
 # --------------------------------------------------------------------------------------- observer
@@ -138,6 +147,7 @@ class PushLogger:
         self.format_event: Callable[[LogEvent], str | None] = (
             self.json_format if log_format == "json" else self.text_format
         )
+        self.for_people = log_format == "text" and self.threshold <= LEVELS["info"]
         self._output: TextIO | None = None
         self._filename: str | None = None
         if log_output == "stdout":
@@ -225,6 +235,8 @@ class PushLogger:
 
     def text_format(self, event: LogEvent) -> str | None:
         """Return an event as text, with the traceback of a failure (spec/observability 3)."""
+        if human.concerns(event):
+            event = _with_text(event, human.tell(event, event_text(event)))
         line = formatEventAsClassicLogText(event)
         if line and UNFORMATTABLE in line:
             line = formatEventAsClassicLogText(_unformatted(event))
@@ -361,6 +373,10 @@ def event_text(event: LogEvent) -> str:
 def _unformatted(event: LogEvent) -> LogEvent:
     raw = event.get("log_format", "")
     text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+    return _with_text(event, text)
+
+
+def _with_text(event: LogEvent, text: str) -> LogEvent:
     return {**event, "log_format": "{log_text}", "log_text": text}
 
 
