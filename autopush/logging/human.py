@@ -12,12 +12,13 @@ lines only, JSON leaves them out.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
+from autopush.ids import parse_uuid
 from autopush.logging.redaction import HIDDEN, redact
 
 LogEvent = dict[str, Any]
@@ -62,6 +63,9 @@ DETAILS = (
 
 ONLY_REFUSED = frozenset(("remote_ip",))
 """Fields of every request, shown of those that were refused."""
+
+DIGITS = re.compile(r"[0-9a-f]{32}")
+"""A UUID as HTTP requests have it."""
 
 PLAIN = re.compile(r"[!#-<>-\[\]-~]+", re.ASCII)
 """Values that need no quotes: no blank, quote, backslash or ``=`` in them."""
@@ -120,8 +124,8 @@ def _shown(field: str, value: object) -> str:
         return value[:SHORT]
     if field == "channel_id":
         # 32 digits without dashes are a UAID to those who hide these.
-        try:
-            return str(UUID(value))
-        except ValueError:
-            pass
+        if DIGITS.fullmatch(value):
+            return f"{value[:8]}-{value[8:12]}-{value[12:16]}-{value[16:20]}-{value[20:]}"
+        with contextlib.suppress(ValueError):
+            return str(parse_uuid(value))
     return value if PLAIN.fullmatch(value) else json.dumps(value)

@@ -15,7 +15,7 @@ INTERVAL = 10
 
 LINES = 10
 """Refusals of an errno that are told one by one in that time. Who asks why a sender was refused
-finds the line; whoever sends what is refused as fast as the network allows, fills no log with it."""
+finds the line; whoever sends nonsense, as fast as the network allows, fills no log with it."""
 
 
 @attrs.define
