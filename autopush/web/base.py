@@ -30,7 +30,6 @@ from autopush.types import JSONDict
 if TYPE_CHECKING:
     from autopush.metrics.interface import IMetrics
     from autopush.router.interface import IRouter, RouterResponse
-    from autopush.web.rules import ParsedRequest
 
 status_codes = {
     200: "OK",
@@ -257,8 +256,8 @@ class BaseWebHandler(BaseHandler):
     challenge: ClassVar[str] = PREF_SCHEME
 
     _handling_message = False
-    _parsed: ParsedRequest | None = None
-    """The request, if a rule refused it."""
+    _about: tuple[str | None, str | None] = (None, None)
+    """UAID and channel of whom a request is about that a rule refused, as far as they are known."""
     _refusal_told = False
     """Whether another line of the log tells that this request was refused, and why."""
 
@@ -540,11 +539,8 @@ class BaseWebHandler(BaseHandler):
             )
 
     def _whom(self) -> JSONDict:
-        """Fields of whom a request that was refused is about, as far as it is known."""
-        request: ParsedRequest | None = self._parsed
-        if request is None:
-            return {}
-        uaid, channel = request.whom()
+        """Fields of whom a request is about that a rule refused."""
+        uaid, channel = self._about
         fields = {"uaid_hash": uaid and self._uaid_hash(uaid), "channel_id": channel}
         return {name: value for name, value in fields.items() if value}
 

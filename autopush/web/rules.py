@@ -108,7 +108,7 @@ def validated(kind: type[ParsedRequest]) -> Callable[[Callable[..., Any]], Calla
                 refused = exc
             handler._timings["validation_time"] = time.time() - start_time
             if refused is not None:
-                handler._parsed = parsed
+                handler._about = parsed.whom()
                 handler._refuse(refused, parsed.router_type, parsed.vapid)
                 return
             try:

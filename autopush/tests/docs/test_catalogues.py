@@ -196,7 +196,7 @@ FIELD_MAKERS = {"_init_info", "_message_info", "session_fields"}
 """Functions that return the fields of a request, a message, a session."""
 
 NO_FIELDS = {"failure", "client_info", "timings", "shown"}
-"""Arguments of a logger that are groups of fields, or none; ``shown`` are for lines of text only."""
+"""Arguments of a logger that are groups of fields, or none; ``shown`` are for lines of text."""
 
 
 def fields_in_code() -> set[str]:
