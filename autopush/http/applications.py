@@ -34,6 +34,7 @@ from autopush.web.nodes import NotificationHandler, RouterHandler
 from autopush.web.page.handlers import ROUTES as PAGE_ROUTES, Page, SlashHandler
 from autopush.web.prometheus import MetricsHandler
 from autopush.web.rates import Rates
+from autopush.web.refusals import Refusals
 from autopush.web.registration import (
     ChannelRegistrationHandler,
     NewRegistrationHandler,
@@ -63,6 +64,10 @@ class BaseHTTPFactory(RoutedServer):
         (r"^/__heartbeat__", StatusHandler),
         (r"^/__lbheartbeat__", LBHeartbeatHandler),
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.refusals = Refusals(self.clock)
 
 
 class EndpointHTTPFactory(BaseHTTPFactory):

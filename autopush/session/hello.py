@@ -13,7 +13,7 @@ from autopush.exceptions import StoreError
 from autopush.ids import parse_uuid, validate_uaid
 from autopush.session import broadcasts, peers, records, upkeep
 from autopush.session.errors import hello_error
-from autopush.session.events import enabled, identity, log
+from autopush.session.events import enabled, for_people, identity, log, took
 from autopush.session.month import is_later
 from autopush.session.states import State
 from autopush.types import JSONDict
@@ -101,6 +101,7 @@ def _welcome(session: BaseSession, wanted: Any) -> None:
 async def _identify(session: BaseSession, wanted: Any) -> None:
     node, uaid = session.node, session.uaid
     assert uaid is not None
+    began = node.now()
     node.identifying[uaid] += 1
     try:
         entry = await _enter(session)
@@ -108,7 +109,7 @@ async def _identify(session: BaseSession, wanted: Any) -> None:
         if session.state is not State.IDENTIFYING:
             return
         if entry.written:
-            _finish(session, entry, wanted)
+            _finish(session, entry, wanted, began)
         else:
             _refuse(session, "already_connected", 500)
     except StoreError as error:
@@ -221,7 +222,7 @@ def _outdo(session: BaseSession, record: User) -> None:
         session.connected_at = stored + 1
 
 
-def _finish(session: BaseSession, entry: Entry, wanted: Any) -> None:
+def _finish(session: BaseSession, entry: Entry, wanted: Any, began: float) -> None:
     node = session.node
     assert session.uaid is not None
     if node.stopping:
@@ -238,7 +239,9 @@ def _finish(session: BaseSession, entry: Entry, wanted: Any) -> None:
     node.clients[session.uaid] = session
     session.to(State.LIVE)
     session.wire.send(_reply(session, wanted))
-    if enabled("debug"):
+    if for_people():
+        log.info("hello", **identity(session), shown=took(node, began))
+    elif enabled("debug"):
         log.debug("hello", **identity(session))
     if node.metered:
         node.metrics.increment("ua.command.hello")

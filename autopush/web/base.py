@@ -23,7 +23,7 @@ from autopush.exceptions import InvalidRequest, RouterException, StoreBusy, Stor
 from autopush.httpserver.connection import REASONS
 from autopush.httpserver.handler import BaseHandler
 from autopush.ids import hash_uaid
-from autopush.logging import enabled
+from autopush.logging import enabled, for_people
 from autopush.options.bridges import BRIDGES
 from autopush.types import JSONDict
 
@@ -261,6 +261,10 @@ class BaseWebHandler(BaseHandler):
     challenge: ClassVar[str] = PREF_SCHEME
 
     _handling_message = False
+    _about: tuple[str | None, str | None] = (None, None)
+    """UAID and channel of whom a request is about that a rule refused, as far as they are known."""
+    _refusal_told = False
+    """Whether another line of the log tells that this request was refused, and why."""
 
     def prepare(self) -> None:
         """Check the client's certificate, then add the headers of section 3.3."""
@@ -332,6 +336,8 @@ class BaseWebHandler(BaseHandler):
             self._headers["Cache-Control"] = "max-age=86400"
         count_refused(self.application, status_code, body["errno"])
         self.finish(json.dumps(body).encode())
+        if not self._refusal_told and enabled("info"):
+            self._tell_refusal(body)
 
     def _count_error(self, status_code: int, router_type: str | None, vapid: Any) -> None:
         if self._handling_message and status_code >= 300 and self.metrics.active:
@@ -420,6 +426,7 @@ class BaseWebHandler(BaseHandler):
         if isinstance(exc, ConnectionDone):
             return
         # The text is a value, not the format: it may contain braces (Q35).
+        self._refusal_told = True
         self.log.failure(
             "{text}",
             failure_of(exc),
@@ -463,6 +470,7 @@ class BaseWebHandler(BaseHandler):
 
     def _log_router_exception(self, exc: RouterException) -> None:
         if exc.status_code >= 500:
+            self._refusal_told = True
             self.log.failure(
                 "{text}",
                 failure_of(exc),
@@ -512,10 +520,39 @@ class BaseWebHandler(BaseHandler):
                 ],
             )
         self.finish(response.response_body or None)
+        if for_people():
+            self._tell(response, router_type)
         if enabled("debug"):
             self._track_timing(status_code=response.logged_status)
 
     # ---- logs
+
+    def _tell(self, response: RouterResponse | RouterException, router_type: str | None) -> None:
+        """Log what became of a message, for people."""
+
+    def _tell_refusal(self, body: JSONDict) -> None:
+        """Log whom the answer was refused to, and why; of a flood of them not each."""
+        errno = body["errno"] or 0
+        if self.application.refusals.take(errno):
+            self.log.info(
+                "Refused",
+                client_info=self._client_info,
+                reason=body.get("message", ""),
+                status_code=body["code"],
+                errno=errno,
+                **self._whom(),
+                shown={"took": time.time() - self._start_time},
+            )
+
+    def _whom(self) -> JSONDict:
+        """Fields of whom a request is about that a rule refused."""
+        uaid, channel = self._about
+        fields = {"uaid_hash": uaid and self._uaid_hash(uaid), "channel_id": channel}
+        return {name: value for name, value in fields.items() if value}
+
+    def _took(self, **fields: Any) -> JSONDict:
+        """Fields for people only: how a request ended that was answered 200, and how soon."""
+        return {"status": 200, "took": time.time() - self._start_time, **fields}
 
     def _track_timing(self, status_code: int | None = None) -> None:
         """Log how long the parts of the request took."""

@@ -225,6 +225,11 @@ class PushRequest(ParsedRequest):
     user: User = attrs.field(init=False)
     checked_headers: JSONDict = attrs.field(init=False)
 
+    def whom(self) -> tuple[str | None, str | None]:
+        """UAID and channel, if the token could be opened."""
+        endpoint: EndpointToken | None = getattr(self, "endpoint", None)
+        return (None, None) if endpoint is None else (endpoint.uaid, endpoint.channel.hex)
+
 
 class WebPushRequestSchema(RulesSchema):
     """The same for handlers of one's own.
@@ -380,6 +385,19 @@ class WebPushHandler(BaseWebHandler):
         elif 200 in (response.status_code, response.logged_status):
             self.log.debug("Successful delivery", client_info=self._client_info)
 
+    def _tell(self, response: RouterResponse | RouterException, router_type: str | None) -> None:
+        assert self._message is not None
+        _, notification, _ = self._message
+        self.log.info(
+            "Message",
+            uaid_hash=self._uaid_hash(notification.uaid.hex),
+            channel_id=notification.channel_id.hex,
+            message_size=notification.data_length,
+            outcome=outcome(response, router_type),
+            status_code=response.status_code,
+            shown={"took": time.time() - self._start_time},
+        )
+
     @property
     def _client_info(self) -> JSONDict:
         """Fields of the request and, from the end of validation on, of the message."""
@@ -407,3 +425,12 @@ class WebPushHandler(BaseWebHandler):
             for name in list(jwt["jwt_data"])[:MAX_LOGGED_CLAIMS]:
                 info[f"jwt_{name}"] = jwt["jwt_data"][name]
         return info
+
+
+def outcome(response: RouterResponse | RouterException, router_type: str | None) -> str:
+    """Return what became of a message that was taken, for people."""
+    if router_type in BRIDGES:
+        return f"passed to {router_type}"
+    if response.logged_status == 204:
+        return "dropped (TTL 0, and nobody there)"
+    return "stored" if was_stored(response) else "delivered"

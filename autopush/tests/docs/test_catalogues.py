@@ -195,8 +195,8 @@ def test_every_row_is_complete():
 FIELD_MAKERS = {"_init_info", "_message_info", "session_fields"}
 """Functions that return the fields of a request, a message, a session."""
 
-NO_FIELDS = {"failure", "client_info", "timings"}
-"""Arguments of a logger that are groups of fields, or none."""
+NO_FIELDS = {"failure", "client_info", "timings", "shown"}
+"""Arguments of a logger that are groups of fields, or none; ``shown`` are for lines of text."""
 
 
 def fields_in_code() -> set[str]:
