@@ -126,6 +126,14 @@ class Firefox:
             "browsingContext.navigate", context=self._context, url=url, wait="complete"
         )
 
+    async def resize(self, width: int, height: int) -> None:
+        """Give the page a viewport of so many pixels."""
+        await self.command(
+            "browsingContext.setViewport",
+            context=self._context,
+            viewport={"width": width, "height": height},
+        )
+
     async def run(self, expression: str) -> Any:
         """Evaluate JavaScript in the page, awaiting a promise; the value must fit in JSON."""
         result = await self.command(
