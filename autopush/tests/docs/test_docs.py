@@ -44,19 +44,6 @@ def server(tmp_path_factory):
 # ---------------------------------------------------------------------------------- the whole
 
 
-@pytest.fixture(scope="module")
-def manual(tmp_path_factory):
-    """The built manual's folder, and what Sphinx did and said."""
-    html = tmp_path_factory.mktemp("manual")
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, html],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    return html, done
-
-
 def test_sphinx_has_nothing_to_say(manual):
     """Links between pages, references to options, terms and code, and the markup are right."""
     html, done = manual
