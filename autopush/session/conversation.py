@@ -14,7 +14,7 @@ its own module, and what they share is the data of :mod:`~autopush.session.sessi
     > {"messageType": "unregister", "channelID": "<uuid>", "code": 200}         registration
     < {"messageType": "unregister", "channelID": "<uuid>", "code": 200, "status": 200}
     > {"messageType": "broadcast_subscribe", "broadcasts": {"<id>": "<version>"}}  broadcasts
-    < {"messageType": "broadcast", "broadcasts": {"errors": {"<id>": "..."}}}
+    < {"messageType": "broadcast", "broadcasts": {"<id>": "<version>"}}            broadcasts
     > {}                                                                        acks
     < {}
     > {"messageType": "<anything else>"}
@@ -90,6 +90,8 @@ class Session(BaseSession):
     def output_resumed(self) -> None:
         """The connection can take more output again."""
         drain.advance(self)
+        if self.broadcasts is not None:
+            self.node.broadcasts.resumed(self)
 
     def closed(self) -> Deferred[None]:
         """TCP has ended. May be called again.

@@ -102,6 +102,7 @@ class Node(BaseNode):
 
     async def _shut_down(self) -> None:
         self.background.hurry()
+        self.broadcasts.stop()
         try:
             for session in list(self.clients.values()):
                 session.close()

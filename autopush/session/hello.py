@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from autopush.db.interface import MOVING_FROM, User
 from autopush.exceptions import StoreError
 from autopush.ids import parse_uuid, validate_uaid
-from autopush.session import broadcasts, peers, records, upkeep
+from autopush.session import peers, records, upkeep
 from autopush.session.errors import hello_error
 from autopush.session.events import enabled, identity, log
 from autopush.session.month import is_later
@@ -270,5 +270,5 @@ def _reply(session: BaseSession, wanted: Any) -> JSONDict:
     if conf.auto_ping_interval:
         reply["ping"] = conf.auto_ping_interval
     if wanted is not _ABSENT:
-        reply["broadcasts"] = broadcasts.answer(wanted)
+        reply["broadcasts"] = session.node.broadcasts.answer(session, wanted)
     return reply

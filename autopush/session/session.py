@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, succeed
 from autopush import addresses, useragent
 from autopush.ids import hash_uaid
 from autopush.session.background import Background
+from autopush.session.broadcasts import Broadcasts
 from autopush.session.errors import Malformed
 from autopush.session.events import log
 from autopush.session.moves import Moves
@@ -80,6 +81,7 @@ class BaseNode(ABC):
         self.randrange = randrange
         self.clients: dict[str, BaseSession] = {}
         """The live session of each UAID."""
+        self.broadcasts = Broadcasts(self.clients, clock, metrics)
         self.identifying: Counter[str] = Counter()
         """UAIDs whose hello is under way: their records may lead here already."""
         self.saving: set[BaseSession] = set()
@@ -112,6 +114,8 @@ class BaseSession(ABC):
 
     __slots__ = (
         "ack_writes",
+        "broadcast_seen",
+        "broadcasts",
         "channels",
         "check_wanted",
         "connected_at",
@@ -197,6 +201,9 @@ class BaseSession(ABC):
         self.queue: list[JSONDict] | None = None
         self.reading_holds = 0
         self.not_understood = 0
+        # Broadcasts: names subscribed to, and the number of the last change that was told
+        self.broadcasts: frozenset[str] | None = None
+        self.broadcast_seen = 0
         self.saved: Deferred[None] | None = None
 
     # ---- what takes commands

@@ -12,7 +12,7 @@ class Deviation(NamedTuple):
     step: int
     expect: dict[str, Any]
     reason: str
-    do: dict[str, Any] = {}  # noqa: RUF012 a NamedTuple's default, nobody changes it
+    do: dict[str, Any] = {}
     """What is done otherwise, where the recording waits for what does not come."""
 
 
