@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from autopush.db.interface import MOVING_FROM, User
 from autopush.exceptions import StoreError
 from autopush.ids import parse_uuid, validate_uaid
-from autopush.session import peers, records, upkeep
+from autopush.session import peers, records, upkeep, urgency
 from autopush.session.errors import hello_error
 from autopush.session.events import enabled, identity, log
 from autopush.session.month import is_later
@@ -20,8 +20,6 @@ from autopush.types import JSONDict
 
 if TYPE_CHECKING:
     from autopush.session.session import BaseSession
-
-_ABSENT = object()
 
 OVERLOAD_DELAY = (4, 9)
 """Seconds, lower limit and upper limit (exclusive), before a user agent hears that the store
@@ -57,8 +55,8 @@ def begin(session: BaseSession, message: JSONDict) -> None:
     session.uaid = uaid
     session.existing_uaid = valid
     session.to(State.IDENTIFYING)
-    wanted = message.get("broadcasts", _ABSENT)
-    Deferred.fromCoroutine(_identify(session, valid, wanted))
+    session.least = urgency.asked(message)
+    Deferred.fromCoroutine(_identify(session, valid, message))
 
 
 def duplicate(session: BaseSession, _: JSONDict) -> None:
@@ -87,7 +85,7 @@ def _refuse(session: BaseSession, reason: str, status: int) -> None:
     session.close()
 
 
-async def _identify(session: BaseSession, valid: bool, wanted: Any) -> None:
+async def _identify(session: BaseSession, valid: bool, message: JSONDict) -> None:
     node, uaid = session.node, session.uaid
     assert uaid is not None
     node.identifying[uaid] += 1
@@ -97,7 +95,7 @@ async def _identify(session: BaseSession, valid: bool, wanted: Any) -> None:
         if session.state is not State.IDENTIFYING:
             return
         if entry.written:
-            _finish(session, entry, wanted)
+            _finish(session, entry, message)
         else:
             _refuse(session, "already_connected", 500)
     except StoreError as error:
@@ -139,7 +137,12 @@ async def _enter(session: BaseSession, valid: bool) -> Entry:
     session.month = node.store.months.current
     written, previous = await node.store.register_user(
         records.new_record(
-            session.uaid, node.router_url, session.connected_at, session.month, node.now()
+            session.uaid,
+            node.router_url,
+            session.connected_at,
+            session.month,
+            node.now(),
+            session.least,
         )
     )
     return Entry(written, previous, False)
@@ -203,7 +206,7 @@ def _outdo(session: BaseSession, record: User) -> None:
         session.connected_at = stored + 1
 
 
-def _finish(session: BaseSession, entry: Entry, wanted: Any) -> None:
+def _finish(session: BaseSession, entry: Entry, message: JSONDict) -> None:
     node = session.node
     assert session.uaid is not None
     if node.stopping:
@@ -219,12 +222,13 @@ def _finish(session: BaseSession, entry: Entry, wanted: Any) -> None:
     _leave_other_node(session, entry.previous)
     node.clients[session.uaid] = session
     session.to(State.LIVE)
-    session.wire.send(_reply(session, wanted))
+    session.wire.send(_reply(session, message))
     if enabled("debug"):
         log.debug("hello", **identity(session))
     if node.metered:
         node.metrics.increment("ua.command.hello")
     if entry.known:
+        urgency.begin(session, entry.previous, message)
         # The channels must live as long as the user agent comes here (spec/storage S2).
         node.background.persist(node.store.touch_channels, session.month, session.uaid)
         _note_move(session, entry.previous)
@@ -258,7 +262,7 @@ def _leave_other_node(session: BaseSession, previous: User) -> None:
         node.background.watch(Deferred.fromCoroutine(request))
 
 
-def _reply(session: BaseSession, wanted: Any) -> JSONDict:
+def _reply(session: BaseSession, message: JSONDict) -> JSONDict:
     conf = session.node.conf
     reply: JSONDict = {
         "messageType": "hello",
@@ -269,6 +273,6 @@ def _reply(session: BaseSession, wanted: Any) -> JSONDict:
     }
     if conf.auto_ping_interval:
         reply["ping"] = conf.auto_ping_interval
-    if wanted is not _ABSENT:
-        reply["broadcasts"] = session.node.broadcasts.answer(session, wanted)
+    if "broadcasts" in message:
+        reply["broadcasts"] = session.node.broadcasts.answer(session, message["broadcasts"])
     return reply

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from autopush import addresses, useragent
 from autopush.ids import hash_uaid
+from autopush.message.urgency import VERY_LOW
 from autopush.session.background import Background
 from autopush.session.broadcasts import Broadcasts
 from autopush.session.errors import Malformed
@@ -128,6 +129,7 @@ class BaseSession(ABC):
         "gathering",
         "host",
         "last_ping",
+        "least",
         "leaving",
         "month",
         "nacks",
@@ -151,11 +153,13 @@ class BaseSession(ABC):
         "stored_acked",
         "stored_retrieved",
         "timer",
+        "topics_read",
         "uaid",
         "uaid_reset",
         "unregisters",
         "user_agent",
         "wire",
+        "withheld",
     )
 
     def __init__(
@@ -194,6 +198,11 @@ class BaseSession(ABC):
         self.passed: int | None = None
         self.channels: frozenset[str] | None = None
         self.sent_count = 0
+        # Urgency: the least level that is sent; of what waits for a lower one, the first timestamp,
+        # and the sort key up to which there is nothing else among the topics
+        self.least = VERY_LOW
+        self.withheld: int | None = None
+        self.topics_read = ""
         self.fetching = self.stale = self.check_wanted = False
         self.timer: Call | None = None
         # The conversation
