@@ -54,7 +54,6 @@ ELSEWHERE: dict[str, str] = {
     "router/fcmv1client": "router/test_fcm_v1",
     "router/gcmclient": "router/test_gcm",
     "router/interface": "options/test_bridges",
-    "session/broadcasts": "session/test_conversation",
     "session/timers": "session/test_moves",
     "session/ends": "session/test_drain",
     "session/errors": "docs/test_docs",

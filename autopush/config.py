@@ -92,7 +92,8 @@ class AutopushConfig:
     ``fernet`` are computed (spec/configuration 4.1).
 
     :raises ValueError: a crypto key is not 32 bytes of url-safe base64
-    :raises InvalidConfig: ``public_url`` is neither an origin nor one with a path
+    :raises InvalidConfig: ``public_url`` is neither an origin nor one with a path, or
+        ``megaphone_api_url`` no URL
     """
 
     debug: bool = False
@@ -212,6 +213,8 @@ class AutopushConfig:
             origin, self.public_path = normalize_public_url(self.public_url)
             self.public_origin = origin if self.public_path else None
             self.public_url = origin + self.public_path
+        if self.megaphone_api_url:
+            check_source(self.megaphone_api_url)
         self.compute_urls()
 
     def compute_urls(self) -> None:
@@ -324,6 +327,7 @@ SAME_NAME = (  # noqa: SIM905
     " max_stored_bytes max_stored_share prometheus_port prometheus_host require_ttl"
     " router_host forget_after rate_subscription burst_subscription rate_sender burst_sender"
     " page"
+    " megaphone_api_url megaphone_api_token megaphone_poll_interval"
 ).split()
 """Options that keep their name as an attribute."""
 
@@ -472,6 +476,20 @@ def normalize_public_url(url: str) -> tuple[str, str]:
     if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host):
         raise InvalidConfig(error)
     return canonical_url(parts.scheme, bracketed(host), port), path
+
+
+def check_source(url: str) -> None:
+    """:raises InvalidConfig: broadcasts can't be fetched there. The text doesn't show the URL."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or "@" in parts.netloc or re.search(r"\s", url):
+        raise InvalidConfig(
+            "Invalid megaphone_api_url: must be http://host[:port]/path or https://, and without a"
+            " user and password: megaphone_api_token is for those"
+        )
 
 
 def allowed_origins(texts: list[str] | None) -> list[str] | None:

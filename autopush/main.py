@@ -161,6 +161,7 @@ class ConnectionApplication(AutopushMultiService):
     def setup(self, rotate_tables: bool = True) -> None:
         super().setup(rotate_tables)
         self.add_timer(upkeep.STEP, self.node.upkeep.step)
+        self.add_megaphone(self.node)
         self.add_internal_router()
         self.add_memusage()
         self.add_websocket()
@@ -266,6 +267,7 @@ class StandaloneApplication(AutopushMultiService):
         super().setup(rotate_tables)
         self.add_timer(upkeep.STEP, self.node.upkeep.step)
         self._add_overview()
+        self.add_megaphone(self.node)
         self.add_timer(census.ROUND_INTERVAL, self.census.begin)
         self.add_timer(REPORT_INTERVAL, self.census.report)
         endpoint, conf = self.endpoint_factory, self.conf

@@ -24,6 +24,7 @@ import autopush.logging
 from autopush import __version__, constants, useragent
 from autopush.app.figures import LOOK_INTERVAL, Figures
 from autopush.app.lifecycle import Lifecycle
+from autopush.app.megaphone import Megaphone
 from autopush.app.process import (
     BACKLOG,
     Listener,
@@ -155,6 +156,11 @@ class AutopushMultiService(MultiService):
         """Call a function every ``step`` seconds, first at start; it may fail or return a
         Deferred."""
         Timer(step, surviving(function, *args, **kwargs)).setServiceParent(self)
+
+    def add_megaphone(self, node: Node) -> None:
+        """Add what fetches broadcasts, if there is a source of some."""
+        if self.conf.megaphone_api_url:
+            Megaphone(self.conf, node.broadcasts, self.metrics, reactor).setServiceParent(self)
 
     def add_memusage(self) -> None:
         """Add the memory API's listener if it has a port."""

@@ -13,6 +13,7 @@ import orjson
 from autopush.constants import MAX_EXPIRY
 from autopush.ids import normalize_id
 from autopush.message.notification import WebPushNotification
+from autopush.message.urgency import to_store
 
 TOPIC = "01:"
 """Sort keys of topic messages start so."""
@@ -38,6 +39,8 @@ class MessageRow(NamedTuple):
     expiry: int
     live: int | None = None
     """1 for a message accepted while its user agent was connected."""
+    urgency: str | None = None
+    """None for normal."""
 
 
 def write_message(notification: WebPushNotification, now: int) -> MessageRow:
@@ -56,6 +59,7 @@ def write_message(notification: WebPushNotification, now: int) -> MessageRow:
         now if notification.timestamp is None else notification.timestamp,
         now + min(ttl, MAX_EXPIRY),
         1 if notification.live else None,
+        to_store(notification.urgency),
     )
 
 
@@ -79,6 +83,7 @@ def read_message(uaid: uuid.UUID, row: MessageRow) -> WebPushNotification:
         "headers": headers,
         "data": row.data,
         "live": row.live,
+        "urgency": row.urgency,
     }
     return WebPushNotification.from_message_table(uaid, item)
 

@@ -33,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     store.store,
     bridges.bridges,
     bridges.authorities,
+    network.broadcasts,
     network.internal_url,
     network.public_url,
 )

@@ -12,8 +12,11 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import requests
+
 from autopush import clock
-from autopush.doctor.report import Result, Subject, fail, ok, warn
+from autopush.app.megaphone import NoAnswer, broadcasts_in, usable
+from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
 
 TIMEOUT = 5
 """Seconds for each step of a request."""
@@ -93,6 +96,31 @@ def internal_url(subject: Subject) -> Iterator[Result]:
         yield warn("internal URL", f"{url}: nothing listens; well if the service doesn't run now")
     else:
         yield fail("internal URL", f"{url}: {status.error}")
+
+
+def broadcasts(subject: Subject) -> Iterator[Result]:
+    """Whether there are some where they are to be fetched."""
+    conf = subject.conf
+    if not conf.megaphone_api_url:
+        return
+    name, token = "megaphone_api_url", conf.megaphone_api_token
+    try:
+        answer = requests.get(
+            conf.megaphone_api_url,
+            headers={"Authorization": token} if token else {},
+            timeout=TIMEOUT,
+        )
+        if not answer.ok:
+            raise NoAnswer(f"status {answer.status_code}")
+        found = broadcasts_in(answer.content)
+    except (requests.RequestException, NoAnswer) as exc:
+        text = str(exc) if isinstance(exc, NoAnswer) else type(exc).__name__
+        yield fail(name, f"no broadcasts: {text}")
+        return
+    good = usable(found)
+    if len(good) < len(found):
+        yield warn(name, f"{len(found) - len(good)} of {len(found)} can't be told to user agents")
+    yield (ok if good else warn)(name, plural(len(good), "broadcast"))
 
 
 def public_url(subject: Subject) -> Iterator[Result]:

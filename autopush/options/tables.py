@@ -87,6 +87,7 @@ METAVARS = {
     "log_output": "WHERE",
     "page": "WHAT",
     "page_token": "TOKEN",
+    "megaphone_api_url": "URL",
     "prometheus_host": "ADDRESS",
     "public_url": "URL",
     "router_host": "ADDRESS",
@@ -472,6 +473,28 @@ CONNECTION: OptionGroup = (
             COUNT,
             0,
             "seconds to say hello in, 0: off",
+        ),
+        Option(
+            "megaphone_api_url",
+            "MEGAPHONE_API_URL",
+            TEXT,
+            None,
+            "where broadcasts are fetched for user agents that subscribe to them; none: there are"
+            " no broadcasts",
+        ),
+        Option(
+            "megaphone_api_token",
+            "MEGAPHONE_API_TOKEN",
+            TEXT,
+            None,
+            "the Authorization header sent there, all of it, e.g. Bearer 1234; none: no header",
+        ),
+        Option(
+            "megaphone_poll_interval",
+            "MEGAPHONE_POLL_INTERVAL",
+            POSITIVE,
+            30,
+            "seconds between two looks there",
         ),
     ),
 )

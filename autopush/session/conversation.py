@@ -14,7 +14,9 @@ its own module, and what they share is the data of :mod:`~autopush.session.sessi
     > {"messageType": "unregister", "channelID": "<uuid>", "code": 200}         registration
     < {"messageType": "unregister", "channelID": "<uuid>", "code": 200, "status": 200}
     > {"messageType": "broadcast_subscribe", "broadcasts": {"<id>": "<version>"}}  broadcasts
-    < {"messageType": "broadcast", "broadcasts": {"errors": {"<id>": "..."}}}
+    < {"messageType": "broadcast", "broadcasts": {"<id>": "<version>"}}            broadcasts
+    > {"messageType": "urgency", "min": "<very-low, low, normal or high>"}      urgency
+    < {"messageType": "urgency", "status": 200}
     > {}                                                                        acks
     < {}
     > {"messageType": "<anything else>"}
@@ -27,7 +29,16 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from autopush.session import acks, broadcasts, cleanup, direct, drain, hello, registration
+from autopush.session import (
+    acks,
+    broadcasts,
+    cleanup,
+    direct,
+    drain,
+    hello,
+    registration,
+    urgency,
+)
 from autopush.session.errors import UNKNOWN_MESSAGE, Malformed, NotUnderstood
 from autopush.session.events import log
 from autopush.session.session import BaseSession
@@ -51,6 +62,7 @@ COMMANDS: dict[str, Callable[[BaseSession, JSONDict], None]] = {
     "ping": acks.ping,
     "register": registration.register,
     "unregister": registration.unregister,
+    "urgency": urgency.change,
 }
 
 UNIDENTIFIED, DRAINING_TOPICS, LIVE = State.UNIDENTIFIED, State.DRAINING_TOPICS, State.LIVE
@@ -90,6 +102,8 @@ class Session(BaseSession):
     def output_resumed(self) -> None:
         """The connection can take more output again."""
         drain.advance(self)
+        if self.broadcasts is not None:
+            self.node.broadcasts.resumed(self)
 
     def closed(self) -> Deferred[None]:
         """TCP has ended. May be called again.

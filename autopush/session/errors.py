@@ -13,7 +13,10 @@ class Malformed(Exception):
 
 
 class NotUnderstood(Exception):
-    """A message of a kind that there is not, or with wrong values; the text is for the log."""
+    """A message of a kind that there isn't here, or not with such values: answered and counted.
+
+    The text is for the log.
+    """
 
 
 UNKNOWN_MESSAGE: JSONDict = {

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from autopush.db.interface import MOVING_FROM, User
 from autopush.exceptions import StoreError
 from autopush.ids import parse_uuid, validate_uaid
-from autopush.session import broadcasts, peers, records, upkeep
+from autopush.session import peers, records, upkeep, urgency
 from autopush.session.errors import hello_error
 from autopush.session.events import enabled, for_people, identity, log, took
 from autopush.session.month import is_later
@@ -20,8 +20,6 @@ from autopush.types import JSONDict
 
 if TYPE_CHECKING:
     from autopush.session.session import BaseSession
-
-_ABSENT = object()
 
 OVERLOAD_DELAY = (4, 9)
 """Seconds, lower limit and upper limit (exclusive), before a user agent hears that the store
@@ -57,11 +55,11 @@ def begin(session: BaseSession, message: JSONDict) -> None:
     session.uaid = uaid
     session.existing_uaid = valid
     session.to(State.IDENTIFYING)
-    wanted = message.get("broadcasts", _ABSENT)
+    session.least = urgency.asked(message)
     if valid:
-        Deferred.fromCoroutine(_identify(session, wanted))
+        Deferred.fromCoroutine(_identify(session, message))
     else:
-        _welcome(session, wanted)
+        _welcome(session, message)
 
 
 def duplicate(session: BaseSession, _: JSONDict) -> None:
@@ -90,15 +88,15 @@ def _refuse(session: BaseSession, reason: str, status: int) -> None:
     session.close()
 
 
-def _welcome(session: BaseSession, wanted: Any) -> None:
+def _welcome(session: BaseSession, message: JSONDict) -> None:
     """Answer a user agent that offers no UAID: nothing has to be read, and nothing is written."""
     try:
-        _finish(session, _anew(session), wanted)
+        _finish(session, _anew(session), message, session.node.now())
     except Exception:
         _fail(session)
 
 
-async def _identify(session: BaseSession, wanted: Any) -> None:
+async def _identify(session: BaseSession, message: JSONDict) -> None:
     node, uaid = session.node, session.uaid
     assert uaid is not None
     began = node.now()
@@ -109,7 +107,7 @@ async def _identify(session: BaseSession, wanted: Any) -> None:
         if session.state is not State.IDENTIFYING:
             return
         if entry.written:
-            _finish(session, entry, wanted, began)
+            _finish(session, entry, message, began)
         else:
             _refuse(session, "already_connected", 500)
     except StoreError as error:
@@ -222,7 +220,7 @@ def _outdo(session: BaseSession, record: User) -> None:
         session.connected_at = stored + 1
 
 
-def _finish(session: BaseSession, entry: Entry, wanted: Any, began: float) -> None:
+def _finish(session: BaseSession, entry: Entry, message: JSONDict, began: float) -> None:
     node = session.node
     assert session.uaid is not None
     if node.stopping:
@@ -238,7 +236,7 @@ def _finish(session: BaseSession, entry: Entry, wanted: Any, began: float) -> No
     _leave_other_node(session, entry.previous)
     node.clients[session.uaid] = session
     session.to(State.LIVE)
-    session.wire.send(_reply(session, wanted))
+    session.wire.send(_reply(session, message))
     if for_people():
         log.info("hello", **identity(session), shown=took(node, began))
     elif enabled("debug"):
@@ -246,6 +244,7 @@ def _finish(session: BaseSession, entry: Entry, wanted: Any, began: float) -> No
     if node.metered:
         node.metrics.increment("ua.command.hello")
     if entry.known:
+        urgency.begin(session, entry.previous, message)
         # The channels must live as long as the user agent comes here (spec/storage S2).
         node.background.persist(node.store.touch_channels, session.month, session.uaid)
         _note_move(session, entry.previous)
@@ -279,7 +278,7 @@ def _leave_other_node(session: BaseSession, previous: User) -> None:
         node.background.watch(Deferred.fromCoroutine(request))
 
 
-def _reply(session: BaseSession, wanted: Any) -> JSONDict:
+def _reply(session: BaseSession, message: JSONDict) -> JSONDict:
     conf = session.node.conf
     reply: JSONDict = {
         "messageType": "hello",
@@ -290,6 +289,6 @@ def _reply(session: BaseSession, wanted: Any) -> JSONDict:
     }
     if conf.auto_ping_interval:
         reply["ping"] = conf.auto_ping_interval
-    if wanted is not _ABSENT:
-        reply["broadcasts"] = broadcasts.answer(wanted)
+    if "broadcasts" in message:
+        reply["broadcasts"] = session.node.broadcasts.answer(session, message["broadcasts"])
     return reply

@@ -158,7 +158,7 @@ async def _add(session: BaseSession, chid: str) -> None:
     # The month may have changed since the hello.
     month = node.store.months.current
     record = records.new_record(
-        session.uaid, node.router_url, session.connected_at, month, node.now()
+        session.uaid, node.router_url, session.connected_at, month, node.now(), session.least
     )
     session.month = await node.store.add_first_channel(record, chid)
     session.recorded = True

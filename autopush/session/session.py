@@ -18,7 +18,9 @@ from twisted.internet.defer import Deferred, succeed
 
 from autopush import addresses, clock as wall_clock, useragent
 from autopush.ids import hash_uaid
+from autopush.message.urgency import VERY_LOW
 from autopush.session.background import Background
+from autopush.session.broadcasts import Broadcasts
 from autopush.session.errors import Malformed
 from autopush.session.events import log
 from autopush.session.moves import Moves
@@ -79,6 +81,7 @@ class BaseNode(ABC):
         self.randrange = randrange
         self.clients: dict[str, BaseSession] = {}
         """The live session of each UAID."""
+        self.broadcasts = Broadcasts(self.clients, clock, metrics)
         self.identifying: Counter[str] = Counter()
         """UAIDs whose hello is under way: their records may lead here already."""
         self.saving: set[BaseSession] = set()
@@ -111,6 +114,8 @@ class BaseSession(ABC):
 
     __slots__ = (
         "ack_writes",
+        "broadcast_seen",
+        "broadcasts",
         "channels",
         "check_wanted",
         "connected_at",
@@ -123,6 +128,7 @@ class BaseSession(ABC):
         "gathering",
         "host",
         "last_ping",
+        "least",
         "leaving",
         "month",
         "nacks",
@@ -147,11 +153,13 @@ class BaseSession(ABC):
         "stored_acked",
         "stored_retrieved",
         "timer",
+        "topics_read",
         "uaid",
         "uaid_reset",
         "unregisters",
         "user_agent",
         "wire",
+        "withheld",
     )
 
     def __init__(
@@ -192,6 +200,11 @@ class BaseSession(ABC):
         self.passed: int | None = None
         self.channels: frozenset[str] | None = None
         self.sent_count = 0
+        # Urgency: the least level that is sent; of what waits for a lower one, the first timestamp,
+        # and the sort key up to which there is nothing else among the topics
+        self.least = VERY_LOW
+        self.withheld: int | None = None
+        self.topics_read = ""
         self.fetching = self.stale = self.check_wanted = False
         self.timer: Call | None = None
         # The conversation
@@ -199,6 +212,9 @@ class BaseSession(ABC):
         self.queue: list[JSONDict] | None = None
         self.reading_holds = 0
         self.not_understood = 0
+        # Broadcasts: names subscribed to, and the number of the last change that was told
+        self.broadcasts: frozenset[str] | None = None
+        self.broadcast_seen = 0
         self.saved: Deferred[None] | None = None
 
     # ---- what takes commands

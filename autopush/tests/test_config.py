@@ -590,3 +590,24 @@ def test_allowed_origins():
 def test_malformed_allowed_origins(bad):
     with pytest.raises(InvalidConfig, match="allowed_origins"):
         standalone("--allowed_origins", bad)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("megaphone.example", "ftp://a/", "http:///x", "http://a:0/", "http://a:x/", "http://[a/"),
+        *("http://user:secret@a/", "http://a/b c", "http://a\u00e4/"),
+    ],
+)
+def test_a_source_of_broadcasts_that_cant_be_one(url):
+    with pytest.raises(InvalidConfig, match="megaphone_api_url") as caught:
+        AutopushConfig(megaphone_api_url=url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_source_of_broadcasts():
+    conf = AutopushConfig(
+        megaphone_api_url="https://a.example:8/b/?c", megaphone_api_token="secret"
+    )
+    assert conf.megaphone_api_url == "https://a.example:8/b/?c"
+    assert "secret" not in repr(conf)

@@ -554,22 +554,43 @@ def test_start_says_where_the_database_is(tmp_path):
     )
 
 
-@pytest.mark.parametrize("kind", ["connection", "standalone"])
-def test_connections_that_stay_are_looked_after(kind, tmp_path, monkeypatch):
+def set_up(kind, tmp_path, *words):
+    """An application of this kind with all its services."""
     from autopush import main
-    from autopush.app.process import Timer
     from autopush.options import parser as main_argparse
-    from autopush.session.upkeep import STEP, Upkeep
     from autopush.ssl import undo_monkey_patch_ssl_wrap_socket
 
-    steps: list[Upkeep] = []
-    monkeypatch.setattr(Upkeep, "step", lambda upkeep: steps.append(upkeep))
     application = getattr(main, f"{kind.capitalize()}Application")
-    words = ["--db_dsn", f"sqlite://{tmp_path}/file", "--statsd_host", ""]
+    words = ["--db_dsn", f"sqlite://{tmp_path}/file", "--statsd_host", "", *words]
     ns = getattr(main_argparse, f"parse_{kind}")([], words)
     app = application.from_argparse(SimpleNamespace(**{**vars(ns), "no_aws": True}))
     app.setup()
     undo_monkey_patch_ssl_wrap_socket()
+    return app
+
+
+@pytest.mark.parametrize("kind", ["connection", "standalone"])
+def test_broadcasts_are_fetched_where_there_is_a_source(kind, tmp_path):
+    from autopush.app.megaphone import Megaphone
+
+    def fetching(*words):
+        return [part for part in set_up(kind, tmp_path, *words) if isinstance(part, Megaphone)]
+
+    assert fetching() == []
+    (one,) = fetching(
+        *("--megaphone_api_url", "http://127.0.0.1:1/", "--megaphone_poll_interval", "7")
+    )
+    assert one.step == 7
+
+
+@pytest.mark.parametrize("kind", ["connection", "standalone"])
+def test_connections_that_stay_are_looked_after(kind, tmp_path, monkeypatch):
+    from autopush.app.process import Timer
+    from autopush.session.upkeep import STEP, Upkeep
+
+    steps: list[Upkeep] = []
+    monkeypatch.setattr(Upkeep, "step", lambda upkeep: steps.append(upkeep))
+    app = set_up(kind, tmp_path)
     (timer,) = [part for part in app if isinstance(part, Timer) and part.step == STEP]
     function, args, kwargs = timer.call
     function(*args, **kwargs)

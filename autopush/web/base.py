@@ -541,7 +541,7 @@ class BaseWebHandler(BaseHandler):
                 status_code=body["code"],
                 errno=errno,
                 **self._whom(),
-                shown={"took": time.time() - self._start_time},
+                shown={"took": clock.now() - self._start_time},
             )
 
     def _whom(self) -> JSONDict:
@@ -552,7 +552,7 @@ class BaseWebHandler(BaseHandler):
 
     def _took(self, **fields: Any) -> JSONDict:
         """Fields for people only: how a request ended that was answered 200, and how soon."""
-        return {"status": 200, "took": time.time() - self._start_time, **fields}
+        return {"status": 200, "took": clock.now() - self._start_time, **fields}
 
     def _track_timing(self, status_code: int | None = None) -> None:
         """Log how long the parts of the request took."""

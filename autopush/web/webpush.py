@@ -395,7 +395,7 @@ class WebPushHandler(BaseWebHandler):
             message_size=notification.data_length,
             outcome=outcome(response, router_type),
             status_code=response.status_code,
-            shown={"took": time.time() - self._start_time},
+            shown={"took": clock.now() - self._start_time},
         )
 
     @property

@@ -385,6 +385,10 @@ class DynamoStore(Store):
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
         return self._user_write(uaid, self.users.clear_node, uaid, node_id, connected_at)
 
+    def set_urgency(self, uaid: str, urgency: str, connection: Connection) -> Deferred[bool]:
+        """Note the least urgency that the user wants to be sent at once."""
+        return self._user_write(uaid, self.users.set_urgency, uaid, urgency, connection)
+
     # ---- channels
 
     def _channel_write(self, uaid: str, function: Callable[..., T], *args: Any) -> Deferred[T]:
@@ -462,10 +466,12 @@ class DynamoStore(Store):
             return self._write(keys, self.messages.delete, month, notification)
         return self._write(keys, delete_message, self.users, self.messages, month, notification)
 
-    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
+    def fetch_topics(
+        self, month: str, uaid: str, limit: int = 10, after: str = ""
+    ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
         touch = self._touches.pop((month, uaid), None)
-        read = self._read(self.messages.topics, month, uaid, limit, touch is not None)
+        read = self._read(self.messages.topics, month, uaid, limit, touch is not None, after)
         if touch is not None:
             read.addBoth(_tell, touch)
         return read.addCallback(lambda found: Batch(*found))

@@ -201,6 +201,11 @@ class SqliteStore(SqliteFile):
         key = self._key(uaid)
         return self._writer.call(lambda c: sqlite_records.clear_node(c, key, node_id, connected_at))
 
+    def set_urgency(self, uaid: str, urgency: str, connection: Connection) -> Deferred[bool]:
+        """Note the least urgency that the user wants to be sent at once."""
+        key, values = self._key(uaid), {"urgency": urgency}
+        return self._writer.call(lambda c: sqlite_records.update(c, key, values, connection))
+
     def survey(self, after: str, forgotten: Forgotten | None) -> Deferred[Survey | None]:
         """Look at the next ``SURVEY_SLICE`` records in one transaction."""
         if forgotten is not None:
@@ -338,12 +343,14 @@ class SqliteStore(SqliteFile):
             notification.update_id or None,
         )
 
-    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
+    def fetch_topics(
+        self, month: str, uaid: str, limit: int = 10, after: str = ""
+    ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
         key = self._key(uaid)
         try:
             pointer = self._row(sqlite_records.GET_POINTER, (key, int(self._now())))
-            messages, _last = self._read(uaid, key, FIRST, TOPICS_END, limit - 1)
+            messages, _last = self._read(uaid, key, after or FIRST, TOPICS_END, limit - 1)
         except StoreError as error:
             return fail(error)
         return succeed(Batch(pointer[0] if pointer else None, messages))

@@ -811,3 +811,46 @@ def test_bridges_with_unusable_credentials(examine, tmp_path):
 def test_bridges_are_for_the_endpoint_node(examine):
     results = examine("autopush", "--adm_creds", json.dumps({"p": {}}))
     assert about(results, "adm") == []
+
+
+# -------------------------------------------------------------------------------------- broadcasts
+
+NAME = "megaphone_api_url"
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "text"),
+    [
+        ({}, Level.OK, "1 broadcast"),
+        ({"json": {"broadcasts": {}}}, Level.WARN, "0 broadcasts"),
+        ({"status": 500}, Level.FAIL, "no broadcasts: status 500"),
+        ({"body": "<html>"}, Level.FAIL, "no broadcasts: no JSON"),
+        ({"json": {"broadcasts": []}}, Level.FAIL, "no broadcasts: no object of broadcasts"),
+        ({"action": "reset"}, Level.FAIL, "no broadcasts: ConnectionError"),
+    ],
+)
+def test_broadcasts(examine, answer, level, text):
+    with Background("megaphone") as mock:
+        source = mock["megaphone"]
+        if answer:
+            source.script.add(answer)
+        url = source.environment()["MEGAPHONE_API_URL"]
+        results = examine("autopush", f"--{NAME}", url, "--megaphone_api_token", source.token)
+    assert one(results, NAME) == (level, text)
+    assert all(source.token not in result.text for result in results)
+
+
+def test_broadcasts_that_can_not_be_told(examine):
+    with Background("megaphone") as mock:
+        source = mock["megaphone"]
+        source.configure({"broadcasts": {"a": "1", "b": 2}})
+        options = [f"--{NAME}", f"{source.url}/v1/broadcasts/"]
+        results = examine("autopush", *options, "--megaphone_api_token", source.token)
+    assert about(results, NAME) == [
+        (Level.WARN, "1 of 2 can't be told to user agents"),
+        (Level.OK, "1 broadcast"),
+    ]
+
+
+def test_no_broadcasts_are_well(examine):
+    assert about(examine("autopush"), NAME) == []

@@ -188,32 +188,6 @@ def test_23_1_ping_by_name_is_a_ping(rig):
     assert session.wire.closes == [4774]
 
 
-@pytest.mark.parametrize(
-    "broadcasts, answer",
-    [
-        ({}, []),
-        (None, []),
-        ("x", []),
-        (
-            {"a/b": "1", "c": "2"},
-            [
-                {
-                    "messageType": "broadcast",
-                    "broadcasts": {
-                        "errors": {"a/b": "Broadcast not found", "c": "Broadcast not found"}
-                    },
-                }
-            ],
-        ),
-    ],
-)
-def test_23_2_broadcast_subscribe(rig, broadcasts, answer):
-    session = rig.live()
-    session.received({"messageType": "broadcast_subscribe", "broadcasts": broadcasts})
-    assert session.wire.sent == answer
-    assert session.wire.closes == []
-
-
 def test_what_the_socket_side_asks(rig):
     session = rig.connect()
     assert session.awaiting_hello and not session.registered
