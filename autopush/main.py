@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import __version__
+from autopush.addresses import without_password
 from autopush.app.process import Listener, use_monotonic_clock
 from autopush.app.service import (
     REPORT_INTERVAL,
@@ -261,7 +262,7 @@ class StandaloneApplication(AutopushMultiService):
             f"    dom.push.serverURL = {websocket}",
         ]
         if conf.db_dsn != data_dir_dsn(conf.data_dir or ""):
-            lines.insert(4, f"  database:   {conf.db_dsn}")
+            lines.insert(4, f"  database:   {without_password(conf.db_dsn)}")
         if self._internal is not None:
             lines.insert(3, f"  other nodes: {self._internal.address}")
         if websocket.startswith("ws:"):

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 from psycopg import conninfo
@@ -185,15 +185,3 @@ class Link:
         if self._stop.wait(PAUSE):
             raise StoreClosed("the store is closed")
         return True
-
-
-def described(dsn: str) -> str:
-    """A DSN for people: without its password."""
-    try:
-        given: dict[str, Any] = conninfo.conninfo_to_dict(dsn)
-    except psycopg.Error:
-        return "postgresql:"
-    hosts = given.get("host") or given.get("hostaddr") or "localhost"
-    port = f":{given['port']}" if given.get("port") else ""
-    user = f"{given['user']}@" if given.get("user") else ""
-    return f"postgresql://{user}{hosts}{port}/{given.get('dbname') or ''}"

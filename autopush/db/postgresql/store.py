@@ -27,6 +27,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush.addresses import without_password
 from autopush.constants import MAX_EXPIRY, RECORD_VERSION
 from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.groupwriter import COMMIT_DELAY
@@ -48,7 +49,7 @@ from autopush.db.lastconnect import generate_last_connect, last_connects_of_mont
 from autopush.db.months import OneMonth
 from autopush.db.postgresql import census, messages, records, schema
 from autopush.db.postgresql.health import Health
-from autopush.db.postgresql.link import described, parameters
+from autopush.db.postgresql.link import parameters
 from autopush.db.postgresql.reader import GroupReader
 from autopush.db.postgresql.statements import Kind
 from autopush.db.postgresql.sweep import Sweeper
@@ -102,7 +103,7 @@ class PostgresqlStore(Store):
     ) -> None:
         self.log = Logger()
         self.months = OneMonth(month)
-        self._described = described(dsn)
+        self._described = without_password(dsn)
         self._parameters = parameters(dsn)
         self._reactor = reactor
         self._key = key_maker(key_hash)
