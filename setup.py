@@ -94,7 +94,7 @@ setup(
         exclude=["autopush.tests", "autopush.tests.*"],
     ),
     include_package_data=False,
-    package_data={"autopush": ["db/sqlite/schema/*.sql", "py.typed", "web/page/files/*"]},
+    package_data={"autopush": ["db/*/schema/*.sql", "py.typed", "web/page/files/*"]},
     install_requires=[
         "attrs>=26.1",
         "autobahn==26.10.2",  # see autopush.libraries
@@ -118,6 +118,9 @@ setup(
         "Twisted>=26.10",
         "ua-parser>=1.0.2",
     ],
+    extras_require={
+        "postgresql": ["psycopg[binary]>=3.3"],
+    },
     entry_points={
         "console_scripts": [
             "autoendpoint = autopush.__main__:endpoint",

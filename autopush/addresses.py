@@ -25,6 +25,8 @@ _ORIGIN = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?/?"
 )
 
+_PASSWORD = re.compile(r"(://[^/@:\s]*:)\S*(?=@)|([?&\s](?:ssl)?password=)[^&\s]+")
+
 METADATA_URL = "http://169.254.169.254/latest/meta-data/"
 METADATA_TIMEOUT = 1
 """Seconds: the service is on the machine's own link, or it isn't there."""
@@ -35,6 +37,11 @@ def canonical_url(scheme: str, hostname: str, port: int | None = None) -> str:
     if port is None or port == default_ports.get(scheme):
         return f"{scheme}://{hostname}"
     return f"{scheme}://{hostname}:{port}"
+
+
+def without_password(url: str) -> str:
+    """Return a URL, such as that of a database, for people to read."""
+    return _PASSWORD.sub(r"\1\2...", url)
 
 
 def origin_of(text: str) -> str | None:

@@ -15,7 +15,13 @@ import attrs
 from cryptography.fernet import Fernet, MultiFernet
 
 from autopush import ids
-from autopush.addresses import canonical_url, get_amid, origin_of, resolve_ip
+from autopush.addresses import (
+    canonical_url,
+    get_amid,
+    origin_of,
+    resolve_ip,
+    without_password,
+)
 from autopush.exceptions import InvalidConfig
 from autopush.message import endpoint_token
 from autopush.options.bridges import BRIDGES
@@ -151,7 +157,7 @@ class AutopushConfig:
     # ---- not in 1.58.3
     key_hash: str = attrs.field(default="", repr=False)
     """HMAC key for UAIDs in storage and logs; empty: they are used as they are."""
-    db_dsn: str = "dynamodb:"
+    db_dsn: str = attrs.field(default="dynamodb:", repr=without_password)
     store_direct: bool = False
     """Whether a message handed to a connected user agent is also stored until acknowledged."""
     require_ttl: bool = False

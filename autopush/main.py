@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import __version__
+from autopush.addresses import without_password
 from autopush.app.ephemeral import ephemeral_directory
 from autopush.app.figures import Figures
 from autopush.app.overview import SAMPLE_INTERVAL, Overview
@@ -350,7 +351,7 @@ class StandaloneApplication(AutopushMultiService):
             f"    dom.push.serverURL = {websocket}",
         ]
         if conf.db_dsn != data_dir_dsn(conf.data_dir or ""):
-            lines.insert(4, f"  database:   {conf.db_dsn}")
+            lines.insert(4, f"  database:   {without_password(conf.db_dsn)}")
         if self._internal is not None:
             lines.insert(3, f"  other nodes: {self._internal.address}")
         if websocket.startswith("ws:"):

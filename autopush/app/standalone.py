@@ -28,7 +28,8 @@ from typing import Any
 from cryptography.fernet import Fernet
 
 from autopush.config import UNIX, AutopushConfig, announced_host
-from autopush.db import sqlite_path
+from autopush.db import StoreUnusable, sqlite_path
+from autopush.db.open import POSTGRESQL
 from autopush.exceptions import InvalidConfig
 from autopush.logging import redaction
 
@@ -366,7 +367,10 @@ def backup(ns: Any) -> str:
     """
     from autopush.db.sqlite.schema import backup as copy_database
 
-    source = sqlite_path(ns.db_dsn or data_dir_dsn(ns.data_dir))
+    dsn = ns.db_dsn or data_dir_dsn(ns.data_dir)
+    if dsn.startswith(POSTGRESQL):
+        raise StoreUnusable("the database is no file: copy it by pg_dump")
+    source = sqlite_path(dsn)
     target = os.path.abspath(os.path.expanduser(ns.backup))
     copy_database(source, target)
     size = os.path.getsize(target)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autopush import clock
+from autopush.addresses import without_password
 from autopush.db.dynamodb.client import ConditionFailed, caller, make_client, patient
 from autopush.db.dynamodb.items import read_record
 from autopush.db.dynamodb.messages import Messages
 from autopush.db.dynamodb.users import Users
 from autopush.db.interface import Channels, StoreUnusable, User
-from autopush.db.open import sqlite_path
+from autopush.db.open import POSTGRESQL, postgresql_parameters, sqlite_path
 from autopush.db.rows import channel_ids, load_json
 from autopush.db.sqlite import schema as sqlite_schema
 from autopush.db.sqlite.records import GET_USER, LIST_CHANNELS
@@ -137,6 +139,63 @@ class OfflineSqlite(Offline):
             raise sqlite_schema.unusable(self._path, error) from error
 
 
+class OfflinePostgresql(Offline):
+    """A database of :mod:`autopush.db.postgresql.store`, which may be in use.
+
+    :raises InvalidConfig: the DSN can't be read, or psycopg is not installed
+    """
+
+    def __init__(self, dsn: str, key_hash: str = "") -> None:
+        super().__init__(key_hash)
+        parameters = postgresql_parameters(dsn)
+        from autopush.db.postgresql import schema
+        from autopush.db.postgresql.link import Link
+
+        self._link = Link(parameters, threading.Event())
+        if not self._link.run(schema.version):
+            raise StoreUnusable(f"{without_password(dsn)} has no tables of autopush")
+
+    def _rows(self, sql: str, *values: Any) -> list[Any]:
+        def fetch(connection: Any) -> list[Any]:
+            rows: list[Any] = connection.execute(sql, values).fetchall()
+            return rows
+
+        return self._link.run(fetch)
+
+    def get_user(self, uaid: str) -> User | None:
+        from autopush.db.postgresql.records import load_record
+
+        key = self.key(uaid)
+        rows = self._rows("SELECT record::text FROM users WHERE uaid = %s", key)
+        return {"uaid": key, **load_record(rows[0][0])} if rows else None
+
+    def list_channels(self, month: str, uaid: str) -> Channels:
+        rows = self._rows(
+            "SELECT c.chid FROM channel_rows r LEFT JOIN channels c ON c.uaid = r.uaid"
+            " WHERE r.uaid = %s AND r.expiry > %s",
+            *(self.key(uaid), _now()),
+        )
+        return Channels(bool(rows), {chid for (chid,) in rows if chid is not None})
+
+    def stale_users(self, before: int) -> Iterator[Stale]:
+        rows = self._rows(
+            "SELECT uaid, (record->'last_connect')::bigint FROM users"
+            " WHERE jsonb_typeof(record->'last_connect') = 'number'"
+            " AND record->'last_connect' < to_jsonb(%s) AND record->>'router_type' = ANY(%s)",
+            *(before, list(BROWSER_TYPES)),
+        )
+        return (Stale(key, last_connect) for key, last_connect in rows)
+
+    def drop(self, user: Stale) -> bool:
+        return bool(
+            self._rows(
+                "DELETE FROM users WHERE uaid = %s AND record->'last_connect' = to_jsonb(%s)"
+                " RETURNING 1",
+                *(user.key, user.last_connect),
+            )
+        )
+
+
 class OfflineDynamo(Offline):
     """Tables in DynamoDB.
 
@@ -208,6 +267,8 @@ def offline_from_config(conf: AutopushConfig, resource: Any = None) -> Offline:
     :raises InvalidConfig: there is no such back end
     :raises StoreUnusable: it is not what we know
     """
+    if conf.db_dsn.startswith(POSTGRESQL):
+        return OfflinePostgresql(conf.db_dsn, conf.key_hash)
     if conf.db_dsn != "dynamodb:":
         return OfflineSqlite(sqlite_path(conf.db_dsn), conf.key_hash)
     if resource is None:

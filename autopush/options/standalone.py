@@ -70,7 +70,8 @@ STANDALONE_OWN: OptionGroup = (
             "DB_DSN",
             TEXT,
             None,
-            "keep the database elsewhere than in data_dir: sqlite:///path/file.db or dynamodb:",
+            "keep the database elsewhere than in data_dir: sqlite:///path/file.db,"
+            " postgresql://user@host/database or dynamodb:",
         ),
     ),
 )

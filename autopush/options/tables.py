@@ -274,7 +274,13 @@ TLS: OptionGroup = (
 STORAGE: OptionGroup = (
     "storage",
     (
-        Option("db_dsn", "DB_DSN", TEXT, "dynamodb:", "dynamodb: or sqlite:///path/file.db"),
+        Option(
+            "db_dsn",
+            "DB_DSN",
+            TEXT,
+            "dynamodb:",
+            "dynamodb:, sqlite:///path/file.db or postgresql://user@host/database",
+        ),
         Option("router_tablename", "ROUTER_TABLENAME", TEXT, "router", "router table"),
         Option(
             "router_read_throughput",

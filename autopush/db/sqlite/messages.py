@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from autopush.db.rows import AFTER_TIMESTAMPED, TIMESTAMPED, TOPIC
-from autopush.db.sqlite.ops import Delete, Put
 from autopush.db.sqlite.quota import ROW_OVERHEAD
+from autopush.db.writes import Delete, Put
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 * **Reads** are point reads and short ranges by primary key, on a connection of the reactor
   thread: a few µs each, less than handing them to a thread would cost.
 * **Writes** go to one thread per process that commits them in groups
-  (:mod:`autopush.db.sqlite.writer`).
+  (:mod:`autopush.db.groupwriter`).
 * **Months**: there is one table of messages that never ends, so any month a record names means
   this table (spec/websocket Q13), and expiry alone removes rows.
 * **Acknowledged** messages are deleted, one row each, all of a moment in one transaction. The read
@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
 from autopush.constants import MAX_EXPIRY
+from autopush.db.groupwriter import COMMIT_DELAY
 from autopush.db.interface import (
     Batch,
     Channels,
@@ -35,6 +36,8 @@ from autopush.db.interface import (
 )
 from autopush.db.lastconnect import generate_last_connect
 from autopush.db.rows import (
+    FIRST,
+    LAST,
     TIMESTAMPED,
     TOPICS_AND_LOW_LEGACY_END,
     TOPICS_END,
@@ -49,11 +52,10 @@ from autopush.db.sqlite import (
     messages as sqlite_messages,
     records as sqlite_records,
 )
-from autopush.db.sqlite.file import FIRST, LAST, SqliteFile
-from autopush.db.sqlite.ops import Put
+from autopush.db.sqlite.file import SqliteFile
 from autopush.db.sqlite.quota import SAMPLE, StoredQuota, Usage, usage
 from autopush.db.sqlite.stock import take_stock
-from autopush.db.sqlite.writer import COMMIT_DELAY
+from autopush.db.writes import Put
 from autopush.exceptions import AutopushException, StoreError, UserFull
 from autopush.message.notification import WebPushNotification
 

@@ -1,4 +1,4 @@
-"""Batches of writes end where the same writes one after the other would (sqlite_ops.py)."""
+"""Batches of writes end where the same writes one after the other would (db/writes.py)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given, settings, strategies as st
 from autopush.db.rows import key_timestamp
 from autopush.db.sqlite import records as sqlite_records, schema as sqlite_schema
 from autopush.db.sqlite.cache import ReadCache
-from autopush.db.sqlite.ops import Call, Delete, Put, WriteBatch
 from autopush.db.sqlite.writer import write
+from autopush.db.writes import Call, Delete, Put, WriteBatch
 from autopush.message.notification import WebPushNotification
 from autopush.tests.db.memory_store import MemoryStore
 from autopush.tests.db.store_contract import CHID, CHID2, START, TS, UAID, message
