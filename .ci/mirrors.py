@@ -66,7 +66,6 @@ ELSEWHERE: dict[str, str] = {
     "web/prometheus": "metrics/test_prometheus",
     "web/schemas_registration": "web/test_registration",
     "websocket/factory": "websocket/test_wire",
-    "websocket/handshake": "websocket/test_wire",
     "websocket/members": "websocket/test_overrides",
     "websocket/site": "http/test_applications",
 }

@@ -29,6 +29,7 @@ from zope.interface import implementer
 from autopush import clock
 from autopush.httpserver.parser import BODY_LIMIT, BadRequest, RequestParser
 from autopush.httpserver.request import Request
+from autopush.httpserver.upgrade import PlainHead, plain_head
 from autopush.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -220,11 +221,24 @@ class HTTPConnection(Protocol):
                 if self._discarded > LINGER_BYTES:
                     self._close()
             return
+        if state is _Idle and self._hands_over_at_once(data):
+            return
         self._parser.feed(data)
         if self._output_full:
             self._pause_reading()
         else:
             self._poll()
+
+    def _hands_over_at_once(self, data: bytes) -> bool:
+        """Hand over a plain handshake without parsing it twice; whether it was one."""
+        factory = self.factory
+        if factory.upgrade_factory is None or self._parser.buffered or self._output_full:
+            return False
+        head = plain_head(data)
+        if head is None or not factory.wants_upgrade("GET", head.path, head.headers):
+            return False
+        self._hand_over(data, head)
+        return True
 
     def _read_ahead(self, data: bytes) -> None:
         parser = self._parser
@@ -373,8 +387,11 @@ class HTTPConnection(Protocol):
             self.transport.unregisterProducer()
             self._resume_reading()
 
-    def _hand_over(self, received: bytes) -> None:
-        """Give the socket and everything received to a protocol of the upgrade factory."""
+    def _hand_over(self, received: bytes, head: PlainHead | None = None) -> None:
+        """Give the socket and everything received to a protocol of the upgrade factory.
+
+        :param head: the request, if it was read the shorter way
+        """
         transport = self.transport
         self.factory.forget(self)
         self._state = _Ended
@@ -395,7 +412,9 @@ class HTTPConnection(Protocol):
         if spent:
             protocol.spent = spent
         protocol.makeConnection(transport)
-        protocol.dataReceived(received)
+        opens_at_once = getattr(protocol, "opens_at_once", None)
+        if head is None or opens_at_once is None or not opens_at_once(received, head):
+            protocol.dataReceived(received)
 
     @property
     def may_be_handshake(self) -> bool:
@@ -432,7 +451,9 @@ class HTTPServer:
     :ivar body_limit: bytes a request body may have
     :ivar max_http_connections: connections at a time; more are answered 503
     :ivar upgrade_factory: the factory whose protocols get the connections that
-        :meth:`wants_upgrade` picks; None: there is nothing to upgrade to. Its ``head_within`` is
+        :meth:`wants_upgrade` picks; None: there is nothing to upgrade to. They may have an
+        ``opens_at_once``, which is given the head of a plain request, too, and returns whether that
+        was enough. Its ``head_within`` is
         the seconds (0: no other than ``HEAD_TIMEOUT``) in which the head of what may be such a
         request must be here; how many of them it took, its protocols find in their ``spent``.
     :ivar now: seconds, monotonic, as of the last sweep

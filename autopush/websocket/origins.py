@@ -75,7 +75,12 @@ def read(value: bytes) -> Found:
     return Found(PLAIN.fullmatch(value.strip()) is not None, pages)
 
 
-_read_cached = lru_cache(maxsize=REMEMBERED)(read)
+_remembered = lru_cache(maxsize=REMEMBERED)(read)
+
+
+def read_cached(value: bytes) -> Found:
+    """As :func:`read`; what is not too long is remembered."""
+    return _remembered(value) if len(value) <= MAX_REMEMBERED else read(value)
 
 
 def origins_in(head: bytes) -> list[Found]:
@@ -83,10 +88,7 @@ def origins_in(head: bytes) -> list[Found]:
 
     :param head: request line and headers, up to and including the empty line
     """
-    return [
-        _read_cached(value) if len(value) <= MAX_REMEMBERED else read(value)
-        for value in HEADER.findall(head)
-    ]
+    return [read_cached(value) for value in HEADER.findall(head)]
 
 
 def show(head: bytes, found: list[Found]) -> bytes:

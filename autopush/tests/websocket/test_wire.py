@@ -388,7 +388,7 @@ def test_an_encoding_error_is_answered_400(server, monkeypatch):
     order = type(server.factory).protocol.__mro__
     base = order[order.index(PushWire) + 1]
     monkeypatch.setattr(base, "processHandshake", lambda self: fail_to_decode(self, None))
-    reply, _ = server.handshake(request())
+    reply, _ = server.handshake(request(sec_websocket_protocol="x"))
     assert reply == b"HTTP/1.1 400 Error reading handshake data\r\n\r\n"
 
 
