@@ -195,7 +195,7 @@ class StandaloneApplication(AutopushMultiService):
         self.own_endpoint_port = own_endpoint_port
         common: dict[str, Any] = {"metrics": self.metrics, "clock": reactor}
         self.node = Node(
-            conf, self.db, self.metrics, reactor, self.agent if conf.router_port else None
+            conf, self.db, self.metrics, reactor, self.agent if conf.has_peers else None
         )
         self.census = Census(self.node, conf.forget_after)
         self.clients = self.node.clients
@@ -217,8 +217,7 @@ class StandaloneApplication(AutopushMultiService):
     def setup(self, rotate_tables: bool = True) -> None:
         super().setup(rotate_tables)
         self.add_timer(upkeep.STEP, self.node.upkeep.step)
-        self.add_timer(census.ROUND_INTERVAL, self.census.begin)
-        self.add_timer(REPORT_INTERVAL, self.census.report)
+        self.add_census()
         endpoint, conf = self.endpoint_factory, self.conf
         ssl_cf = endpoint.ssl_cf()
         if self.own_endpoint_port:
@@ -232,13 +231,22 @@ class StandaloneApplication(AutopushMultiService):
             self._public = self._endpoint = self.listen(conf.port, endpoint, ssl_cf)
         self.add_proxy_protocol(endpoint, ssl_cf)
         self.add_memusage()
-        if conf.router_port:
+        if conf.has_peers:
             self._internal = self.add_router_port(self.internal_router_factory)
+
+    def add_census(self) -> None:
+        """Count users now and then."""
+        self.add_timer(census.ROUND_INTERVAL, self.census.begin)
+        self.add_timer(REPORT_INTERVAL, self.census.report)
 
     def startService(self) -> None:
         super().startService()
         self._use_bound_ports()
-        print(self.start_text(), flush=True)
+        self.announce(self.start_text())
+
+    def announce(self, text: str) -> None:
+        """Tell the operator that the service is ready."""
+        print(text, flush=True)
 
     def _use_bound_ports(self) -> None:
         """With port 0 the URLs are known only now."""
@@ -262,7 +270,9 @@ class StandaloneApplication(AutopushMultiService):
         ]
         if conf.db_dsn != data_dir_dsn(conf.data_dir or ""):
             lines.insert(4, f"  database:   {conf.db_dsn}")
-        if self._internal is not None:
+        if conf.workers > 1:
+            lines.insert(4, f"  workers:    {conf.workers}")
+        if self._internal is not None and conf.router_port:
             lines.insert(3, f"  other nodes: {self._internal.address}")
         if websocket.startswith("ws:"):
             lines.append("    dom.push.testing.allowInsecureServerURL = true")
@@ -327,6 +337,10 @@ class StandaloneApplication(AutopushMultiService):
             data_dir = DataDir(ns.data_dir)
             use_data_dir(conf, data_dir, ns)
             hide_ids(data_dir.log_key())
+            if conf.workers > 1:
+                from autopush.workers.supervisor import supervise  # brings what one needs not
+
+                return supervise(ns, conf, data_dir, human)
             app = cls(conf, resource, has_own_endpoint_port(ns))
             app.setup()
             return app.run()

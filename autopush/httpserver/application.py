@@ -6,7 +6,7 @@ Knows no route; :mod:`autopush.http` does, and :mod:`autopush.websocket.site`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from autopush.httpserver.request import Request
     from autopush.metrics.interface import IMetrics
     from autopush.session import Node
+    from autopush.types import JSONDict
 
 Routes = Sequence[tuple[str, Any]]
 """Patterns of whole paths, each with a handler class."""
@@ -52,6 +53,8 @@ class RoutedServer(HTTPServer, Application):
     not_found_handler: Any = PageNotFoundHandler
     doorkeeper: Callable[[Request], type[BaseHandler] | None] | None = None
     """Returns who answers a request that may not get further; it may change the request's path."""
+    whole: Callable[[], Awaitable[JSONDict]] | None = None
+    """Tells how all processes of the service are, where there are several."""
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from autopush.options.tables import (
     SWITCH,
     TEXT,
     TLS,
+    WORKERS,
     Option,
     OptionGroup,
 )
@@ -69,6 +70,13 @@ STANDALONE_OWN: OptionGroup = (
             TEXT,
             None,
             "keep the database elsewhere than in data_dir: sqlite:///path/file.db or dynamodb:",
+        ),
+        Option(
+            "workers",
+            "WORKERS",
+            WORKERS,
+            1,
+            "processes that serve, so that one service uses several cores; auto: one a core",
         ),
     ),
 )

@@ -19,7 +19,7 @@ PACKAGE = TREE / "autopush"
 LAYERS: dict[str, str] = {
     "documented names": "base crypto_key diagnostic_cli haproxy jwt main_argparse protocol utils",
     "commands": "__main__",
-    "applications": "main",
+    "applications": "main workers",
     "tools": "doctor scripts",
     "process": "app",
     "HTTP applications": "http",
