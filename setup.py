@@ -120,6 +120,7 @@ setup(
     ],
     extras_require={
         "postgresql": ["psycopg[binary]>=3.3"],
+        "testing": ["pytest>=8", "pywebpush>=2"],
     },
     entry_points={
         "console_scripts": [
@@ -134,7 +135,6 @@ setup(
         # Named as the module, so that -p autopush.testing.plugin names the same one.
         "pytest11": ["autopush.testing.plugin = autopush.testing.plugin"],
     },
-    extras_require={"testing": ["pytest>=8", "pywebpush>=2"]},
     classifiers=[
         "Framework :: Twisted",
         "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)",

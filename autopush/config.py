@@ -199,6 +199,11 @@ class AutopushConfig:
     """Who shows it on the page is the operator; None: who is on this machine."""
     prometheus_port: int | None = None
     prometheus_host: str = "127.0.0.1"
+    workers: int = 1
+    """Processes of the service that have one file, and one port."""
+    worker_sockets: dict[str, str] = attrs.field(factory=dict)
+    """Paths of the Unix sockets at which its workers reach each other, by the host in the URL of
+    each; empty: there are no others, or they have ports."""
 
     router_url: str = attrs.field(init=False)
     endpoint_url: str = attrs.field(init=False)
@@ -236,6 +241,11 @@ class AutopushConfig:
         self.ws_url = f"{scheme}://{host}:{self.port}/" if self.port else f"{scheme}://{host}/"
 
     @property
+    def has_peers(self) -> bool:
+        """Whether there may be other nodes, in other processes."""
+        return bool(self.router_port or self.worker_sockets)
+
+    @property
     def enable_tls_auth(self) -> bool:
         """Whether requests are authorised by TLS client certificate."""
         return self.client_certs is not None
@@ -269,6 +279,11 @@ class AutopushConfig:
             raise InvalidConfig(f"Invalid crypto_key: {exc}") from exc
         except OSError as exc:
             raise InvalidConfig(f"Can't resolve hostname: {exc}") from exc
+
+    @property
+    def crypto_keys(self) -> list[str]:
+        """The crypto keys, newest first."""
+        return list(self._crypto_key)
 
     def use_crypto_keys(self, keys: list[str]) -> None:
         """Replace the crypto keys, newest first.
@@ -334,6 +349,7 @@ SAME_NAME = (  # noqa: SIM905
     " router_host forget_after rate_subscription burst_subscription rate_sender burst_sender"
     " page"
     " megaphone_api_url megaphone_api_token megaphone_poll_interval"
+    " workers"
 ).split()
 """Options that keep their name as an attribute."""
 

@@ -38,7 +38,7 @@ from autopush.app.standalone import (
     use_data_dir,
 )
 from autopush.app.starterrors import EXPECTED, is_expected, say_error
-from autopush.app.supervised import end_with, write_ready
+from autopush.app.supervised import Readiness, end_with, say_ready
 from autopush.clock import Shift
 from autopush.config import UNIX, WILDCARD_HOSTS, AutopushConfig
 from autopush.http import (
@@ -226,7 +226,7 @@ class StandaloneApplication(AutopushMultiService):
         self.close_spread = CLOSE_SPREAD
         common: dict[str, Any] = {"metrics": self.metrics, "clock": reactor}
         self.node = Node(
-            conf, self.db, self.metrics, reactor, self.agent if conf.router_port else None
+            conf, self.db, self.metrics, reactor, self.agent if conf.has_peers else None
         )
         self.census = Census(self.node, conf.forget_after)
         self.clients = self.node.clients
@@ -269,8 +269,7 @@ class StandaloneApplication(AutopushMultiService):
         self.add_timer(upkeep.STEP, self.node.upkeep.step)
         self._add_overview()
         self.add_megaphone(self.node)
-        self.add_timer(census.ROUND_INTERVAL, self.census.begin)
-        self.add_timer(REPORT_INTERVAL, self.census.report)
+        self.add_census()
         endpoint, conf = self.endpoint_factory, self.conf
         ssl_cf = endpoint.ssl_cf()
         if self.own_endpoint_port:
@@ -284,7 +283,7 @@ class StandaloneApplication(AutopushMultiService):
             self._public = self._endpoint = self.listen(conf.port, endpoint, ssl_cf)
         self.add_proxy_protocol(endpoint, ssl_cf)
         self.add_memusage()
-        if conf.router_port:
+        if conf.has_peers:
             self._internal = self.add_router_port(self.internal_router_factory)
 
     def add_control(self, port: int) -> None:
@@ -295,16 +294,21 @@ class StandaloneApplication(AutopushMultiService):
         self._control = self.listen(port, server, None, loopback, "control_port")
         self._agents = self.listen(0, self.websocket_site, None, loopback, "control")
 
+    def add_census(self) -> None:
+        """Count users now and then."""
+        self.add_timer(census.ROUND_INTERVAL, self.census.begin)
+        self.add_timer(REPORT_INTERVAL, self.census.report)
+
     def startService(self) -> None:
         super().startService()
         self._use_bound_ports()
         if self._agents is not None and self.control is not None:
             self.control.started(self._websocket_address(), self._agents.number)
-        # A pipe or a file gets the log lines and nothing else.
-        stream = sys.stdout if sys.stdout.isatty() else sys.stderr
-        print(self.start_text(show_key=stream.isatty()), file=stream, flush=True)
-        if self.ready_file is not None:
-            write_ready(self.ready_file, self.facts())
+        self.announce(Readiness(self.start_text(), self.start_text(show_key=True), self.facts()))
+
+    def announce(self, readiness: Readiness) -> None:
+        """Tell the operator, or the program that waits for it, that the service is ready."""
+        say_ready(readiness, self.ready_file)
 
     def facts(self) -> dict[str, Any]:
         """What a program that started the service wants to know."""
@@ -352,7 +356,9 @@ class StandaloneApplication(AutopushMultiService):
         ]
         if conf.db_dsn != data_dir_dsn(conf.data_dir or ""):
             lines.insert(4, f"  database:   {without_password(conf.db_dsn)}")
-        if self._internal is not None:
+        if conf.workers > 1:
+            lines.insert(4, f"  workers:    {conf.workers}")
+        if self._internal is not None and conf.router_port:
             lines.insert(3, f"  other nodes: {self._internal.address}")
         if websocket.startswith("ws:"):
             lines.append("    dom.push.testing.allowInsecureServerURL = true")
@@ -414,25 +420,27 @@ class StandaloneApplication(AutopushMultiService):
             with contextlib.ExitStack() as ending:
                 if ns.ephemeral:
                     ns.data_dir = ending.enter_context(ephemeral_directory())
-                app = cls._prepared(ns, resource, control, ending)
-                return app.run()
+                conf = standalone_config(ns)
+                data_dir = DataDir(ns.data_dir)
+                ending.callback(data_dir.release)
+                use_data_dir(conf, data_dir, ns)
+                hide_ids(data_dir.log_key())
+                if ns.parent is not None:
+                    end_with(reactor, ns.parent)
+                if conf.workers == 1:
+                    return cls._prepared(ns, conf, resource, control).run()
+                from autopush.workers.supervisor import supervise  # brings what one needs not
+
+                return supervise(ns, conf, data_dir, human)
         except EXPECTED as exc:
             say_error(PROG, exc)
             return 1
 
     @classmethod
     def _prepared(
-        cls, ns: Namespace, resource: Any, control: Control | None, ending: contextlib.ExitStack
+        cls, ns: Namespace, conf: AutopushConfig, resource: Any, control: Control | None
     ) -> StandaloneApplication:
-        """Return the application of these options, set up.
-
-        :param ending: lets go of the data directory
-        """
-        conf = standalone_config(ns)
-        data_dir = DataDir(ns.data_dir)
-        ending.callback(data_dir.release)
-        use_data_dir(conf, data_dir, ns)
-        hide_ids(data_dir.log_key())
+        """Return the application of these options, set up."""
         app = cls(conf, resource, has_own_endpoint_port(ns), control)
         app.setup()
         app.ready_file = ns.ready_file
@@ -440,6 +448,4 @@ class StandaloneApplication(AutopushMultiService):
             app.add_control(ns.control_port)
         if ns.ephemeral:
             app.close_spread = 0
-        if ns.parent is not None:
-            end_with(reactor, ns.parent)
         return app

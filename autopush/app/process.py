@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from autopush.config import UNIX, bracketed
-from autopush.net.eager import listen_tcp
+from autopush.net.eager import listen_tcp, listen_unix
 
 BACKLOG = 1024
 """Connections the kernel keeps for us until they are accepted: after a restart all user agents
@@ -101,11 +101,7 @@ def bind(reactor: Any, host: str, port: int, factory: Any, ssl_cf: Any = None) -
         path = host.removeprefix(UNIX)
         if ssl_cf is not None:
             factory = TLSMemoryBIOFactory(ssl_cf, False, factory)
-        # Who may connect is for the directory's permissions to say. The lock file beside the
-        # socket tells one left by a crash from one in use.
-        listening: IListeningPort = reactor.listenUNIX(
-            path, factory, backlog=BACKLOG, mode=0o666, wantPID=True
-        )
+        listening: IListeningPort = listen_unix(reactor, path, factory, BACKLOG)
     else:
         listening = listen_tcp(reactor, port, factory, BACKLOG, host, ssl_cf)
     return listening

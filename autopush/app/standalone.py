@@ -21,6 +21,7 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,10 @@ LOCK = "lock"
 NODE_NAME = "localhost"
 """Host in the node id of the service. It stays the same when the machine's name or the public
 port changes, so the records of connected users survive both."""
+
+WORKERS_END_WITHIN = 8.0
+"""Seconds a start waits for the workers of a service that was killed: they save what they owe, and
+end."""
 
 MIN_AUTH_KEY = 16
 """Characters; shorter ones could be guessed."""
@@ -83,6 +88,11 @@ class DataDir:
             os.close(self._lock)
             self._lock = None
 
+    @property
+    def descriptor(self) -> int | None:
+        """Of the open lock file: a process that has it holds the lock. None after the release."""
+        return self._lock
+
     def crypto_keys(self) -> list[str]:
         """Return the Fernet keys, newest first; made on the first call ever.
 
@@ -122,11 +132,11 @@ class DataDir:
         except OSError as exc:
             raise StartError(f"Can't write to data_dir {self.path}: {exc.strerror}") from exc
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
             os.ftruncate(fd, 0)
             os.write(fd, f"{os.getpid()}\n".encode())
         except BlockingIOError:
-            owner = os.read(fd, 20).decode("ascii", "replace").strip() or "unknown"
+            owner = _owner(fd) or "unknown"
             os.close(fd)
             raise StartError(
                 f"data_dir {self.path} is in use by another autopush process ({owner})"
@@ -159,6 +169,39 @@ class DataDir:
         except OSError as exc:
             raise StartError(f"Can't write key file {path}: {exc.strerror}") from exc
         return key
+
+
+def _lock(fd: int) -> None:
+    """Lock a file, at once or when the last workers of a service that was killed have ended.
+
+    :raises BlockingIOError: somebody else has it
+    """
+    end = time.monotonic() + WORKERS_END_WITHIN
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end or not _is_orphaned(fd):
+                raise
+        time.sleep(0.05)
+
+
+def _owner(fd: int) -> str:
+    """Return what a lock file says who has it."""
+    return os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+
+
+def _is_orphaned(fd: int) -> bool:
+    """Whether whoever took the lock has gone: then its workers have it, and are ending."""
+    owner = _owner(fd)
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OverflowError, OSError):
+        return False
+    return False
 
 
 def key_missing(path: Path) -> str:
@@ -326,6 +369,8 @@ def standalone_config(ns: Any) -> AutopushConfig:
     unix = ns.host.startswith(UNIX)
     if unix and ns.endpoint_port is not None:
         raise InvalidConfig("host unix:<path> takes no endpoint_port beside it")
+    if ns.control and ns.workers != 1:
+        raise InvalidConfig("control goes with one process: leave out workers")
     conf = AutopushConfig.from_argparse(
         ns,
         hostname=announced_host(ns.host, ns.hostname),

@@ -179,8 +179,8 @@ def _server(connection: Any) -> Iterator[Result]:
         if _one(connection, f"SHOW {name}") != "on":
             yield warn("server", f"{name} is off: {loss}")
     seconds = _one(connection, "SELECT extract(epoch FROM clock_timestamp())::float8")
-    if abs(seconds - time.time()) > SKEW:
-        yield warn("clock", f"the database's differs by {abs(seconds - time.time()):.0f} seconds")
+    if abs(seconds - clock.now()) > SKEW:
+        yield warn("clock", f"the database's differs by {abs(seconds - clock.now()):.0f} seconds")
     limit, used = (
         int(_one(connection, statement))
         for statement in ("SHOW max_connections", "SELECT count(*) FROM pg_stat_activity")

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autopush.httpserver.application import RoutedServer, Routes
@@ -214,6 +215,8 @@ class PrometheusHTTPFactory(BaseHTTPFactory):
     """
 
     ap_handlers: ClassVar[Routes] = ((r"/metrics", MetricsHandler),)
+    refresh: Callable[[], Awaitable[None]] | None = None
+    """Called before each answer, where the figures have to be gathered."""
 
     def __init__(self, conf: AutopushConfig, registry: CollectorRegistry, **kwargs: Any) -> None:
         super().__init__(conf, None, handlers=self.ap_handlers, **kwargs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from autopush.httpserver.request import Request
     from autopush.metrics.interface import IMetrics
     from autopush.session import Node
+    from autopush.types import JSONDict
 
 Routes = Sequence[tuple[str, Any]]
 """Patterns of whole paths, each with a handler class."""
@@ -55,6 +56,8 @@ class RoutedServer(HTTPServer, Application):
     not_found_handler: Any = PageNotFoundHandler
     doorkeeper: Callable[[Request], type[BaseHandler] | None] | None = None
     """Returns who answers a request that may not get further; it may change the request's path."""
+    whole: Callable[[], Awaitable[JSONDict]] | None = None
+    """Tells how all processes of the service are, where there are several."""
 
     def __init__(
         self,

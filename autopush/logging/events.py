@@ -128,6 +128,7 @@ class PushLogger:
     :param log_output: ``stdout``, ``none``, or the name of a file to append to
     :param sentry_dsn: if not empty, failures of any level are sent there
     :param firehose_delivery_stream: if not empty, all lines are also sent there
+    :param worker: number of this process, if it is one of several of a service: each line has it
     :raises ValueError: unknown level or format
     :raises InvalidConfig: Sentry or Firehose can't be used
     """
@@ -140,6 +141,7 @@ class PushLogger:
         log_output: str = "stdout",
         sentry_dsn: str | None = None,
         firehose_delivery_stream: str | None = None,
+        worker: int | None = None,
     ) -> None:
         if log_level not in LEVELS or log_format not in ("json", "text"):
             raise ValueError(f"Unknown log level or format: {log_level}, {log_format}")
@@ -150,6 +152,7 @@ class PushLogger:
             self.json_format if log_format == "json" else self.text_format
         )
         self.for_people = log_format == "text" and self.threshold <= LEVELS["info"]
+        self._worker = worker
         self._output: TextIO | None = None
         self._filename: str | None = None
         if log_output == "stdout":
@@ -217,6 +220,8 @@ class PushLogger:
             fields["traceback"] = cut_middle(redact_text(failure.getTraceback()), MAX_TRACEBACK)
         fields["log_level"] = event.get("log_level", LogLevel.info).name
         fields["message"] = redact_text(event_text(event))
+        if self._worker is not None:
+            fields["worker"] = self._worker
         failed = failure is not None or event.get("isError")
         line: JSONDict = {
             "EnvVersion": "2.0",
@@ -240,6 +245,8 @@ class PushLogger:
         line = _human_line(event) if human.concerns(event) else _classic_line(event)
         if not line:
             return None
+        if self._worker is not None:
+            line = line.replace(" [", f" [worker {self._worker}: ", 1)
         limit = MAX_LINE + (MAX_TRACEBACK if event.get("log_failure") is not None else 0)
         return cut_line(redact_text(line), limit)
 
@@ -294,6 +301,7 @@ class PushLogger:
         sentry_dsn: str | None = None,
         firehose_delivery_stream: str | None = None,
         no_aws: bool = False,
+        worker: int | None = None,
     ) -> PushLogger:
         """Start logging for this process, until its shutdown. Blocks for the host name.
 
@@ -306,7 +314,13 @@ class PushLogger:
         system: Any = reactor
         find_host_name(no_aws)
         logger = cls(
-            logger_name, log_level, log_format, log_output, sentry_dsn, firehose_delivery_stream
+            logger_name,
+            log_level,
+            log_format,
+            log_output,
+            sentry_dsn,
+            firehose_delivery_stream,
+            worker,
         )
         logger.start()
         if logger.firehose is not None:

@@ -109,15 +109,25 @@ class HAProxyServerEndpoint:
         """
         return maybeDeferred(self.bind, factory)
 
-    def bind(self, factory: IProtocolFactory) -> IListeningPort:
+    def bind(
+        self,
+        factory: IProtocolFactory,
+        listen: Callable[[IProtocolFactory], IListeningPort] | None = None,
+    ) -> IListeningPort:
         """As :meth:`listen`, at once.
 
+        :param listen: listens where it is to be, in place of the port
         :raises CannotListenError: the port is in use or not ours to use
         """
         inner: Any = factory
         if self.ssl_cf is not None:
             inner = TLSMemoryBIOFactory(self.ssl_cf, False, factory)
-        port: Any = self.reactor.listenTCP(self.port, self.wrapper_factory(inner), **self.kwargs)
+        wrapped = self.wrapper_factory(inner)
+        port: Any = (
+            self.reactor.listenTCP(self.port, wrapped, **self.kwargs)
+            if listen is None
+            else listen(wrapped)
+        )
         if self.ssl_cf is not None and known("Twisted", twisted.__version__):
             port._type = "TLS"  # for the port's log lines, as listenSSL does
         listening: IListeningPort = port

@@ -21,6 +21,7 @@ from autopush.options.tables import (
     SWITCH,
     TEXT,
     TLS,
+    WORKERS,
     Option,
     OptionGroup,
     choice,
@@ -72,6 +73,13 @@ STANDALONE_OWN: OptionGroup = (
             None,
             "keep the database elsewhere than in data_dir: sqlite:///path/file.db,"
             " postgresql://user@host/database or dynamodb:",
+        ),
+        Option(
+            "workers",
+            "WORKERS",
+            WORKERS,
+            1,
+            "processes that serve, so that one service uses several cores; auto: one a core",
         ),
     ),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -50,6 +51,21 @@ def choice(*names: str) -> Any:
         return text
 
     return convert
+
+
+MAX_WORKERS = 64
+"""Processes of one service: each takes some 60 MB."""
+
+
+def WORKERS(text: str) -> int:
+    """Return a number of processes; ``auto``: one for each core we may use."""
+    if text == "auto":
+        return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    try:
+        number: int = _number(int, 1, MAX_WORKERS)(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number or auto, not {text}") from None
+    return number
 
 
 LOG_LEVEL = choice("debug", "info", "warn", "error", "critical")
@@ -115,7 +131,7 @@ class Option(NamedTuple):
         """What stands for the value in the help text."""
         if self.kind is PORT:
             return "PORT"
-        if self.kind in (COUNT, POSITIVE, PERCENT, int):
+        if self.kind in (COUNT, POSITIVE, PERCENT, WORKERS, int):
             return "N"
         if self.kind is SECONDS:
             return "SECONDS"
