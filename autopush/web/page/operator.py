@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import re
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autopush.addresses import is_loopback
 
@@ -59,7 +59,7 @@ def is_local(request: Request) -> bool:
 
 def _is_direct(request: Request) -> bool:
     """Whether the socket itself is from loopback, whatever a PROXY header said."""
-    transport = getattr(request.connection, "transport", None)
+    transport: Any = getattr(request.connection, "transport", None)
     while getattr(transport, "wrappedProtocol", None) is not None:
         transport = transport.transport
     peer = getattr(transport, "getPeer", None)
