@@ -80,12 +80,12 @@ def test_start_up_lines(make):
 
 def test_logs_are_json_when_standard_output_is_no_terminal(make):
     events = [json.loads(line) for line in make().lines if line.startswith("{")]
-    assert any(e["Fields"]["message"].startswith("EndpointHTTPFactory starting") for e in events)
+    assert any(e["Fields"]["message"].startswith("StandaloneHTTPFactory starting") for e in events)
 
 
 def test_human_logs(make):
     lines = make("--human_logs").lines
-    assert any(re.match(r"\d{4}-.*EndpointHTTPFactory starting on", line) for line in lines)
+    assert any(re.match(r"\d{4}-.*StandaloneHTTPFactory starting on", line) for line in lines)
 
 
 def test_port_0_takes_any_free_port_and_urls_say_which(tmp_path):
