@@ -104,7 +104,7 @@ def name_of(fault: int | str) -> str:
     :raises ValueError: there is none of that; the text lists those that are
     """
     name = BY_STATUS.get(int(fault)) if str(fault).isdecimal() else str(fault)
-    if name not in KINDS:
+    if name is None or name not in KINDS:
         known = ", ".join([*KINDS, *map(str, BY_STATUS)])
         raise ValueError(f"there is no fault {fault}; there are {known}")
     return name

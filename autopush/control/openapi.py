@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 from autopush import __version__
@@ -97,3 +99,13 @@ def responses(operation: Operation) -> JSONDict:
 def json_of(schema: JSONDict) -> JSONDict:
     """Content that is JSON."""
     return {"application/json": {"schema": schema}}
+
+
+def main() -> None:
+    """Write it down for the manual."""
+    text = json.dumps(document(), indent=1)
+    Path("docs/_static/openapi.json").write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -29,7 +29,7 @@ class BadInput(Exception):
 class Member(NamedTuple):
     """A member of a JSON object, or a parameter of a query.
 
-    :ivar kind: one of :data:`TYPES`, or several separated by ``|``
+    :ivar kind: one of :data:`TYPES`
     :ivar null: whether it may be null, which says the same as leaving it out
     :ivar choices: the only texts it may be
     """
@@ -45,9 +45,8 @@ class Member(NamedTuple):
 
     def to_schema(self) -> JSONDict:
         """As JSON Schema."""
-        kinds = [*self.kind.split("|"), *(["null"] if self.null else [])]
         schema: JSONDict = {"description": self.text}
-        schema["type"] = kinds if len(kinds) > 1 else kinds[0]
+        schema["type"] = [self.kind, "null"] if self.null else self.kind
         if self.least is not None:
             schema["minimum"] = self.least
         if self.most is not None:
@@ -60,13 +59,15 @@ class Member(NamedTuple):
         """:raises BadInput: it can't be that."""
         if value is None and self.null:
             return
-        kinds = [kind for name in self.kind.split("|") for kind in TYPES[name]]
-        if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
-            raise BadInput(f"{self.name} must be of type {self.kind.replace('|', ' or ')}")
+        kinds = TYPES[self.kind]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise BadInput(f"{self.name} must be of type {self.kind}")
         if self.choices and value not in self.choices:
             raise BadInput(f"{self.name} must be one of {', '.join(self.choices)}")
-        if isinstance(value, str):
-            return
+        if isinstance(value, int | float):
+            self._check_bounds(value)
+
+    def _check_bounds(self, value: float) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise BadInput(f"{self.name} must be a number")
         if self.least is not None and value < self.least:
