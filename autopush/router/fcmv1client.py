@@ -274,10 +274,15 @@ class FCMv1:
         """Return the body of a request.
 
         :param token: the device's
-        :param notif: ``ttl`` (seconds) and ``payload``, a map of texts
+        :param notif: ``ttl`` (seconds) and ``payload``, a map of texts; perhaps ``priority`` and
+            ``dryrun``
         """
         # Without it Android keeps messages back while the device sleeps (B7).
-        android = {"ttl": f"{int(notif['ttl'])}s", "priority": "HIGH", "data": notif["payload"]}
+        android = {
+            "ttl": f"{int(notif['ttl'])}s",
+            "priority": notif.get("priority", "HIGH"),
+            "data": notif["payload"],
+        }
         body: JSONDict = {"message": {"token": token, "android": android}}
         if self.dry_run or notif.get("dryrun"):
             body["validate_only"] = True

@@ -255,6 +255,7 @@ def _finish(session: BaseSession, entry: Entry, message: JSONDict, began: float)
             # is not waited for.
             session.start_timer(SETTLING, type(session).start)
             other.row_operations_done().addCallback(lambda _: session.check())
+        urgency.note(session, entry.previous)
     session.replay()
 
 

@@ -194,6 +194,18 @@ class BaseSession(ABC):
         self.ack_writes = 0
         self.row_operations = 0
         self.row_waiters: Waiters[None] | None = None
+        # The conversation
+        self.last_ping: float | None = None
+        self.queue: list[JSONDict] | None = None
+        self.reading_holds = 0
+        self.not_understood = 0
+        # Broadcasts: names subscribed to, and the number of the last change that was told
+        self.broadcasts: frozenset[str] | None = None
+        self.broadcast_seen = 0
+        self.saved: Deferred[None] | None = None
+        self._begin_to_read()
+
+    def _begin_to_read(self) -> None:
         # The stored loop: how far it has read in this pass, and the read pointer in storage, up to
         # which nothing has to be read again, as far as is known here
         self.position: int | None = None
@@ -207,15 +219,6 @@ class BaseSession(ABC):
         self.topics_read = ""
         self.fetching = self.stale = self.check_wanted = False
         self.timer: Call | None = None
-        # The conversation
-        self.last_ping: float | None = None
-        self.queue: list[JSONDict] | None = None
-        self.reading_holds = 0
-        self.not_understood = 0
-        # Broadcasts: names subscribed to, and the number of the last change that was told
-        self.broadcasts: frozenset[str] | None = None
-        self.broadcast_seen = 0
-        self.saved: Deferred[None] | None = None
 
     # ---- what takes commands
 

@@ -40,8 +40,13 @@ def asked(message: JSONDict) -> int:
 
 def begin(session: BaseSession, record: User, message: JSONDict) -> None:
     """What a user that is back gets: what its record says, unless the hello says something else."""
-    least, wanted = least_of(record), level_of(message.get("urgency"))
-    session.least = least if wanted is None else wanted
+    wanted = level_of(message.get("urgency"))
+    session.least = least_of(record) if wanted is None else wanted
+
+
+def note(session: BaseSession, record: User) -> None:
+    """Write into the record what the hello has said, if that is news."""
+    least = least_of(record)
     if session.least != least:
         noted = session.node.background.persist(_note, session, session.least)
         noted.addCallback(_noted, session, session.least < least)

@@ -61,7 +61,7 @@ UNANSWERED = {
 }
 """errno and message where no method of a handler answers."""
 
-FIELD_ERRNOS = {"ttl": 112, "topic": 113, "encryption": 111, "encryption-key": 101}
+FIELD_ERRNOS = {"ttl": 112, "topic": 113, "urgency": 116, "encryption": 111, "encryption-key": 101}
 """errno of a header that is missing or malformed, the first that is wrong counts."""
 
 BODY_ERRNO = 108

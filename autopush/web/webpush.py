@@ -130,8 +130,8 @@ def check_headers_and_size(message: PushRequest) -> None:
     errors: JSONDict = {}
     result: JSONDict = {}
     try:
-        result["ttl"], result["topic"] = load_basic_headers(
-            headers.find("ttl"), headers.find("topic")
+        result["ttl"], result["topic"], result["urgency"] = load_basic_headers(
+            headers.find("ttl"), headers.find("topic"), headers.find("urgency")
         )
         if conf.require_ttl and result["ttl"] is None:
             raise InvalidRequest(MISSING_TTL, errno=111)
@@ -209,7 +209,8 @@ class PushRequest(ParsedRequest):
 
     :ivar endpoint: what the token in the URL says, and ``Authorization``
     :ivar user: the user's record
-    :ivar checked_headers: ``ttl``, ``topic`` and those that tell how the body is encrypted
+    :ivar checked_headers: ``ttl``, ``topic``, ``urgency`` and those that tell how the body is
+        encrypted
     """
 
     rules = (

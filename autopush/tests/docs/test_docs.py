@@ -249,6 +249,9 @@ REGISTRATION = "/v1/webpush/docs/registration"
 SEALED = {"Content-Encoding": "aesgcm128", "TTL": "1"}
 FIELDS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("headers", "ttl", "Not a valid integer."): {"headers": {"TTL": "soon"}},
+    ("headers", "urgency", "Must be one of: very-low, low, normal, high."): {
+        "headers": {"TTL": "1", "Urgency": "soon"}
+    },
     ("headers", "encryption", "Missing data for required field."): {"headers": SEALED, "data": "x"},
     ("headers", "encryption-key", "Missing data for required field."): {
         "headers": SEALED,

@@ -459,7 +459,7 @@ def test_sqlite(examine, database, tmp_path):
     before = contents(tmp_path)
     level, text = one(examine("autopush"), "store")
     assert level is Level.OK
-    assert text == f"{database}, schema 2, 1 user, 0 messages"
+    assert text == f"{database}, schema 3, 1 user, 0 messages"
     assert contents(tmp_path) == before
 
 
@@ -487,10 +487,10 @@ def test_sqlite_that_is_not_as_it_should_be(examine, database, spoil, level, tex
 def test_sqlite_with_an_older_schema(examine, database, monkeypatch, tmp_path):
     schema = tmp_path / "schema"
     shutil.copytree(sqlite_schema.SCHEMA_DIRECTORY, schema)
-    (schema / "003.sql").write_text("")
+    (schema / "004.sql").write_text("")
     monkeypatch.setattr(store, "SCHEMA_DIRECTORY", schema)
     results = about(examine("autopush"), "store")
-    assert results[0] == (Level.WARN, f"{database} will be migrated from schema 2 to 3")
+    assert results[0] == (Level.WARN, f"{database} will be migrated from schema 3 to 4")
 
 
 def test_sqlite_that_can_not_be_made(examine, tmp_path):

@@ -127,6 +127,12 @@ class TestRequest(FCMv1TestCase):
         self.assertEqual(headers["content-type"], "application/json; UTF-8")
         self.assertIn(headers["authorization"].removeprefix("Bearer "), self.bridge.access_tokens)
 
+    async def test_urgency(self):
+        # spec/broadcasts 2
+        for level, priority in enumerate(("NORMAL", "NORMAL", "HIGH", "HIGH")):
+            await self.send(urgency=level)
+            self.assertEqual(self.last["payload"]["message"]["android"]["priority"], priority)
+
     async def test_encodings(self):
         for encoding in HEADERS:
             answer = await self.send(b"\x00secret\xff", encoding)

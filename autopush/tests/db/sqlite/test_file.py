@@ -115,7 +115,7 @@ class TestFile(SqliteCase):
     def schema(self, *extra: str) -> Path:
         directory = Path(self.directory) / "schema"
         shutil.copytree(sqlite_schema.SCHEMA_DIRECTORY, directory)
-        for number, script in enumerate(extra, start=3):
+        for number, script in enumerate(extra, start=4):
             (directory / f"{number:03}.sql").write_text(script)
         return directory
 
@@ -126,12 +126,12 @@ class TestFile(SqliteCase):
         sqlite_schema.prepare(
             self.path,
             self.schema(
-                "-- a comment; with a semicolon\nALTER TABLE messages ADD COLUMN urgency TEXT;\n",
-                "UPDATE messages\n   SET urgency = 'high; very';\nCREATE TABLE notes (a);\n",
+                "-- a comment; with a semicolon\nALTER TABLE messages ADD COLUMN colour TEXT;\n",
+                "UPDATE messages\n   SET colour = 'red; very';\nCREATE TABLE notes (a);\n",
             ),
         )
-        self.assertEqual(self.sql("PRAGMA user_version"), [(4,)])
-        self.assertEqual(self.sql("SELECT urgency, ttl FROM messages"), [("high; very", 3600)])
+        self.assertEqual(self.sql("PRAGMA user_version"), [(5,)])
+        self.assertEqual(self.sql("SELECT colour, ttl FROM messages"), [("red; very", 3600)])
 
     async def test_a_file_of_the_first_version_is_brought_up_to_date(self):
         first = Path(self.directory) / "first"
@@ -153,7 +153,7 @@ class TestFile(SqliteCase):
         schema = self.schema("CREATE TABLE notes (a);", "INSERT INTO nowhere VALUES (1);")
         with self.assertRaises(StoreUnusable):
             sqlite_schema.prepare(self.path, schema)
-        self.assertEqual(self.sql("PRAGMA user_version"), [(2,)])
+        self.assertEqual(self.sql("PRAGMA user_version"), [(3,)])
         self.assertEqual(self.sql("SELECT name FROM sqlite_master WHERE name = 'notes'"), [])
 
     def test_missing_migration_is_noticed(self):
