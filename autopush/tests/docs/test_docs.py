@@ -225,6 +225,16 @@ def test_errnos_are_explained():
     assert explained == used
 
 
+def test_errnos_that_are_never_sent():
+    text = pages()["http"]
+    sentence = text[text.index("Never sent:") : text.index("1.58.3 published 101")]
+    never = set(re.findall(r"\b\d{1,3}\b", sentence))
+    assert len(never) == 4
+    assert not never & {str(one.errno) for one in http_errors()}
+    assert not never & {row[3] for row in table("field-table")}
+    assert not {200, 202, 301} & {one.status for one in http_errors()}
+
+
 def test_every_websocket_error_is_in_the_table():
     documented_errors = rows("websocket-errors")
     found = websocket_errors()
