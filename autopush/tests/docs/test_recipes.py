@@ -72,7 +72,7 @@ def test_a_dynamodb_on_this_machine(tmp_path: Path) -> None:
     assert "``.venv-test/bin/moto_server -p 8000``" in text
     assert "``export AWS_LOCAL_DYNAMODB=http://127.0.0.1:8000``" in text
     port = free_port()
-    command = [Path(sys.executable).parent / "moto_server", "-p", str(port)]
+    command = [str(Path(sys.executable).parent / "moto_server"), "-p", str(port)]
     env = {"CRYPTO_KEY": Fernet.generate_key().decode(), "STATSD_HOST": "", "NO_AWS": "true"}
     env |= {"AWS_LOCAL_DYNAMODB": f"http://127.0.0.1:{port}", "ENDPOINT_HOSTNAME": "localhost"}
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as server:
