@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import runpy
 from pathlib import Path
@@ -136,32 +137,34 @@ TOO_WIDE = """({
 GROUND = "getComputedStyle(document.body).backgroundColor"
 
 
-async def show(browser: Firefox, page: Path) -> None:
-    await browser.open(page.as_uri())
-
-
 @pytest.mark.skipif(PROGRAM is None, reason="no Firefox on this machine")
-async def test_pages_fit_a_phone(manual: Manual, tmp_path: Path) -> None:
+def test_pages_fit_a_phone(manual: Manual, tmp_path: Path) -> None:
     """Nothing but tables, code and signatures, which scroll by themselves, is wider than it."""
     html, _ = manual
-    async with Firefox(tmp_path) as browser:
-        await browser.resize(**PHONE)
-        wide: dict[str, Any] = {}
-        for page in sorted(html.glob("*.html")):
-            await show(browser, page)
-            found = await browser.run(TOO_WIDE)
-            if found != {"page": 0, "tables": 0}:
-                wide[page.name] = found
-        assert not wide
+
+    async def look() -> dict[str, Any]:
+        async with Firefox(tmp_path) as browser:
+            await browser.resize(**PHONE)
+            wide = {}
+            for page in sorted(html.glob("*.html")):
+                await browser.open(page.as_uri())
+                found = await browser.run(TOO_WIDE)
+                if found != {"page": 0, "tables": 0}:
+                    wide[page.name] = found
+            return wide
+
+    assert asyncio.run(look()) == {}
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="no Firefox on this machine")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-async def test_pages_are_as_dark_as_the_reader_wants(
-    manual: Manual, tmp_path: Path, dark: bool
-) -> None:
+def test_pages_are_as_dark_as_the_reader_wants(manual: Manual, tmp_path: Path, dark: bool) -> None:
     html, _ = manual
-    async with Firefox(tmp_path, **{"ui.systemUsesDarkTheme": int(dark)}) as browser:
-        await show(browser, html / "architecture.html")
-        numbers = [int(number) for number in re.findall(r"\d+", await browser.run(GROUND))[:3]]
-        assert max(numbers) < 50 if dark else min(numbers) > 200
+
+    async def ground() -> str:
+        async with Firefox(tmp_path, **{"ui.systemUsesDarkTheme": int(dark)}) as browser:
+            await browser.open((html / "architecture.html").as_uri())
+            return str(await browser.run(GROUND))
+
+    numbers = [int(number) for number in re.findall(r"\d+", asyncio.run(ground()))[:3]]
+    assert max(numbers) < 50 if dark else min(numbers) > 200
