@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import __version__
+from autopush.app.copies import backup, restore
 from autopush.app.process import Listener, use_monotonic_clock
 from autopush.app.service import (
     REPORT_INTERVAL,
@@ -25,7 +26,6 @@ from autopush.app.service import (
 )
 from autopush.app.standalone import (
     DataDir,
-    backup,
     data_dir_dsn,
     has_own_endpoint_port,
     standalone_config,
@@ -316,8 +316,8 @@ class StandaloneApplication(AutopushMultiService):
         use_monotonic_clock(reactor)
         data_dir: DataDir | None = None
         try:
-            if ns.backup:
-                print(backup(ns))
+            if ns.backup or ns.restore:
+                print(backup(ns) if ns.backup else restore(ns))
                 return 0
             human = ns.human_logs
             if human is None:

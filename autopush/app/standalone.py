@@ -339,17 +339,3 @@ def use_data_dir(conf: AutopushConfig, data_dir: DataDir, ns: Any) -> None:
     if not conf.access_keys:
         conf.access_keys = data_dir.access_keys()
     redaction.hide(conf.access_keys)
-
-
-def backup(ns: Any) -> str:
-    """Copy the database to the file of ``--backup``; says what was done.
-
-    :raises StoreUnusable: there is no database, or the copy exists or can't be written
-    """
-    from autopush.db.sqlite.schema import backup as copy_database
-
-    source = sqlite_path(ns.db_dsn or data_dir_dsn(ns.data_dir))
-    target = os.path.abspath(os.path.expanduser(ns.backup))
-    copy_database(source, target)
-    size = os.path.getsize(target)
-    return f"Copied {source} to {target} ({size} bytes). Keep a copy of the key files with it."
