@@ -291,7 +291,7 @@ class StandaloneApplication(AutopushMultiService):
     def report_start_error(self, failure: Failure) -> None:
         if not is_expected(failure.value):
             log.failure("Unexpected error", failure=failure)
-        say_error(PROG, failure.value)
+        say_error(PROG, failure.value, self.options)
 
     def drain(self) -> Deferred[Any]:
         return gatherResults(
@@ -328,10 +328,11 @@ class StandaloneApplication(AutopushMultiService):
             use_data_dir(conf, data_dir, ns)
             hide_ids(data_dir.log_key())
             app = cls(conf, resource, has_own_endpoint_port(ns))
+            app.options = ns
             app.setup()
             return app.run()
         except EXPECTED as exc:
-            say_error(PROG, exc)
+            say_error(PROG, exc, ns)
             return 1
         finally:
             if data_dir is not None:
