@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from autopush import __version__
 from autopush.addresses import without_password
+from autopush.app.copies import backup, restore
 from autopush.app.ephemeral import ephemeral_directory
 from autopush.app.figures import Figures
 from autopush.app.overview import SAMPLE_INTERVAL, Overview
@@ -31,7 +32,6 @@ from autopush.app.service import (
 )
 from autopush.app.standalone import (
     DataDir,
-    backup,
     data_dir_dsn,
     has_own_endpoint_port,
     standalone_config,
@@ -384,7 +384,7 @@ class StandaloneApplication(AutopushMultiService):
     def report_start_error(self, failure: Failure) -> None:
         if not is_expected(failure.value):
             log.failure("Unexpected error", failure=failure)
-        say_error(PROG, failure.value)
+        say_error(PROG, failure.value, self.options)
 
     def drain(self) -> Deferred[Any]:
         if self.control is not None:
@@ -410,8 +410,8 @@ class StandaloneApplication(AutopushMultiService):
         else:
             use_monotonic_clock(reactor)
         try:
-            if ns.backup:
-                print(backup(ns))
+            if ns.backup or ns.restore:
+                print(backup(ns) if ns.backup else restore(ns))
                 return 0
             human = ns.human_logs
             if human is None:
@@ -433,7 +433,7 @@ class StandaloneApplication(AutopushMultiService):
 
                 return supervise(ns, conf, data_dir, human)
         except EXPECTED as exc:
-            say_error(PROG, exc)
+            say_error(PROG, exc, ns)
             return 1
 
     @classmethod
@@ -442,6 +442,7 @@ class StandaloneApplication(AutopushMultiService):
     ) -> StandaloneApplication:
         """Return the application of these options, set up."""
         app = cls(conf, resource, has_own_endpoint_port(ns), control)
+        app.options = ns
         app.setup()
         app.ready_file = ns.ready_file
         if control is not None:

@@ -45,8 +45,9 @@ class Progress:
         self._doing, self._unit, self._scale = doing, unit, scale
         self._stream = sys.stderr if stream is None else stream
         self._now = now
-        self._began = self._shown = now()
         self.live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._began = now()
+        self._shown = self._began - (PLAIN_EVERY if self.live else 0)
 
     def update(self, done: float) -> None:
         """So many are done; shown if it is time."""

@@ -93,6 +93,8 @@ class AutopushMultiService(MultiService):
     """The connection node in this process, if any."""
     on_next_signal = staticmethod(second_signal_exits)
     """Decides what signals do once the shutdown has begun."""
+    options: Namespace | None = None
+    """What it was started with, to tell which of that is in the way."""
 
     def __init__(self, conf: AutopushConfig, resource: Any = None) -> None:
         super().__init__()
@@ -271,7 +273,7 @@ class AutopushMultiService(MultiService):
 
     def report_start_error(self, failure: Failure) -> None:
         """Say why the start failed."""
-        text = start_error_text(failure.value)
+        text = start_error_text(failure.value, self.options)
         if is_expected(failure.value):
             log.critical("{error}", error=text)
         else:
@@ -352,10 +354,11 @@ class AutopushMultiService(MultiService):
         try:
             setup_logging(ns, cls.logger_name, human=ns.human_logs)
             app = cls.from_argparse(ns, resource=resource)
+            app.options = ns
             app.warn(ns)
             app.setup()
         except EXPECTED as exc:
-            log.critical("{error}", error=start_error_text(exc))
+            log.critical("{error}", error=start_error_text(exc, ns))
             return 1
         return app.run()
 

@@ -29,8 +29,7 @@ from typing import Any
 from cryptography.fernet import Fernet
 
 from autopush.config import UNIX, AutopushConfig, announced_host
-from autopush.db import StoreUnusable, sqlite_path
-from autopush.db.open import POSTGRESQL
+from autopush.db import sqlite_path
 from autopush.exceptions import InvalidConfig
 from autopush.logging import redaction
 
@@ -403,20 +402,3 @@ def use_data_dir(conf: AutopushConfig, data_dir: DataDir, ns: Any) -> None:
     if not conf.access_keys:
         conf.access_keys = data_dir.access_keys()
     redaction.hide([*conf.access_keys, *filter(None, [conf.page_token])])
-
-
-def backup(ns: Any) -> str:
-    """Copy the database to the file of ``--backup``; says what was done.
-
-    :raises StoreUnusable: there is no database, or the copy exists or can't be written
-    """
-    from autopush.db.sqlite.schema import backup as copy_database
-
-    dsn = ns.db_dsn or data_dir_dsn(ns.data_dir)
-    if dsn.startswith(POSTGRESQL):
-        raise StoreUnusable("the database is no file: copy it by pg_dump")
-    source = sqlite_path(dsn)
-    target = os.path.abspath(os.path.expanduser(ns.backup))
-    copy_database(source, target)
-    size = os.path.getsize(target)
-    return f"Copied {source} to {target} ({size} bytes). Keep a copy of the key files with it."
