@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import __version__
+from autopush.app.certificate import make_certificate
 from autopush.app.ephemeral import ephemeral_directory
 from autopush.app.process import Listener, use_monotonic_clock
 from autopush.app.service import (
@@ -273,7 +274,7 @@ class StandaloneApplication(AutopushMultiService):
         super().startService()
         self._use_bound_ports()
         if self._agents is not None and self.control is not None:
-            self.control.started(self._websocket_address(), self._agents.number)
+            self.control.started(self._agents.number)
         print(self.start_text(), flush=True)
         if self.ready_file is not None:
             write_ready(self.ready_file, self.facts())
@@ -286,6 +287,7 @@ class StandaloneApplication(AutopushMultiService):
             "url": self.conf.endpoint_url,
             "websocket_url": self._websocket_address(),
             "data_dir": self.conf.data_dir,
+            "certificate": self.conf.ssl.cert or None,
         }
         if self.control is not None and self._control is not None:
             facts["control_url"] = self.control.url(self._control.number)
@@ -293,7 +295,12 @@ class StandaloneApplication(AutopushMultiService):
         return facts
 
     def _websocket_address(self) -> str:
-        """Where user agents connect, with an access key if they need one."""
+        """Where user agents connect, with an access key if they need one.
+
+        In the test mode it is a port without TLS, so that no browser has to trust a certificate.
+        """
+        if self.control is not None:
+            return self.control.rig.websocket_url
         keys = self.conf.access_keys
         return f"{self.websocket_url}{keys[0] if keys else ''}"
 
@@ -400,9 +407,11 @@ class StandaloneApplication(AutopushMultiService):
 
         :param ending: lets go of the data directory
         """
-        conf = standalone_config(ns)
         data_dir = DataDir(ns.data_dir)
         ending.callback(data_dir.release)
+        if ns.self_signed:
+            ns.ssl_key, ns.ssl_cert = make_certificate(data_dir.path)
+        conf = standalone_config(ns)
         use_data_dir(conf, data_dir, ns)
         hide_ids(data_dir.log_key())
         app = cls(conf, resource, has_own_endpoint_port(ns), control)
