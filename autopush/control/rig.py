@@ -30,6 +30,8 @@ STEP = 3600.0
 """Seconds time passes at once, if it isn't to pass for longer than :data:`MAX_STEPS` of them."""
 
 MAX_STEPS = 200
+"""Steps in which time passes; each takes a turn of the service and an answer of each browser, so a
+test never waits long for it."""
 
 DAY = 86_400
 
