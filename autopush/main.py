@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from autopush import __version__
 from autopush.addresses import without_password
+from autopush.app.certificate import make_certificate
 from autopush.app.copies import backup, restore
 from autopush.app.ephemeral import ephemeral_directory
 from autopush.app.figures import Figures
@@ -303,7 +304,7 @@ class StandaloneApplication(AutopushMultiService):
         super().startService()
         self._use_bound_ports()
         if self._agents is not None and self.control is not None:
-            self.control.started(self._websocket_address(), self._agents.number)
+            self.control.started(self._agents.number)
         self.announce(Readiness(self.start_text(), self.start_text(show_key=True), self.facts()))
 
     def announce(self, readiness: Readiness) -> None:
@@ -318,6 +319,7 @@ class StandaloneApplication(AutopushMultiService):
             "url": self.conf.endpoint_url,
             "websocket_url": self._websocket_address(),
             "data_dir": self.conf.data_dir,
+            "certificate": self.conf.ssl.cert or None,
         }
         if self.control is not None and self._control is not None:
             facts["control_url"] = self.control.url(self._control.number)
@@ -325,7 +327,12 @@ class StandaloneApplication(AutopushMultiService):
         return facts
 
     def _websocket_address(self) -> str:
-        """Where user agents connect, with an access key if they need one."""
+        """Where user agents connect, with an access key if they need one.
+
+        In the test mode it is a port without TLS, so that no browser has to trust a certificate.
+        """
+        if self.control is not None:
+            return self.control.rig.websocket_url
         keys = self.conf.access_keys
         return f"{self.websocket_url}{keys[0] if keys else ''}"
 
@@ -423,6 +430,9 @@ class StandaloneApplication(AutopushMultiService):
                 conf = standalone_config(ns)
                 data_dir = DataDir(ns.data_dir)
                 ending.callback(data_dir.release)
+                if ns.self_signed:
+                    ns.ssl_key, ns.ssl_cert = make_certificate(data_dir.path)
+                    conf = standalone_config(ns)
                 use_data_dir(conf, data_dir, ns)
                 hide_ids(data_dir.log_key())
                 if ns.parent is not None:

@@ -92,14 +92,18 @@ class DocumentHandler(ControlHandler):
 
 
 class NothingHandler(ControlHandler):
-    """404 for every other path, 401 without the token."""
+    """404 for every other path."""
 
     def prepare(self) -> None:
-        if self.application.admits(self.request):
-            self.reply(404, {"error": "there is no such path; /openapi.json lists those there are"})
-        else:
-            self._headers["WWW-Authenticate"] = "Bearer"
-            self.reply(401, {"error": "the token is missing or wrong"})
+        self.reply(404, {"error": "there is no such path; /openapi.json lists those there are"})
+
+
+class StrangerHandler(ControlHandler):
+    """401 without the token."""
+
+    def prepare(self) -> None:
+        self._headers["WWW-Authenticate"] = "Bearer"
+        self.reply(401, {"error": "the token is missing or wrong"})
 
 
 def routes(operations: Iterable[Operation]) -> list[tuple[str, Any]]:
@@ -130,20 +134,14 @@ class ControlServer(RoutedServer):
         self._token = token
         self.doorkeeper = self._enter
 
-    def admits(self, request: Request) -> bool:
-        """Whether a request has the token."""
-        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(shown.strip()):
-            return True
-        return self._is_token(request.path.split("/", 2)[1])
-
     def _enter(self, request: Request) -> type[BaseHandler] | None:
-        if not self.admits(request):
-            return NothingHandler
         first, _, rest = request.path[1:].partition("/")
         if self._is_token(first):
             request.path = f"/{rest}"
-        return None
+            return None
+        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+        known = scheme.lower() == "bearer" and self._is_token(shown.strip())
+        return None if known else StrangerHandler
 
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode("utf-8", "surrogatepass"), self._token.encode())

@@ -38,9 +38,8 @@ class Control:
         self.rig = Rig(endpoint, node, self._shift, self._reactor)
         return ControlServer(conf, self.rig, self._token, clock=self._reactor)
 
-    def started(self, websocket_url: str, agents_port: int | None) -> None:
-        """The service listens: here for user agents, and there for ours."""
-        self.rig.websocket_url = websocket_url
+    def started(self, agents_port: int | None) -> None:
+        """The service listens, on this port for user agents without TLS."""
         self.rig.port = agents_port or 0
 
     def url(self, port: int | None) -> str:

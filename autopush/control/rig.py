@@ -30,6 +30,8 @@ STEP = 3600.0
 """Seconds time passes at once, if it isn't to pass for longer than :data:`MAX_STEPS` of them."""
 
 MAX_STEPS = 200
+"""Steps in which time passes; each takes a turn of the service and an answer of each browser, so a
+test never waits long for it."""
 
 DAY = 86_400
 
@@ -42,8 +44,7 @@ class Rig:
     """A service under test, and the user agents that are made for it.
 
     :param shift: moves its clock
-    :ivar websocket_url: where user agents connect
-    :ivar port: loopback port of the agents' own listener
+    :ivar port: loopback port of the listener for user agents
     """
 
     def __init__(self, endpoint: ObservedEndpoint, node: Node, shift: Shift, reactor: Any) -> None:
@@ -51,11 +52,16 @@ class Rig:
         self.node = node
         self.shift = shift
         self.agents: dict[str, Agent] = {}
-        self.websocket_url = ""
         self.port = 0
         self._reactor = reactor
         self._names = count(1)
         self._unattended = 0.0
+
+    @property
+    def websocket_url(self) -> str:
+        """Where user agents connect, with an access key if they need one."""
+        keys = self.node.conf.access_keys
+        return f"ws://127.0.0.1:{self.port}/{keys[0] if keys else ''}"
 
     # ---- user agents
 
@@ -66,16 +72,9 @@ class Rig:
         """
         if len(self.agents) >= MAX_AGENTS:
             raise AgentError(f"there are {MAX_AGENTS} user agents already")
-        conf = self.node.conf
-        path = conf.access_keys[0] if conf.access_keys else ""
         name = str(next(self._names))
-        agent = Agent(
-            name,
-            f"ws://127.0.0.1:{self.port}/{path}",
-            self.port,
-            self._reactor,
-            self.endpoint.by_message.get,
-        )
+        source = self.endpoint.by_message.get
+        agent = Agent(name, self.websocket_url, self.port, self._reactor, source)
         self.agents[name] = agent
         await agent.connect()
         return agent

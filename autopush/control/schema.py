@@ -55,10 +55,15 @@ class Member(NamedTuple):
             schema["enum"] = list(self.choices)
         return schema
 
-    def check(self, value: Any) -> None:
-        """:raises BadInput: it can't be that."""
+    def checked(self, value: Any) -> Any:
+        """Return a value of the member's type.
+
+        :raises BadInput: it can't be that
+        """
         if value is None and self.null:
-            return
+            return None
+        if self.kind == "integer" and isinstance(value, float) and value.is_integer():
+            value = int(value)  # for JSON Schema 1.0 is one
         kinds = TYPES[self.kind]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise BadInput(f"{self.name} must be of type {self.kind}")
@@ -66,6 +71,7 @@ class Member(NamedTuple):
             raise BadInput(f"{self.name} must be one of {', '.join(self.choices)}")
         if isinstance(value, int | float):
             self._check_bounds(value)
+        return value
 
     def _check_bounds(self, value: float) -> None:
         if isinstance(value, float) and not math.isfinite(value):
@@ -109,11 +115,9 @@ def checked(value: Any, members: Iterable[Member]) -> JSONDict:
     if unknown:
         raise BadInput(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(rows)}")
     for row in rows.values():
-        if row.name in value:
-            row.check(value[row.name])
-        elif row.required:
+        if row.required and row.name not in value:
             raise BadInput(f"{row.name} is missing")
-    return {name: value.get(name) for name in rows}
+    return {name: row.checked(value[name]) if name in value else None for name, row in rows.items()}
 
 
 def from_body(body: bytes, members: Iterable[Member]) -> JSONDict:

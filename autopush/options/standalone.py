@@ -163,6 +163,14 @@ TESTS: OptionGroup = (
             "keep the data in a temporary directory, which is removed at the end",
         ),
         Option(
+            "self_signed",
+            "AUTOPUSH_SELF_SIGNED",
+            SWITCH,
+            False,
+            "serve https, with a certificate in data_dir that is made for this run and only good on"
+            " this machine",
+        ),
+        Option(
             "ready_file",
             "AUTOPUSH_READY_FILE",
             TEXT,

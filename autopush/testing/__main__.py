@@ -10,6 +10,8 @@ The command finds in its environment
     the control API, with its token
 ``AUTOPUSH_FIREFOX_PREFERENCES``
     JSON: what a real Firefox must be told
+``AUTOPUSH_CERTIFICATE``
+    with ``--tls``: file of the certificate to trust; Node.js does so by ``NODE_EXTRA_CA_CERTS``
 
 It ends with the command, and with its status.
 """
@@ -36,12 +38,15 @@ def environment(facts: Mapping[str, Any]) -> dict[str, str]:
 
     :param facts: what the service says of itself
     """
-    return {
+    variables = {
         "AUTOPUSH_URL": facts["url"],
         "AUTOPUSH_WEBSOCKET_URL": facts["websocket_url"],
         "AUTOPUSH_CONTROL_URL": facts["control_url"],
         "AUTOPUSH_FIREFOX_PREFERENCES": json.dumps(facts["firefox_preferences"]),
     }
+    if facts["certificate"]:
+        variables["AUTOPUSH_CERTIFICATE"] = variables["NODE_EXTRA_CA_CERTS"] = facts["certificate"]
+    return variables
 
 
 def run(command: Sequence[str], facts: Mapping[str, Any]) -> int:
@@ -83,7 +88,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Console entry; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m autopush.testing",
-        usage="%(prog)s [--option=OPTION ...] -- COMMAND ...",
+        usage="%(prog)s [--tls] [--option=OPTION ...] -- COMMAND ...",
         description="Runs a command beside a push service, which is in its environment.",
     )
     parser.add_argument(
@@ -92,9 +97,14 @@ def main(args: Sequence[str] | None = None) -> int:
         default=[],
         help="a further option of autopush_standalone, as --option=--max_data=5000; repeatable",
     )
+    parser.add_argument(
+        "--tls",
+        action="store_true",
+        help="https endpoints, for libraries that send to no others, such as npm web-push",
+    )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="and its arguments")
     ns = parser.parse_args(args)
-    service = PushService(ns.option)
+    service = PushService(ns.option, ns.tls)
     try:
         with service:
             return run(ns.command, service.facts)

@@ -54,12 +54,14 @@ class PushService:
     Its data are gone afterwards. It ends with this process, whatever happens.
 
     :param options: further options of ``autopush_standalone``
+    :param tls: whether endpoints are https, which some libraries insist on; ``certificate`` of
+        :attr:`facts` is the file to trust
     :ivar facts: what it says of itself: ``url``, ``websocket_url``, ``control_url``, ``pid``,
-        ``firefox_preferences``
+        ``firefox_preferences``, ``certificate``
     """
 
-    def __init__(self, options: Sequence[str] = ()) -> None:
-        self.options = list(options)
+    def __init__(self, options: Sequence[str] = (), tls: bool = False) -> None:
+        self.options = [*options, *(["--self_signed"] if tls else [])]
         self.facts: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None

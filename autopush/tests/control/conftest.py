@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from autopush.testing.plugin import push, push_service
+from autopush.tests.testing.conftest import send
 
-__all__ = ["push", "push_service"]
+__all__ = ["push", "push_service", "send"]
