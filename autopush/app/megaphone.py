@@ -18,6 +18,7 @@ from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseFailed
 
 from autopush.app.process import Timer
@@ -118,8 +119,8 @@ class RedirectedWays:
         return Ways(self._reactor, self._policy, self._timeout, proxy).endpointForURI(uri)
 
 
-def _too_late(_result: object, timeout: float) -> None:
-    raise TimeoutError(f"no answer within {timeout:g} s")
+def _too_late(_result: object, timeout: float) -> Failure:
+    return Failure(TimeoutError(f"no answer within {timeout:g} s"))
 
 
 def broadcasts_in(body: bytes) -> dict[str, Any]:

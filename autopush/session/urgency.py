@@ -15,6 +15,7 @@ from autopush.db.interface import Connection, User
 from autopush.exceptions import StoreError
 from autopush.message.urgency import NAMES, VERY_LOW, least_of, level_of
 from autopush.session.background import GIVEN_UP
+from autopush.session.errors import MORE_INFO
 from autopush.session.events import identity, log
 from autopush.types import JSONDict
 
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
     from autopush.session.session import BaseSession
 
-INVALID = "min must be very-low, low, normal or high"
+INVALID: JSONDict = {
+    "messageType": "urgency",
+    "status": 400,
+    "more_info": MORE_INFO,
+    "reason": "min must be very-low, low, normal or high",
+}
 
 OVERLOADED: JSONDict = {"messageType": "urgency", "status": 503, "reason": "overloaded"}
 
@@ -56,7 +62,7 @@ def change(session: BaseSession, message: JSONDict) -> None:
     """``urgency``: another minimum. Answered when it is in the record."""
     least = level_of(message.get("min"))
     if least is None:
-        session.refuse("urgency", INVALID, 400)
+        session.wire.send(INVALID)
         return
     Deferred.fromCoroutine(_change(session, least))
 

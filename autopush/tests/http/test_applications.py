@@ -283,6 +283,14 @@ class ApplicationTest(AppTestCase):
         self.conf.max_data = 10_000
         self.assertEqual(self.endpoint().body_limit, 160_000)
 
+    def test_a_node_takes_every_message_an_endpoint_takes(self):
+        # base64, and what is around it
+        internal = InternalRouterHTTPFactory(self.conf, None, {}, clock=Clock())
+        self.assertGreater(internal.body_limit, 2 * self.conf.max_data)
+        self.conf.max_data = 1_000_000
+        internal = InternalRouterHTTPFactory(self.conf, None, {}, clock=Clock())
+        self.assertGreater(internal.body_limit, 2 * self.conf.max_data)
+
     def test_without_certificates_there_is_no_context(self):
         self.assertIsNone(self.endpoint().ssl_cf())
         internal = InternalRouterHTTPFactory(self.conf, None, {}, clock=Clock())

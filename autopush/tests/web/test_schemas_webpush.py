@@ -1,5 +1,7 @@
 """spec/http-endpoint 5.4 to 5.6: what the headers and the body of a message must be like."""
 
+import json
+
 import pytest
 
 from autopush.message.urgency import HIGH, LOW, NAMES, NORMAL, VERY_LOW, to_store
@@ -54,7 +56,7 @@ class TestUrgency:
         answer = endpoint.push(urgency=header)
         text = "Must be one of: very-low, low, normal, high."
         assert field_errors(answer) == {"headers": {"urgency": [text]}}
-        assert answer.json["errno"] == 116
+        assert json.loads(answer.body)["errno"] == 116
         assert endpoint.node.delivered == []
 
     @pytest.mark.parametrize("level", range(4))

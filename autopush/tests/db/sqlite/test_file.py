@@ -92,7 +92,7 @@ class TestFile(SqliteCase):
         store = await self.open_store()
         await store.close()
         self.sql("PRAGMA user_version = 99")
-        self.assertIn("newer autopush (schema 99, this one knows 2)", self.refused())
+        self.assertIn("newer autopush (schema 99, this one knows 3)", self.refused())
         self.assertEqual(self.sql("PRAGMA user_version"), [(99,)])
 
     async def test_unwritable_file(self):
