@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -56,7 +57,7 @@ class MeasuredProcess:
         self.command = [python, *before, *words]
         self._log = (self.home / "log").open("wb")
         base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TREE), "HOME": str(self.home)}
-        self._popen = subprocess.Popen(
+        self._popen = self.popen(
             self.command,
             cwd=self.home,
             env={**base, **(env or {})},
@@ -69,6 +70,10 @@ class MeasuredProcess:
             # Threads of the pool that exist already, too.
             for task in Path(f"/proc/{self.process.pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), [core])
+
+    def popen(self, command: list[str], **kwargs: Any) -> subprocess.Popen[bytes]:
+        """Start it."""
+        return subprocess.Popen(command, **kwargs)
 
     def _is_ready(self) -> bool:
         if self._ready is not None:

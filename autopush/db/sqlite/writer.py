@@ -31,6 +31,7 @@ from autopush.db.sqlite import messages as sqlite_messages
 from autopush.db.sqlite.cache import ReadCache
 from autopush.db.sqlite.errors import concerns_whole_database, store_error
 from autopush.db.sqlite.ops import Call, Delete, Operation, Put, WriteBatch, answer
+from autopush.db.sqlite.turns import Turns
 from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.message.notification import WebPushNotification
 from autopush.waiters import Waiters
@@ -135,6 +136,7 @@ class GroupWriter:
     :param open_connection: called in the writer thread
     :param cache: told of transactions that leave it valid
     :param commit_delay: seconds
+    :param turns: of the processes that write to the file; None: there is one
     """
 
     def __init__(
@@ -143,8 +145,10 @@ class GroupWriter:
         open_connection: Callable[[], sqlite3.Connection],
         cache: ReadCache,
         commit_delay: float = COMMIT_DELAY,
+        turns: Turns | None = None,
     ) -> None:
         self._reactor = reactor
+        self._turns = turns
         self._open_connection = open_connection
         self._cache = cache
         self._commit_delay = commit_delay
@@ -369,24 +373,38 @@ class GroupWriter:
     # ---- writer thread
 
     def _loop(self) -> None:
-        closing = False
-        while not closing:
-            self._gate.acquire()
-            with self._lock:
-                self._gate_open = False
-                batch, self._ripe = self._ripe, None
-                closing = self._closing
-                if batch is not None:
-                    self._taken[batch] = None
-            if batch is not None:
-                self._process(batch)
+        while not self._take_turn():
+            pass
         with self._lock:
             rest, self._growing = self._growing, WriteBatch()
         self._process(rest)
         self._running = False
+        if self._turns is not None:
+            self._turns.close()
         if self._connection is not None:
             self._connection.close()
         self._reactor.callFromThread(self._finish_closing)
+
+    def _take_turn(self) -> bool:
+        """Write the next batch; whether it was the last.
+
+        It is taken when it is our turn: until then more may be taken back from it.
+        """
+        self._gate.acquire()
+        turns = self._turns
+        if turns is not None:
+            turns.take()
+        with self._lock:
+            self._gate_open = False
+            batch, self._ripe = self._ripe, None
+            closing = self._closing
+            if batch is not None:
+                self._taken[batch] = None
+        if batch is not None:
+            self._process(batch)
+        if turns is not None:
+            turns.give_back()
+        return closing
 
     def _process(self, batch: WriteBatch) -> None:
         self._started = time.monotonic()
