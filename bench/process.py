@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -86,7 +87,7 @@ class MeasuredProcess:
             "PYTHONPATH": os.path.abspath(tree),
             "HOME": str(self.home),
         }
-        self._popen = subprocess.Popen(
+        self._popen = self.popen(
             self.command,
             cwd=self.home,
             env={**base, **(env or {})},
@@ -99,6 +100,10 @@ class MeasuredProcess:
             # Threads of the pool that exist already, too.
             for task in Path(f"/proc/{self.process.pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), [core])
+
+    def popen(self, command: list[str], **kwargs: Any) -> subprocess.Popen[bytes]:
+        """Start it."""
+        return subprocess.Popen(command, **kwargs)
 
     def _is_ready(self) -> bool:
         if self._ready is not None:

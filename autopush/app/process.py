@@ -107,6 +107,15 @@ def bind(reactor: Any, host: str, port: int, factory: Any, ssl_cf: Any = None) -
     return listening
 
 
+def own_port(port: int | None, worker: int) -> int | None:
+    """Return a worker's number of a port that each needs for itself: they follow one another.
+
+    :param port: of the first; None and 0 stay what they are
+    :param worker: its number, from 1
+    """
+    return port + worker - 1 if port else port
+
+
 def surviving(
     function: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Callable[[], Deferred[Any]]:

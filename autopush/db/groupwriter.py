@@ -103,6 +103,12 @@ class GroupWriter(ABC):
     def _disconnect(self) -> None:
         """There is nothing more to write."""
 
+    def _begin_turn(self) -> None:
+        """Wait until a batch may be taken: until then more may be taken back from it."""
+
+    def _end_turn(self) -> None:
+        """The batch is written."""
+
     # ---- for the store
 
     def start(self) -> None:
@@ -300,23 +306,29 @@ class GroupWriter(ABC):
     # ---- writer thread
 
     def _loop(self) -> None:
-        closing = False
-        while not closing:
-            self._gate.acquire()
-            with self._lock:
-                self._gate_open = False
-                batch, self._ripe = self._ripe, None
-                closing = self._closing
-                if batch is not None:
-                    self._taken[batch] = None
-            if batch is not None:
-                self._process(batch)
+        while not self._write_next():
+            pass
         with self._lock:
             rest, self._growing = self._growing, WriteBatch()
         self._process(rest)
         self._running = False
         self._disconnect()
         self._reactor.callFromThread(self._finish_closing)
+
+    def _write_next(self) -> bool:
+        """Write the next batch; whether it was the last."""
+        self._gate.acquire()
+        self._begin_turn()
+        with self._lock:
+            self._gate_open = False
+            batch, self._ripe = self._ripe, None
+            closing = self._closing
+            if batch is not None:
+                self._taken[batch] = None
+        if batch is not None:
+            self._process(batch)
+        self._end_turn()
+        return closing
 
     def _process(self, batch: WriteBatch) -> None:
         self._started = time.monotonic()

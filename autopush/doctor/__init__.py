@@ -29,6 +29,7 @@ CHECKS: tuple[Check, ...] = (
     options.names,
     options.ports,
     options.limits,
+    options.workers,
     certificates.tls,
     store.store,
     bridges.bridges,

@@ -61,11 +61,11 @@ def WORKERS(text: str) -> int:
     """Return a number of processes; ``auto``: one for each core we may use."""
     if text == "auto":
         return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
-    try:
-        number: int = _number(int, 1, MAX_WORKERS)(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number or auto, not {text}") from None
+    number: int = _number(int, 1, MAX_WORKERS)(text)
     return number
+
+
+WORKERS.__name__ = "count"  # argparse: "invalid count value: ..."
 
 
 LOG_LEVEL = choice("debug", "info", "warn", "error", "critical")

@@ -26,6 +26,9 @@ OVERLOAD_DELAY = (4, 9)
 fails: they would all be back at once otherwise."""
 
 
+AHEAD = 1000
+"""ms by which the connections of a worker may be ahead of the clock: each has one of its own."""
+
 SETTLING = 1.0
 """Seconds for which the user agent's last connection here may still write acknowledgements."""
 
@@ -209,14 +212,19 @@ def _outdo(session: BaseSession, record: User) -> None:
     """Don't let our own past shut out this user agent.
 
     Where there are no other nodes, a record from a moment later than any connection of this process
-    can only come from before a restart, and from before the clock was set back. In a cluster it is
-    refused until the clock has passed it (quirk Q34).
+    can only come from before a restart, and from before the clock was set back. So can, among
+    workers of one service, one from the future. In a cluster it is refused until the clock has
+    passed it (quirk Q34).
     """
     node = session.node
-    if node.peers is not None:
+    node_id, stored = record.get("node_id"), records.number(record["connected_at"])
+    if stored is None:
         return
-    stored = records.number(record["connected_at"])
-    if record.get("node_id") == node.router_url and stored is not None and stored > node.latest:
+    if node.peers is None:
+        outdated = node_id == node.router_url and stored > node.latest
+    else:
+        outdated = node_id in node.siblings and stored > max(node.now() * 1000 + AHEAD, node.latest)
+    if outdated:
         session.connected_at = stored + 1
 
 

@@ -98,6 +98,8 @@ class BaseNode(ABC):
         self.stopping = False
         self.store_direct = conf.store_direct
         self.max_unacked = conf.max_direct_unacked
+        self.siblings = frozenset(f"http://{host}" for host in conf.worker_sockets)
+        """Node ids of the workers of this service, with ours: they have the same clock."""
 
     @property
     def router_url(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import orjson
 
+from autopush.app.process import own_port
 from autopush.app.standalone import NODE_NAME, standalone_config
 from autopush.config import UNIX, AutopushConfig, SSLConfig
 
@@ -68,11 +69,6 @@ def host_of(number: int) -> str:
     """Return the host in a worker's node id. The first has that of a service of one process: whom
     its records lead to is the same then."""
     return NODE_NAME if number == 1 else f"worker-{number}.{NODE_NAME}"
-
-
-def own_port(port: int | None, number: int) -> int | None:
-    """Return a worker's number of a port that each needs for itself: they follow one another."""
-    return port + number - 1 if port else port
 
 
 def worker_config(begin: Begin) -> AutopushConfig:

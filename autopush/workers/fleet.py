@@ -169,20 +169,24 @@ class Fleet:
     def _start_again(self, worker: Worker, how: str) -> None:
         delay = DELAYS[min(worker.failures, len(DELAYS)) - 1]
         worker.state = State.WAITING
-        say = log.critical if worker.fails else log.error
-        text = "Worker {worker} has ended ({how}{error}), starting it again"
+        if worker.error:
+            how = f"{how}: {worker.error}"
         if delay:
-            text += " in {delay:g} s, after {failures} such ends"
+            log.critical(
+                "Worker {worker} has ended ({how}), {failures} times in a row, starting it again"
+                " in {delay:g} s",
+                worker=worker.number,
+                how=how,
+                failures=worker.failures,
+                delay=delay,
+            )
             self._keeper.rest(worker)
-        error = f": {worker.error}" if worker.error else ""
-        say(
-            text,
-            worker=worker.number,
-            how=how,
-            error=error,
-            delay=delay,
-            failures=worker.failures,
-        )
+        else:
+            log.error(
+                "Worker {worker} has ended ({how}), starting it again",
+                worker=worker.number,
+                how=how,
+            )
         self._timers[worker] = self._clock.callLater(delay, self._restart, worker)
 
     def _restart(self, worker: Worker) -> None:

@@ -27,6 +27,7 @@ from autopush.db.sqlite import (
 from autopush.db.sqlite.cache import ReadCache, WalIndex
 from autopush.db.sqlite.errors import store_error
 from autopush.db.sqlite.health import HealthCheck
+from autopush.db.sqlite.turns import Turns
 from autopush.db.writes import Call, Delete, Put, WriteBatch
 from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.message.notification import WebPushNotification
@@ -62,6 +63,7 @@ class SqliteFile(Store):
     :param key_hash: UAIDs are stored as their HMAC with this key, unless it is empty
     :param now: seconds since the epoch
     :param commit_delay: seconds a write waits for others to share its transaction
+    :param shared: other processes write to the file as much, and take turns
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class SqliteFile(Store):
         key_hash: str = "",
         now: Callable[[], float] | None = None,
         commit_delay: float = COMMIT_DELAY,
+        shared: bool = False,
     ) -> None:
         self.log = Logger()
         self.path = os.path.abspath(path)
@@ -91,7 +94,11 @@ class SqliteFile(Store):
         """The cache's, while the file is away."""
         self._cache = ReadCache()
         self._writer = sqlite_writer.SqliteWriter(
-            reactor, lambda: sqlite_schema.open_writer(self.path), self._cache, commit_delay
+            reactor,
+            lambda: sqlite_schema.open_writer(self.path),
+            self._cache,
+            commit_delay,
+            Turns(self.path) if shared else None,
         )
         self._health = HealthCheck(self.path, reactor, self._writer, lambda sql: self._row(sql, ()))
 

@@ -102,8 +102,9 @@ class SqliteStore(SqliteFile):
         max_stored: int = 0,
         max_stored_bytes: int = 0,
         share: int = 100,
+        shared: bool = False,
     ) -> None:
-        super().__init__(path, reactor, month, router_table, key_hash, now, commit_delay)
+        super().__init__(path, reactor, month, router_table, key_hash, now, commit_delay, shared)
         self._sweep_timer: Any = None  # IDelayedCall
         self._quota = StoredQuota(
             self._count_messages, self._stored_size, self._now, max_stored, max_stored_bytes, share
