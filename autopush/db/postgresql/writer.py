@@ -25,9 +25,9 @@ from twisted.logger import Logger
 from autopush.db import groupwriter
 from autopush.db.deadlines import Unknown
 from autopush.db.groupwriter import COMMIT_DELAY, GroupWriter
-from autopush.db.postgresql import messages
+from autopush.db.postgresql import link, messages
 from autopush.db.postgresql.errors import concerns_one, is_broken, store_error
-from autopush.db.postgresql.link import PATIENCE, PAUSE, Connection, Link
+from autopush.db.postgresql.link import Connection, Link
 from autopush.db.postgresql.statements import Kind
 from autopush.db.writes import Call, Delete, Operation, Put, WriteBatch
 from autopush.exceptions import StoreError
@@ -238,7 +238,7 @@ class PostgresqlWriter(GroupWriter):
             committed = False
             while not committed:
                 try:
-                    self._link.run(attempt, begun + PATIENCE - time.monotonic())
+                    self._link.run(attempt, begun + link.PATIENCE - time.monotonic())
                     committed = True
                 except StoreError as error:
                     unsure = error.__cause__
@@ -253,14 +253,14 @@ class PostgresqlWriter(GroupWriter):
 
         :raises Unknown: nobody can tell
         """
-        for _ in range(int(PATIENCE / PAUSE)):
+        for _ in range(int(link.PATIENCE / link.PAUSE)):
             try:
                 state = self._link.run(lambda c: _state(c, number))
             except StoreError as error:
                 raise Unknown from error
             if state != "in progress":
                 return state == "committed"
-            self._stop.wait(PAUSE)
+            self._stop.wait(link.PAUSE)
         raise Unknown
 
 
