@@ -55,6 +55,7 @@ class _Stream:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def exactly(self, size: int) -> bytes:
         """The next bytes.

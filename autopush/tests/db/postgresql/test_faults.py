@@ -243,6 +243,7 @@ class TestRefusals(PostgresqlCase):
         await store.get_user(UAID)
         self.sql("ALTER ROLE narrow CONNECTION LIMIT 0")
         self.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'narrow'")
+        await self.assertFailure(store.get_user(UAID), StoreBusy)
         error = await self.assertFailure(store.get_user(UAID), StoreBusy)
         self.assertIn("too many connections", str(error))
         self.sql("ALTER ROLE narrow CONNECTION LIMIT -1")
