@@ -161,6 +161,12 @@ class GroupWriter(ABC):
         return "a transaction doesn't end" if self.is_stuck else self._failing
 
     @property
+    def is_late(self) -> bool:
+        """Whether the thread is at what nobody waits for any more."""
+        with self._lock:
+            return any(batch.told for batch in self._taken)
+
+    @property
     def is_stuck(self) -> bool:
         """Whether the thread has been at the same transaction for too long."""
         started = self._started

@@ -140,7 +140,7 @@ class Link:
                 with copy:
                     copy.shutdown(socket.SHUT_RDWR)
 
-    def run(self, function: Callable[[Connection], T], patience: float = PATIENCE) -> T:
+    def run(self, function: Callable[[Connection], T], patience: float | None = None) -> T:
         """Have something done, by further attempts if the first ones fail for reasons that pass.
 
         :param function: may be called several times. What it has begun on the connection is rolled
@@ -148,6 +148,7 @@ class Link:
         :raises StoreError: it has failed; also StoreBusy
         """
         begin = time.monotonic()
+        patience = PATIENCE if patience is None else patience
         while True:
             try:
                 result = function(self.get())

@@ -29,7 +29,10 @@ from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.waiters import Waiters
 
 THREADS = 2
-"""While one waits for an answer, the other one's batch grows."""
+"""One reads, the other one is there for when that takes long."""
+
+SLOW = 0.005
+"""Seconds after which a read is not waited for any more, before the next one begins."""
 
 AT_ONCE = 128
 """Reads in a batch: others shall not wait long for a thread that has very many."""
@@ -151,9 +154,11 @@ class GroupReader:
         return op.deferred
 
     def _start_soon(self) -> None:
-        """Let an idle thread have what comes in this turn."""
+        """Let an idle thread have what comes in this turn, or, if another one will be back at any
+        moment, what comes until then."""
         if self._timer is None and self._idle and self._growing:
-            self._timer = self._reactor.callLater(0, self._start_batch)
+            delay = 0.0 if len(self._idle) == THREADS else SLOW
+            self._timer = self._reactor.callLater(delay, self._start_batch)
 
     def _start_batch(self) -> None:
         self._timer = None
@@ -168,10 +173,13 @@ class GroupReader:
     def _finish(self, one: _Thread) -> None:
         batch, one.batch = one.batch, []
         self._idle.append(one)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._closing:
             one.batches.put(None)
         else:
-            self._start_soon()
+            self._start_batch()
         for op in batch:
             if op.told:
                 continue

@@ -22,12 +22,11 @@ from typing import Any, NamedTuple
 import psycopg
 from twisted.logger import Logger
 
-from autopush.db import groupwriter
 from autopush.db.deadlines import Unknown
 from autopush.db.groupwriter import COMMIT_DELAY, GroupWriter
-from autopush.db.postgresql import messages
+from autopush.db.postgresql import link, messages
 from autopush.db.postgresql.errors import concerns_one, is_broken, store_error
-from autopush.db.postgresql.link import PATIENCE, PAUSE, Connection, Link
+from autopush.db.postgresql.link import Connection, Link
 from autopush.db.postgresql.statements import Kind
 from autopush.db.writes import Call, Delete, Operation, Put, WriteBatch
 from autopush.exceptions import StoreError
@@ -185,14 +184,11 @@ class PostgresqlWriter(GroupWriter):
         self._now = now
         self._stop = threading.Event()
         self._link = Link(parameters, self._stop)
-        self._began: float | None = None
-        """When the transaction that is under way did, by the monotonic clock."""
 
     def tell_late(self) -> None:
         """Answer those who have waited too long, and end a transaction that doesn't."""
         super().tell_late()
-        began = self._began
-        if began is not None and time.monotonic() - began > groupwriter.DEADLINE:
+        if self.is_late:
             self._link.abort()
 
     def _store_error(self, error: BaseException) -> StoreError:
@@ -226,7 +222,7 @@ class PostgresqlWriter(GroupWriter):
 
         :raises StoreError: it was not carried out; or Unknown
         """
-        begun = self._began = time.monotonic()
+        begun = time.monotonic()
 
         def attempt(connection: Connection) -> None:
             now = int(self._now())
@@ -234,33 +230,30 @@ class PostgresqlWriter(GroupWriter):
             run(connection, ops, now)
             commit(connection, number)
 
-        try:
-            committed = False
-            while not committed:
-                try:
-                    self._link.run(attempt, begun + PATIENCE - time.monotonic())
-                    committed = True
-                except StoreError as error:
-                    unsure = error.__cause__
-                    if not isinstance(unsure, Unsure):
-                        raise
-                    committed = self._was_committed(unsure.number)
-        finally:
-            self._began = None
+        committed = False
+        while not committed:
+            try:
+                self._link.run(attempt, begun + link.PATIENCE - time.monotonic())
+                committed = True
+            except StoreError as error:
+                unsure = error.__cause__
+                if not isinstance(unsure, Unsure):
+                    raise
+                committed = self._was_committed(unsure.number)
 
     def _was_committed(self, number: str) -> bool:
         """What has become of a transaction.
 
         :raises Unknown: nobody can tell
         """
-        for _ in range(int(PATIENCE / PAUSE)):
+        for _ in range(int(link.PATIENCE / link.PAUSE)):
             try:
                 state = self._link.run(lambda c: _state(c, number))
             except StoreError as error:
                 raise Unknown from error
             if state != "in progress":
                 return state == "committed"
-            self._stop.wait(PAUSE)
+            self._stop.wait(link.PAUSE)
         raise Unknown
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.trial.unittest import SkipTest, TestCase
 
+from autopush.db import groupwriter
 from autopush.tests.db.postgresql.server import Server, missing, shared_server
 from autopush.tests.db.store_contract import START
 
@@ -17,6 +18,12 @@ class PostgresqlCase(TestCase):
     def setUp(self) -> None:
         if reason := missing():
             raise SkipTest(reason)
+        # Nobody gives up because the machine is busy.
+        from autopush.db.postgresql import health, link
+
+        self.patch(link, "PATIENCE", 120)
+        self.patch(groupwriter, "DEADLINE", 240)
+        self.patch(health, "WITHIN", 240)
         self.time = START
         self.server = self.get_server()
         self.dsn = self.server.new_schema()
