@@ -19,7 +19,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -30,7 +30,15 @@ from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.sqlite import messages as sqlite_messages
 from autopush.db.sqlite.cache import ReadCache
 from autopush.db.sqlite.errors import concerns_whole_database, store_error
-from autopush.db.sqlite.ops import Call, Delete, Operation, Put, WriteBatch, answer
+from autopush.db.sqlite.ops import (
+    Call,
+    Delete,
+    Operation,
+    Put,
+    Together,
+    WriteBatch,
+    answer,
+)
 from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.message.notification import WebPushNotification
 from autopush.waiters import Waiters
@@ -248,6 +256,17 @@ class GroupWriter:
     def delete(self, uaid: str, sort_key: str, update_id: str | None) -> Deferred[bool]:
         """Delete a message; whether there was one."""
         op = Delete(uaid, sort_key, update_id)
+        self._delete(op)
+        return op.deferred
+
+    def delete_all(self, messages: Sequence[tuple[str, str, str | None]]) -> Deferred[None]:
+        """Delete messages, each named as for :meth:`delete`; fires when none is left."""
+        together = Together(len(messages))
+        for names in messages:
+            self._delete(Delete(*names, deferred=together))
+        return together.deferred
+
+    def _delete(self, op: Delete) -> None:
         with self._lock:
             out = self._batch_of(op).delete(op) if self._accepts(op) else None
         if out and not op.puts:
@@ -255,7 +274,6 @@ class GroupWriter:
             self._fire_soon(op)
             for put in out:
                 self._fire_soon(put)
-        return op.deferred
 
     def take_back(self, uaid: str, update_id: str) -> bool:
         """Don't store this message after all; whether it was still time for that."""
