@@ -21,9 +21,10 @@ Conventions:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from autopush.exceptions import StoreError, UserFull
 from autopush.message.notification import WebPushNotification
@@ -354,6 +355,13 @@ class Store(ABC):
         deleted.
         """
 
+    def delete_messages(
+        self, month: str, notifications: Sequence[WebPushNotification]
+    ) -> Deferred[None]:
+        """:meth:`delete_message` of each; fires when all are deleted, fails if one can't be."""
+        deletes = [self.delete_message(month, notification) for notification in notifications]
+        return Deferred.fromCoroutine(_all_of(deletes))
+
     @abstractmethod
     def fetch_topics(
         self, month: str, uaid: str, limit: int = 10, after: str = ""
@@ -411,6 +419,13 @@ class Store(ABC):
             carried over now. None: only messages are
         """
         return succeed(False)
+
+
+async def _all_of(deletes: Sequence[Deferred[bool]]) -> None:
+    results = await DeferredList(deletes, consumeErrors=True)
+    for succeeded, result in results:
+        if not succeeded:
+            result.raiseException()
 
 
 def _digits(chid: str) -> str:

@@ -10,7 +10,7 @@ import atexit
 import json
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TextIO
@@ -32,7 +32,7 @@ from autopush import __version__
 from autopush.addresses import get_ec2_instance_id
 from autopush.logging import human
 from autopush.logging.lengths import MAX_LINE, MAX_TRACEBACK, cut_fields, cut_line, cut_middle
-from autopush.logging.redaction import redact, redact_text
+from autopush.logging.redaction import hides_words, redact, redact_text
 from autopush.types import JSONDict
 
 if TYPE_CHECKING:
@@ -63,6 +63,15 @@ IGNORED_KEYS = frozenset(
     """.split()  # noqa: SIM905
 )
 """Members of an event that are no fields of a JSON line."""
+
+OPEN_FIELDS = frozenset(
+    """
+    connection_time connection_type direct_acked direct_storage existing_uaid nacks registers
+    stored_acked stored_retrieved uaid_reset unregisters
+    """.split()  # noqa: SIM905
+)
+"""Members that are numbers and words of ours, and most of the line about a session: nothing in them
+has to be taken out."""
 
 FIELD_TYPES = frozenset((str, list, int, float, bool))
 """Types of the values that are fields; not their subclasses."""
@@ -210,7 +219,7 @@ class PushLogger:
     def json_format(self, event: LogEvent) -> str:
         """Return an event as a line of JSON (spec/observability 2), of :data:`MAX_LINE` bytes and a
         traceback."""
-        fields = dict(_fields(event))
+        fields = _fields(event)
         for group in ("client_info", "timings"):
             entries = event.get(group)
             if isinstance(entries, dict):
@@ -219,7 +228,10 @@ class PushLogger:
         if failure is not None:
             fields["traceback"] = cut_middle(redact_text(failure.getTraceback()), MAX_TRACEBACK)
         fields["log_level"] = event.get("log_level", LogLevel.info).name
-        fields["message"] = redact_text(event_text(event))
+        form = event.get("log_format")
+        # A word is shorter than any secret, but for keys that an operator may have made up.
+        plain = type(form) is str and len(form) < 16 and form.isalpha() and not hides_words()
+        fields["message"] = form if plain else redact_text(event_text(event))
         if self._worker is not None:
             fields["worker"] = self._worker
         failed = failure is not None or event.get("isError")
@@ -354,10 +366,12 @@ def _utf8(stream: TextIO) -> TextIO:
     return stream
 
 
-def _fields(entries: JSONDict) -> Iterator[tuple[str, Any]]:
-    for name, value in entries.items():
-        if type(value) in FIELD_TYPES and name not in IGNORED_KEYS:
-            yield name, redact(name, value)
+def _fields(entries: JSONDict) -> JSONDict:
+    return {
+        name: value if name in OPEN_FIELDS else redact(name, value)
+        for name, value in entries.items()
+        if type(value) in FIELD_TYPES and name not in IGNORED_KEYS
+    }
 
 
 def _dump(line: JSONDict) -> str:

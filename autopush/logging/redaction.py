@@ -123,6 +123,11 @@ def hide(secrets: Iterable[str]) -> None:
     _hidden = re.compile("|".join(words)) if words else None
 
 
+def hides_words() -> bool:
+    """Whether there are words that are not shown, see :func:`hide`."""
+    return _hidden is not None
+
+
 REDACTORS: dict[str, Callable[[str], str]] = {
     "authorization": redact_authorization,
     "uri": redact_uri,

@@ -18,6 +18,7 @@ from autopush.exceptions import StoreBusy
 from autopush.session import direct, ends, month, settle, urgency
 from autopush.session.events import identity, log, sent
 from autopush.session.states import State
+from autopush.types import JSONDict
 
 if TYPE_CHECKING:
     from autopush.db.interface import Batch
@@ -221,6 +222,7 @@ def _send_live(session: BaseSession, messages: list[WebPushNotification]) -> Non
     stored = session.stored
     if stored is None:
         stored = session.stored = {}
+    frames: list[JSONDict] = []
     for notification in messages:
         key = (str(notification.channel_id), notification.version)
         if key in stored:
@@ -231,12 +233,13 @@ def _send_live(session: BaseSession, messages: list[WebPushNotification]) -> Non
         session.sent_count += _is_backlog(session, notification)
         if session.sent_count > (node.conf.msg_limit or math.inf):
             log.debug("Too many messages", **identity(session))
+            session.wire.send_all(frames)
             drop_user(session)
             return
-        frame = notification.websocket_format()
+        frames.append(notification.websocket_format())
         if node.metered:
             sent(node, notification, "Stored")
-        session.wire.send(frame)
+    session.wire.send_all(frames)
 
 
 def _is_backlog(session: BaseSession, notification: WebPushNotification) -> bool:

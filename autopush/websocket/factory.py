@@ -58,6 +58,7 @@ def _shorter(protocol: type) -> dict[str, bool]:
     slim = issubclass(protocol, PushServerProtocol) and BASE is SlimServerProtocol
     return {
         "short_opening": slim and keeps(protocol, PushServerProtocol, HOOKS),
+        "short_sends": slim and keeps(protocol, PushServerProtocol, ("send", "sendMessage")),
         "short_farewell": slim and keeps(protocol, PushServerProtocol, FAREWELL_HOOKS),
     }
 
@@ -136,7 +137,7 @@ class PushServerFactory(WebSocketServerFactory):
         """Decide by the class of the connections which way they take."""
         own = overrides.replaced(self.protocol)
         self.new_session = overrides.session_class(self._session, own)
-        self.protocol = bind_options(self, {**overrides.routes(own), **_shorter(self.protocol)})
+        self.protocol = bind_options(self, {**_shorter(self.protocol), **overrides.routes(own)})
 
     def buildProtocol(self, addr: Any) -> Any:
         """Return the protocol of a new connection; its options are those of the constructor."""

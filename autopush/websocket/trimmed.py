@@ -18,7 +18,7 @@ the stock class (:func:`server_protocol`). The test-suite runs the same checks a
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import autobahn
@@ -74,6 +74,17 @@ FAREWELL_HOOKS = (
 
 HEADER_16 = struct.Struct("!BBH").pack
 HEADER_64 = struct.Struct("!BBQ").pack
+
+
+def head(first: int, size: int) -> bytes:
+    """Return the header of a server's frame.
+
+    :param first: its first byte
+    :param size: bytes of its payload
+    """
+    if size < 126:
+        return bytes((first, size))
+    return HEADER_16(first, 126, size) if size < 65536 else HEADER_64(first, 127, size)
 
 
 def unmask(payload: bytes, mask: bytes) -> bytes:
@@ -335,14 +346,15 @@ class SlimServerProtocol(Farewell):
         """
         if self.state != OPEN:
             raise Disconnected("Attempt to send on a closed protocol")
-        first = BINARY if isBinary else TEXT
-        size = len(payload)
-        if size < 126:
-            self.transport.write(bytes((first, size)) + payload)
-        elif size < 65536:
-            self.transport.write(HEADER_16(first, 126, size) + payload)
-        else:
-            self.transport.write(HEADER_64(first, 127, size) + payload)
+        self.transport.write(head(BINARY if isBinary else TEXT, len(payload)) + payload)
+
+    def send_texts(self, payloads: Sequence[bytes]) -> None:
+        """Send messages as one frame each, all in one piece: a system call, and likely a packet,
+        for many. The connection must be open."""
+        pieces: list[bytes] = []
+        for payload in payloads:
+            pieces += (head(TEXT, len(payload)), payload)
+        self.transport.write(b"".join(pieces))
 
     # ---- frames
 

@@ -20,7 +20,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -119,6 +119,10 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
     session: Session | None = None
     output_paused = False
     """Whether more than ``SEND_BUFFER`` bytes wait to be sent (spec/websocket 12)."""
+
+    short_sends = False
+    """Whether :meth:`send_all` may join frames; set on the factory's class."""
+    send_texts: Callable[[Sequence[bytes]], None]
 
     spent = 0
     """Seconds the HTTP server has taken to read the request: they count as time to the hello."""
@@ -239,6 +243,19 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         self.sendMessage(payload, False)
         if self.output_paused:
             self._backlog += len(payload)
+            if self._backlog > BACKLOG_LIMIT:
+                self._hold(BACKLOG_HOLD)
+
+    def send_all(self, messages: Sequence[JSONDict]) -> None:
+        """Send JSON objects, in one piece if nothing of a program's own is in the way."""
+        if not self.short_sends or self.state != OPEN:
+            for message in messages:
+                self.send(message)
+            return
+        payloads = [encode_message(message) for message in messages]
+        self.send_texts(payloads)
+        if self.output_paused:
+            self._backlog += sum(map(len, payloads))
             if self._backlog > BACKLOG_LIMIT:
                 self._hold(BACKLOG_HOLD)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -344,6 +344,17 @@ class SqliteStore(SqliteFile):
             self._key(notification.uaid.hex),
             notification.sort_key,
             notification.update_id or None,
+        )
+
+    def delete_messages(
+        self, month: str, notifications: Sequence[WebPushNotification]
+    ) -> Deferred[None]:
+        """Delete the rows, or spare the writes."""
+        return self._writer.delete_all(
+            [
+                (self._key(one.uaid.hex), one.sort_key, one.update_id or None)
+                for one in notifications
+            ]
         )
 
     def fetch_topics(

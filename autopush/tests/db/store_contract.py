@@ -574,6 +574,14 @@ class StoreContract:
         self.assertTrue(await self.store.delete_message(self.month, message(TS, version="token")))
         self.assertEqual(versions(await self.since()), ["other"])
 
+    async def test_delete_messages(self):
+        await self.put(message(), message(TS + 1), message(TS + 2), topic("a", "1"))
+        gone = [message(), topic("a", "1"), message(TS + 2), message(TS + 9)]
+        self.assertIsNone(await self.store.delete_messages(self.month, gone))
+        self.assertEqual(versions(await self.since()), [f"version-{TS + 1}-"])
+        self.assertEqual(versions(await self.topics()), [])
+        self.assertIsNone(await self.store.delete_messages(self.month, []))
+
     async def test_delete_message_of_another_user(self):
         await self.put(message())
         mine = message(uaid=uuid.UUID(OTHER))

@@ -10,6 +10,7 @@ from unittest import mock
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
@@ -103,3 +104,65 @@ class EagerTest(TestCase):
         for send in (eager.write_through, eager.write_later):
             assert send(transport, b"data") == b"data"
         assert transport.mock_calls == []
+
+
+class Echo(Protocol):
+    """Does what it is told, and notes how it ended."""
+
+    transport: Any
+    ends: list[Any]
+
+    def dataReceived(self, data: bytes) -> None:
+        for word in data.split():
+            if word == b"big":
+                self.transport.write(BIG)
+            elif word == b"close":
+                self.transport.loseConnection()
+                self.transport.loseConnection()
+            elif word == b"abort":
+                self.transport.abortConnection()
+            elif word == b"fail":
+                self.transport.loseConnection()
+                raise ZeroDivisionError("on purpose")
+            else:
+                self.transport.write(word)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.ends.append(reason.type)
+
+
+class EndTest(TestCase):
+    """What is written before the end arrives, and the protocol hears of the end once."""
+
+    async def talk(self, words: bytes) -> tuple[bytes, list[Any]]:
+        factory = Factory.forProtocol(Echo)
+        ends: list[Any] = []
+        Echo.ends = ends
+        port = eager.listen_tcp(reactor, 0, factory, 50, "127.0.0.1")
+        self.addCleanup(port.stopListening)
+        reader = Reader()
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        (await connectProtocol(endpoint, reader)).transport.write(words)
+        return await reader.done, ends
+
+    async def check(self) -> None:
+        for words, expected, end in (
+            (b"hello close", b"hello", ConnectionDone),
+            (b"close", b"", ConnectionDone),
+            (b"close late", b"late", ConnectionDone),
+            (b"hello close big", b"hello" + BIG, ConnectionDone),
+            (b"big close more", BIG + b"more", ConnectionDone),
+            (b"close abort", b"", ConnectionAborted),
+            (b"fail", b"", ZeroDivisionError),
+        ):
+            data, ends = await self.talk(words)
+            assert data == expected, words
+            assert ends == [end], words
+        assert len(self.flushLoggedErrors(ZeroDivisionError)) == 1
+
+    def test_at_once(self):
+        return Deferred.fromCoroutine(self.check())
+
+    def test_with_another_twisted(self):
+        self.patch(eager, "send_now", eager.write_later)
+        return Deferred.fromCoroutine(self.check())

@@ -42,6 +42,10 @@ class Wire:
         if not self.closes:
             self.sent.append(message)
 
+    def send_all(self, messages):
+        for message in messages:
+            self.send(message)
+
     def close(self, code=None):
         self.closes.append(code)
 

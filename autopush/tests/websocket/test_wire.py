@@ -534,6 +534,48 @@ def test_whatever_was_decoded_can_be_sent(server):
     assert all(json.loads(payload)["messageType"] == "echo" for _, payload in frames)
 
 
+@pytest.mark.parametrize("sizes", [(), (0,), (1, 120, 130, 9000)])
+def test_send_all_is_as_send_of_each(cls, sizes):
+    messages = [{"data": "x" * size} for size in sizes]
+    sent = []
+    for together in (True, False):
+        transport = Server(cls).open(hello=True)
+        transport.take()
+        protocol = transport.protocol
+        if together:
+            protocol.send_all(messages)
+        else:
+            for message in messages:
+                protocol.send(message)
+        sent.append((transport.written, protocol.output_paused, protocol._backlog > 0))
+        protocol.close()
+        protocol.send_all(messages)  # nothing happens
+    assert sent[0][0] == sent[1][0] and sent[0][1] == sent[1][1]
+
+
+def test_send_all_of_one_that_does_not_read_holds_it(server):
+    transport = server.open(hello=True)
+    transport.protocol.send_all([{"data": "x" * 1000}] * 5)
+    assert transport.protocol.output_paused and transport.reading
+    transport.protocol.send_all([{"data": "x" * 1000}] * 70)
+    assert not transport.reading
+    transport.drain()
+    assert transport.reading
+
+
+@pytest.mark.parametrize("name", ["send", "sendMessage", "sendJSON"])
+def test_send_all_goes_through_what_a_program_replaces(name):
+    called = []
+
+    def noted(self, *args, **kwargs):
+        called.append(args)
+        return getattr(PushServerProtocol, name)(self, *args, **kwargs)
+
+    transport = Server(type("Own", (PushServerProtocol,), {name: noted})).open()
+    transport.protocol.send_all([{"a": 1}, {"a": 2}])
+    assert len(called) == 2 and len(transport.take_frames()) == 2
+
+
 def test_what_is_nested_too_deep_to_send_closes(server):
     transport = server.open()
     deep: list = []
