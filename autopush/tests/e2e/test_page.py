@@ -114,7 +114,16 @@ async def test_it_works(make_server: Callable[..., Server], browser: Any) -> Non
         await until(firefox, FIGURE.replace("NAME", "Messages since the start") + " === '2'")
         assert await firefox.run(FIGURE.replace("NAME", "Connections")) == "1"
         await until(firefox, FIGURE.replace("NAME", "Store") + " === 'works'")
-        assert not [line for line in firefox.log if "Content-Security-Policy" in line]
+        assert not violations(firefox)
+        # It would have been seen:
+        await firefox.run("document.body.setAttribute('style', 'color: red')")
+        while not violations(firefox):
+            await asyncio.sleep(0.1)
+
+
+def violations(firefox: Firefox) -> list[str]:
+    """What the page's policy has kept out."""
+    return [line for line in firefox.log if "Content-Security-Policy" in line]
 
 
 FIGURE = """[...document.querySelectorAll('#figures-list dt')]
