@@ -138,6 +138,41 @@ def test_public_url_is_in_endpoints_and_start_up_lines(make):
     assert "allowInsecure" not in server.output
 
 
+def test_public_url_with_a_path(make):
+    server = make("--public_url", "https://example.org/push/")
+    assert endpoint_of(server).startswith("https://example.org/push/wpush/")
+    assert "dom.push.serverURL = wss://example.org/push/\n" in server.output
+    assert "page:       https://example.org/push/\n" in server.output
+
+
+def page_and_figures(server):
+    with httpx.Client(base_url=server.endpoint_url, trust_env=False) as client:
+        return [client.get(path).status_code for path in ("/", "/page/figures")]
+
+
+def test_the_page_is_there_unless_it_is_not_wanted(make):
+    server = make()
+    assert f"page:       {server.endpoint_url}/\n" in server.output
+    assert page_and_figures(server) == [200, 200]
+    server = make("--page", "off")
+    assert "page:" not in server.output
+    assert page_and_figures(server) == [404, 404]
+
+
+def test_the_page_without_figures(make):
+    server = make("--page", "info")
+    assert "page:" in server.output
+    assert page_and_figures(server) == [200, 404]
+
+
+def test_the_page_is_where_the_http_api_is(make):
+    server = make(separate=True)
+    assert f"page:       {server.endpoint_url}/\n" in server.output
+    assert page_and_figures(server) == [200, 200]
+    page = httpx.get(server.endpoint_url, trust_env=False).text
+    assert f">{server.ws_url}<" in page
+
+
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
 def test_all_addresses(make):
     port = free_port("::")
@@ -365,6 +400,8 @@ def test_lost_key_file(stopped, tmp_path):
     [
         (["--log_output", "/nowhere/log"], "Can't use /nowhere/log: No such file or directory"),
         (["--public_url", "nonsense"], "Invalid public_url"),
+        (["--public_url", "https://example.org/v1"], "/v1 is a path of the service itself"),
+        (["--page_token", "short"], "Invalid page_token"),
         (["--crypto_key", "short"], "Invalid crypto_key"),
         (
             ["--ssl_key", "/nowhere/key"],

@@ -34,7 +34,6 @@ NAME = "push.test"
 
 ALLOWED = {
     "network.dns.localDomains": NAME,
-    "devtools.console.stdout.content": True,
     "dom.push.testing.ignorePermission": False,
 }
 LIGHT, DARK = 1, 0
@@ -102,6 +101,7 @@ async def test_it_works(make_server: Callable[..., Server], browser: Any) -> Non
     """Twice in a row; nothing stays behind, and the operator sees it in the figures."""
     server = await start(make_server())
     async with browser(server.ws_url) as firefox:
+        await firefox.command("script.addPreloadScript", functionDeclaration=KEPT_OUT)
         await firefox.open(page_of(server))
         await worked(firefox)
         await worked(firefox)
@@ -114,8 +114,16 @@ async def test_it_works(make_server: Callable[..., Server], browser: Any) -> Non
         await until(firefox, FIGURE.replace("NAME", "Messages since the start") + " === '2'")
         assert await firefox.run(FIGURE.replace("NAME", "Connections")) == "1"
         await until(firefox, FIGURE.replace("NAME", "Store") + " === 'works'")
-        assert not [line for line in firefox.log if "Content-Security-Policy" in line]
+        assert await firefox.run("window.keptOut") == []
+        # It would have been seen:
+        await firefox.run("document.body.setAttribute('style', 'color: red')")
+        assert await until(firefox, "window.keptOut[0]") == "style-src-attr"
 
+
+KEPT_OUT = """() => {
+  window.keptOut = [];
+  addEventListener('securitypolicyviolation', kept => keptOut.push(kept.violatedDirective));
+}"""
 
 FIGURE = """[...document.querySelectorAll('#figures-list dt')]
   .find(one => one.textContent === 'NAME')?.nextSibling.textContent"""

@@ -96,7 +96,10 @@ def _visited(request: Request) -> str | None:
     scheme = _first(headers.get("x-forwarded-proto")).lower()
     host = _first(headers.get("x-forwarded-host")) or request.host
     origin = origin_of(f"{scheme if scheme in SCHEMES else request.protocol}://{host}")
-    return None if origin is None else origin.rstrip("/")
+    try:
+        return origin if origin is not None and urlsplit(origin).port != 0 else None
+    except ValueError:  # an IPv6 address or a port that is none
+        return None
 
 
 def _forwarded_prefix(request: Request) -> str:

@@ -90,6 +90,9 @@ class PageHandler(PagePart):
 
     def get(self, key: str | None = None) -> None:
         """The document."""
+        if "websocket" in self.request.headers.get("upgrade", "").lower():
+            self._not_found()  # user agents have a port of their own, and this isn't it
+            return
         access, query = self.application.access, self.get_argument("key", "")
         shown = key or query
         known = access is not None and bool(shown) and access.opens(shown)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -93,17 +95,25 @@ def test_names_of_this_machine_are_the_same_place():
     assert not found(("Host", "push.example:8080")).differs
 
 
-WORDS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=40)
+WORDS = st.one_of(
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=40),
+    st.from_regex(r"[a-z0-9.-]+(:[0-9]{1,6})?|\[[0-9a-f:.]*\](:[0-9]{1,5})?", fullmatch=True),
+)
 
 
-@given(WORDS, WORDS, WORDS, WORDS)
-def test_whatever_headers_say_it_is_an_address(host, scheme, forwarded, prefix):
+@given(WORDS, WORDS, WORDS, WORDS, st.booleans())
+def test_whatever_headers_say_it_is_an_address(host, scheme, forwarded, prefix, separate):
     addresses = found(
         ("Host", host),
         ("X-Forwarded-Proto", scheme),
         ("X-Forwarded-Host", forwarded),
         ("X-Forwarded-Prefix", prefix),
+        separate=separate,
     )
+    assert addresses.misleads in (True, False) and addresses.is_local in (True, False)
     for text in (addresses.base, addresses.push_server, addresses.distributor, addresses.root):
         assert not set(text) & set(" \"'<>&\\")
-    assert addresses.base.startswith(("http://", "https://"))
+    assert urlsplit(addresses.base).scheme in ("http", "https")
+    for url in (addresses.base, addresses.push_server):
+        assert urlsplit(url).hostname
+        assert urlsplit(url).port != 0

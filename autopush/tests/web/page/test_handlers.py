@@ -30,6 +30,12 @@ def test_the_page_is_at_the_root_and_nowhere_else():
         assert error(site.get(path)) == (404, 102, "There is no such route"), path
 
 
+def test_a_websocket_is_not_answered_with_a_page():
+    """Where it has a port of its own: whoever set the wrong one is told so, as ever."""
+    upgrade = ("Upgrade", "WebSocket"), ("Connection", "Upgrade")
+    assert Site().get("/", *upgrade).status == 404
+
+
 def test_headers():
     answer = Site().get()
     policy = dict(
