@@ -146,7 +146,7 @@ class AgentFactory(WebSocketClientFactory):
         self.made: Deferred[AgentProtocol] = Deferred()
 
     def buildProtocol(self, addr: Any) -> Any:
-        protocol = super().buildProtocol(addr)
+        protocol: Any = super().buildProtocol(addr)
         self.made.callback(protocol)
         return protocol
 

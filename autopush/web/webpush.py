@@ -321,7 +321,7 @@ class WebPushHandler(BaseWebHandler):
     _handling_message = True
     _message: tuple[User, WebPushNotification, JSONDict | None] | None = None
 
-    async def route(
+    async def post(
         self,
         subscription: JSONDict,
         notification: WebPushNotification,
@@ -350,6 +350,8 @@ class WebPushHandler(BaseWebHandler):
             self.metrics.observe("notification.route_time", route_time)
         await self._router_completed(response, user, router_type, jwt)
 
+    route = post
+    """The same for what has passed the checks already."""
     post = validated(PushRequest)(route)
 
     async def _router_completed(
