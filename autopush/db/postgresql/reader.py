@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from autopush.db import groupwriter
-from autopush.db.deadlines import TooLate, Unknown
+from autopush.db.deadlines import TooLate
 from autopush.db.postgresql.errors import concerns_one, store_error
 from autopush.db.postgresql.link import Connection, Link
 from autopush.db.postgresql.statements import Kind
@@ -119,7 +119,7 @@ class GroupReader:
             told = [op for op in one.batch if op.since <= limit and not op.told]
             for op in told:
                 op.told = True
-                op.deferred.errback(Failure(Unknown()))
+                op.deferred.errback(Failure(StoreBusy("the database doesn't answer in time")))
             if told:
                 one.link.abort()
 

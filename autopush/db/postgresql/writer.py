@@ -72,7 +72,7 @@ class Unsure(Exception):
 
 def lock_number(uaid: str) -> int:
     """The number of a user's lock, 60 bits of its key."""
-    return int(uaid[:15] or "0", 16)
+    return int(uaid[-15:] or "0", 16)
 
 
 def key_of(op: Operation) -> str:

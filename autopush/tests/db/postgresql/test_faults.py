@@ -117,11 +117,11 @@ class TestStatementsLost(ProxyCase):
 class TestHanging(ProxyCase):
     """No answer at all: callers are told in time, and the connection is given up."""
 
-    async def hang(self, fault: str, pattern: str, operation: Any) -> Any:
+    async def hang(self, fault: str, pattern: str, operation: Any, error: Any = Unknown) -> Any:
         store = await self.open_store()
         self.patch(groupwriter, "DEADLINE", 0.2)
         self.proxy.fail(pattern, fault)
-        await self.assertFailure(operation(store), Unknown)
+        await self.assertFailure(operation(store), error)
         self.patch(groupwriter, "DEADLINE", 240)
         self.assertEqual((await store.register_user(USER)).written, True)
         self.assertEqual((await store.get_user(UAID))["node_id"], NODE)
@@ -133,7 +133,8 @@ class TestHanging(ProxyCase):
         await self.hang("late_hang", "COMMIT", lambda s: s.store_message("m", message()))
 
     async def test_a_read_hangs(self):
-        await self.hang("late_hang", "FROM v JOIN users", lambda s: s.get_user(UAID))
+        read = "FROM v JOIN users"
+        await self.hang("late_hang", read, lambda s: s.get_user(UAID), StoreBusy)
 
     async def test_one_read_that_hangs_does_not_hold_up_others(self):
         store = await self.open_store()
