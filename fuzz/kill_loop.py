@@ -149,7 +149,8 @@ class KillLoop:
 
     def _children(self) -> list[psutil.Process]:
         assert self.server.process is not None
-        return psutil.Process(self.server.process.pid).children()
+        found: list[psutil.Process] = psutil.Process(self.server.process.pid).children()
+        return found
 
     def _read_log(self) -> None:
         lines = list(self.server.lines)

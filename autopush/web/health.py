@@ -87,7 +87,7 @@ class HealthHandler(BaseWebHandler):
         if self.application.whole is None:
             return None
         try:
-            whole = await self.application.whole()
+            whole: JSONDict = await self.application.whole()
         except Exception as error:
             return {"status": "NOT OK", "workers": {"error": str(error)}}
         if whole["users"] is None:

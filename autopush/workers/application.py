@@ -134,7 +134,7 @@ class WorkerApplication(StandaloneApplication):
             log.failure("Unexpected error", failure=failure)
         tell_now(self.begin.descriptors[CHANNEL], "failed", start_error_text(failure.value))
 
-    def on_next_signal(self) -> None:  # type: ignore[override]
+    def on_next_signal(self) -> None:
         """Go on: who asks again, as a service manager does that asks all, asks the supervisor."""
         ignore_signals(signal.SIGTERM, signal.SIGINT)
 

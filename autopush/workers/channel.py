@@ -49,6 +49,7 @@ class Channel(LineOnlyReceiver):
     :param ended: called when the other side has gone
     """
 
+    transport: Any
     delimiter = b"\n"
     MAX_LENGTH = MAX_LENGTH
 
@@ -81,7 +82,11 @@ class Channel(LineOnlyReceiver):
             return fail(ChannelError("the process has ended"))
         self._number += 1
         number = self._number
-        answer: Deferred[Any] = Deferred(lambda _: self._waiting.pop(number, None))
+
+        def forget(_: Any) -> None:
+            self._waiting.pop(number, None)
+
+        answer: Deferred[Any] = Deferred(forget)
         self._waiting[number] = answer
         self._send({"ask": what, "number": number})
         return answer.addTimeout(within, self._clock, lambda *_: _too_late(within))

@@ -85,7 +85,7 @@ class Listening:
         try:
             if not self._lock.lock():
                 self._lock = None
-                raise CannotListenError(None, os.fsencode(path), "Cannot acquire lock")  # type: ignore[arg-type]
+                raise CannotListenError(None, os.fsencode(path), "Cannot acquire lock")
             if not self._lock.clean:
                 with contextlib.suppress(OSError):
                     if stat.S_ISSOCK(os.stat(path).st_mode):
@@ -95,7 +95,7 @@ class Listening:
             # Who may connect is for the directory's permissions to say.
             os.chmod(path, 0o666)
         except OSError as error:
-            raise CannotListenError(None, os.fsencode(path), error) from error  # type: ignore[arg-type]
+            raise CannotListenError(None, os.fsencode(path), error) from error
         made.setblocking(False)
         return made
 

@@ -60,6 +60,8 @@ class Child(ProcessProtocol):
     :param begin: for its standard input
     """
 
+    transport: Any
+
     def __init__(self, fleet: Fleet, worker: Worker, begin: bytes) -> None:
         self._fleet = fleet
         self._worker = worker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ class Pair:
             Channel(
                 self.clock,
                 {"fact": self.told.append},
-                {name: lambda answer=answer: answer for name, answer in asked.items()},
+                {name: partial(_same, answer) for name, answer in asked.items()},
                 lambda: self.ended.append("ended"),
             )
             for _ in range(2)
@@ -47,6 +48,10 @@ class Pair:
                 wire.clear()
                 for at in range(0, len(data), 7):
                     other.dataReceived(data[at : at + 7])
+
+
+def _same(answer: Any) -> Any:
+    return answer
 
 
 def outcome(deferred: Deferred[Any]) -> list[Any]:
