@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import attrs
 from twisted.logger import Logger
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
 
 INTERVAL = 10
 """Seconds after which refusals of an errno are told one by one again."""
@@ -30,12 +27,13 @@ class _Interval:
 class Refusals:
     """Counts them by errno, of which there are as many as :ref:`error-table` has rows.
 
-    :param clock: measures the intervals; what was not told one by one is told at the end of one
+    :param clock: (IReactorTime) measures the intervals; what was not told one by one is told at the
+        end of one
     """
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: Any) -> None:
         self._clock = clock
         self._intervals: dict[int, _Interval] = {}
 

@@ -13,6 +13,7 @@ from twisted.logger import LogLevel
 
 from autopush.db.interface import Arrival
 from autopush.exceptions import StoreBusy, StoreError
+from autopush.logging import events as logging
 from autopush.net.nodeclient import NodeGone
 from autopush.session import Delivery
 from autopush.session.hello import AHEAD
@@ -555,3 +556,14 @@ def test_7_a_connection_that_ends_during_hello_leaves_nobody_busy(rig):
     rig.hello(UAID).closed()
     rig.store.release("register_user")
     assert rig.node.check(UAID) is Delivery.NOT_CONNECTED
+
+
+@pytest.mark.parametrize("people", [False, True])
+def test_a_hello_is_one_line(rig, monkeypatch, people):
+    """For people at the level that is written by default, else for those who look for faults."""
+    monkeypatch.setattr(logging, "_for_people", people)
+    with Events() as events:
+        rig.live()
+    (event,) = events.of("hello")
+    assert event["log_level"].name == ("info" if people else "debug")
+    assert event.get("shown") == ({"status": 200, "took": 0} if people else None)
