@@ -191,9 +191,9 @@ class GroupWriter(ABC):
 
     def delete(self, uaid: str, sort_key: str, update_id: str | None) -> Deferred[bool]:
         """Delete a message; whether there was one."""
-        op = Delete(uaid, sort_key, update_id)
-        self._delete(op)
-        return op.deferred
+        deferred: Deferred[bool] = Deferred()
+        self._delete(Delete(uaid, sort_key, update_id, deferred=deferred))
+        return deferred
 
     def delete_all(self, messages: Sequence[tuple[str, str, str | None]]) -> Deferred[None]:
         """Delete messages, each named as for :meth:`delete`; fires when none is left."""
