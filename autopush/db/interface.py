@@ -1,7 +1,7 @@
 """What the service remembers, as one interface with several back ends (spec/storage 17).
 
-Back ends: :mod:`autopush.db.sqlite.store` (one file) and DynamoDB. Nothing above ``autopush/db``
-may know which one it talks to.
+Back ends: :mod:`autopush.db.sqlite.store` (one file), PostgreSQL and DynamoDB. Nothing above
+``autopush/db`` may know which one it talks to.
 
 Conventions:
 
