@@ -28,7 +28,11 @@ from loadgen import Browser, Flow, Loop, Poster, connect_browsers, subscribe
 from process import TREE, MeasuredProcess, free_port
 from standalone import FEW, Figure, Sender
 
-STORES = ("dynamodb", "stock", "sqlite")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from autopush.tests.db.postgresql.server import Server
+
+STORES = ("dynamodb", "stock", "sqlite", "postgresql")
 """``stock`` is DynamoDB by botocore's own way, as where a proxy stands before it."""
 ENTRY = "import sys; from autopush.__main__ import {0} as main; {1}sys.exit(main())"
 STOCK = "import autopush.db.dynamodb.client as c; c.use_thin_transport = lambda *a: None; "
@@ -48,6 +52,7 @@ BARS = {
     "dynamodb": Bars(1400, 150, 3200, 1500, 3500),
     "stock": Bars(1400, 150, 3200, 1500, 3500),
     "sqlite": Bars(350, 150, 450, 500, 600),
+    "postgresql": Bars(300, 150, 450, 500, 450),
 }
 
 
@@ -64,7 +69,12 @@ class Cluster:
         first, last = (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
         env = {}
         options = ["--db_dsn", f"sqlite://{self._directory.name}/db.sqlite3"]
-        if store != "sqlite":
+        self.server: Server | None = None
+        if store == "postgresql":
+            # With its settings for a crash of the machine: what commits cost belongs to the rates.
+            self.server = Server("-c", "fsync=on", "-c", "full_page_writes=on").start()
+            options = ["--db_dsn", self.server.new_schema()]
+        elif store != "sqlite":
             port = free_port()
             script = str(Path(__file__).with_name("canned_dynamodb.py"))
             ready = b"canned DynamoDB is ready"
@@ -107,6 +117,8 @@ class Cluster:
         for process in (self.endpoint, self.node, self.canned):
             if process is not None:
                 process.close()
+        if self.server is not None:
+            self.server.close()
         self._directory.cleanup()
 
 

@@ -216,6 +216,7 @@ class Browser(Connection):
     :param ready: called when it is set up
     :ivar delay: seconds until it acknowledges, as across a network; None: it leaves that to others
     :ivar ack: frame that acknowledges what came last
+    :ivar told: called when it is told of broadcasts
     """
 
     __slots__ = (
@@ -227,6 +228,7 @@ class Browser(Connection):
         "delay",
         "endpoint",
         "notified",
+        "told",
         "uaid",
     )
 
@@ -248,6 +250,7 @@ class Browser(Connection):
         self.channel = ""
         self.endpoint = ""
         self.notified: Callable[[Browser], None] | None = None
+        self.told: Callable[[Browser], None] | None = None
 
     def opened(self) -> None:
         host = "{}:{}".format(*self.sock.getpeername())
@@ -295,6 +298,9 @@ class Browser(Connection):
                 self.send(self.ack)
             if self.notified is not None:
                 self.notified(self)
+        elif kind == "broadcast":
+            if self.told is not None:
+                self.told(self)
         elif kind == "hello":
             assert message["status"] == 200, message
             assert self.uaid in (None, message["uaid"]), "a user has been forgotten"

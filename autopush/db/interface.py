@@ -219,6 +219,15 @@ class Store(ABC):
     def clear_node(self, uaid: str, node_id: str, connected_at: int) -> Deferred[bool]:
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
 
+    @abstractmethod
+    def set_urgency(self, uaid: str, urgency: str, connection: Connection) -> Deferred[bool]:
+        """Note in a record, as the attribute ``urgency``, which messages its user wants at once.
+
+        :param urgency: the name of the least level, see :mod:`autopush.message.urgency`
+        :param connection: the one the record must be about
+        :returns: whether it was done: there is a record, and of this connection
+        """
+
     def survey(self, after: str, forgotten: Forgotten | None) -> Deferred[Survey | None]:
         """Look at a bounded number of records, and delete those that are to be forgotten.
 
@@ -354,8 +363,13 @@ class Store(ABC):
         return Deferred.fromCoroutine(_all_of(deletes))
 
     @abstractmethod
-    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
+    def fetch_topics(
+        self, month: str, uaid: str, limit: int = 10, after: str = ""
+    ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows (sort key < ``02``), at most ``limit`` - 1 messages.
+
+        :param after: sort key behind which to begin; the pointer and the channels need not come
+            along then. Empty: at the first
 
         The channel row counts as one, whether it exists or not (spec/websocket Q11). Unreadable
         rows are logged, deleted and skipped (spec/websocket Q15).

@@ -14,7 +14,6 @@ the deadlines of all.
 from __future__ import annotations
 
 import enum
-import time
 from email.utils import formatdate
 from http import client as http_client
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
+from autopush import clock
 from autopush.httpserver.parser import BODY_LIMIT, BadRequest, RequestParser
 from autopush.httpserver.request import Request
 from autopush.httpserver.upgrade import PlainHead, plain_head
@@ -105,9 +105,11 @@ _Idle, _Reading, _Busy = _State.IDLE, _State.READING, _State.BUSY
 _Lingering, _Closing, _Ended = _State.LINGERING, _State.CLOSING, _State.ENDED
 
 
-@implementer(interfaces.IPushProducer)
+@implementer(interfaces.IPushProducer, interfaces.IHalfCloseableProtocol)
 class HTTPConnection(Protocol):
     """One accepted connection.
+
+    A client may end its side as soon as it has asked: it gets the answers it waits for.
 
     Its factory is an :class:`HTTPServer`: it is called with each :class:`Request` and answers it
     (now or later) with ``request.write`` and ``request.finish``.
@@ -118,6 +120,7 @@ class HTTPConnection(Protocol):
     log = Logger()
     xheaders = False
     no_keep_alive = False  # set by a handler: close after this answer
+    _input_ended = False
 
     def connectionMade(self) -> None:
         self._state = _Idle
@@ -151,6 +154,22 @@ class HTTPConnection(Protocol):
         if request is not None and handler is not None:
             handler.connection_lost(reason)
 
+    def readConnectionLost(self) -> None:
+        """The client sends no more, but may still read: what it has asked is answered."""
+        self._input_ended = True
+        if not self._polling:
+            self._close_if_answered()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is ended, as :meth:`_linger` wants it."""
+
+    def _close_if_answered(self) -> None:
+        """Close where the input has ended, unless an answer is still to be made or to be read."""
+        if self._state is _Lingering or (
+            self._state in (_Idle, _Reading) and not self._output_full
+        ):
+            self._close()
+
     # ---- what handlers see
 
     @property
@@ -182,7 +201,9 @@ class HTTPConnection(Protocol):
             return
         self._state = _Idle
         self.deadline = self.factory.now + IDLE_TIMEOUT
-        if not self._polling and (self._reading_paused or self._parser.buffered):
+        if not self._polling and (
+            self._reading_paused or self._input_ended or self._parser.buffered
+        ):
             self._poll()
 
     # ---- input
@@ -245,6 +266,8 @@ class HTTPConnection(Protocol):
             self._refuse(error.status, str(error))
         finally:
             self._polling = False
+        if self._input_ended:
+            self._close_if_answered()
 
     def _next(self) -> Request | None:
         """The request that is to be answered now; None: some of it is still to come.
@@ -287,7 +310,8 @@ class HTTPConnection(Protocol):
     def _resume_reading(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
-            self.transport.resumeProducing()
+            if not self._input_ended:
+                self.transport.resumeProducing()
 
     def pauseProducing(self) -> None:
         """The client does not read its answers: answer nothing more until it does."""
@@ -372,7 +396,9 @@ class HTTPConnection(Protocol):
         self.factory.forget(self)
         self._state = _Ended
         self._stop_parsing()
-        protocol = self.factory.upgrade_factory.buildProtocol(transport.getPeer())
+        protocol = None
+        if not self._input_ended:  # else nobody is left to talk to
+            protocol = self.factory.upgrade_factory.buildProtocol(transport.getPeer())
         if protocol is None:
             transport.abortConnection()
             return
@@ -546,7 +572,7 @@ _date = (0, "")
 def http_date() -> str:
     """The time as HTTP writes it; made once a second."""
     global _date
-    second = int(time.time())
+    second = int(clock.now())
     if second != _date[0]:
         _date = (second, formatdate(second, usegmt=True))
     return _date[1]

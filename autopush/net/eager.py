@@ -9,11 +9,14 @@ way a connection that is to end, and has nothing left to write, ends at once.
 
 from __future__ import annotations
 
+import os
+import socket
+import types
 from collections.abc import Callable
 from typing import Any
 
 import twisted
-from twisted.internet import tcp
+from twisted.internet import tcp, unix
 from twisted.internet.main import CONNECTION_DONE
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -131,6 +134,22 @@ class EagerPort(tcp.Port):
     transport = EagerServer
 
 
+class EagerUnixServer(unix.Server):
+    """As :class:`EagerServer`, on a Unix socket."""
+
+    def write(self, data: bytes) -> None:
+        """Write now what the kernel takes; the rest when it takes more."""
+        rest = send_now(self, data)
+        if rest:
+            super().write(rest)
+
+
+class EagerUnixPort(unix.Port):
+    """A listening Unix socket whose connections are :class:`EagerUnixServer`."""
+
+    transport = EagerUnixServer
+
+
 def listen_tcp(
     reactor: Any, port: int, factory: Any, backlog: int, interface: str, ssl_cf: Any = None
 ) -> Any:
@@ -143,3 +162,42 @@ def listen_tcp(
     listening = EagerPort(port, factory, backlog, interface, reactor)
     listening.startListening()
     return listening
+
+
+def listen_unix(reactor: Any, path: str, factory: Any, backlog: int) -> Any:
+    """Listen on a Unix socket, one that was left by a crash removed.
+
+    Who may connect is for the directory's permissions to say.
+
+    :raises CannotListenError: in use or not ours to use
+    """
+    # The lock file beside the socket tells one left by a crash from one in use.
+    listening = EagerUnixPort(os.fsencode(path), factory, backlog, 0o666, reactor, wantPID=1)
+    listening.startListening()
+    return listening
+
+
+def adopt(reactor: Any, listening: socket.socket, factory: Any, ssl_cf: Any = None) -> Any:
+    """Listen on a socket that listens already, and which others have, too.
+
+    :param listening: is closed
+    :param ssl_cf: context factory for TLS; None: plain
+    """
+    if ssl_cf is not None:
+        factory = TLSMemoryBIOFactory(ssl_cf, False, factory)
+    family = listening.family
+    port: Any = reactor.adoptStreamPort(listening.fileno(), family, factory)
+    listening.close()  # the port has a descriptor of its own
+    if family == socket.AF_UNIX:
+        port.transport = EagerUnixServer
+        port.connectionLost = types.MethodType(_leave_to_others, port)
+    else:
+        port.transport = EagerServer
+    return port
+
+
+def _leave_to_others(port: Any, reason: Any) -> None:
+    """Let go of a Unix socket. The port would end it for all, and remove its file."""
+    port.socket.close()
+    port.socket = socket.socket(socket.AF_UNIX)
+    tcp.Port.connectionLost(port, reason)

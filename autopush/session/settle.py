@@ -142,7 +142,8 @@ def _outstanding(session: BaseSession) -> bool:
 
 
 def _limit(session: BaseSession) -> int | None:
-    """Timestamp of the first row that was read but not acknowledged; None if all were."""
+    """Timestamp of the first row that was read but not acknowledged, or not sent because it is not
+    urgent enough; None if all were."""
     settling = session.settling or ()
     stamps = [
         notification.sortkey_timestamp
@@ -150,6 +151,7 @@ def _limit(session: BaseSession) -> int | None:
         if key not in settling
     ]
     stamps.append(direct.pointer_limit(session))
+    stamps.append(session.withheld)
     return min((stamp for stamp in stamps if stamp is not None), default=None)
 
 

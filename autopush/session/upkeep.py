@@ -55,6 +55,11 @@ class Upkeep:
         for move in self._node.moves.due():
             self._look_back(move)
 
+    def whole_round(self) -> None:
+        """See to all connections at once, where a day has passed at once."""
+        for session in list(self._node.clients.values()):
+            self._visit(session)
+
     def finish(self) -> None:
         """The node stops: take the looks that are due later now."""
         for move in self._node.moves.take_all():

@@ -104,7 +104,7 @@ def show(head: bytes, found: list[Found]) -> bytes:
 class Origins:
     """Those that are let in.
 
-    :param conf: ``endpoint_url`` and ``ws_url`` are ours; ``allowed_origins`` are so, too
+    :param conf: those of ``endpoint_url`` and ``ws_url`` are ours; ``allowed_origins`` are so, too
     """
 
     def __init__(self, conf: AutopushConfig) -> None:
@@ -134,7 +134,8 @@ class Origins:
     def _own(self) -> set[str | None]:
         """Our pages' origins; ports may be known only since the start."""
         conf = self._conf
-        return {origin_of(conf.endpoint_url), origin_of(conf.ws_url.replace("ws", "http", 1))}
+        endpoint = conf.public_origin or conf.endpoint_url
+        return {origin_of(endpoint), origin_of(conf.ws_url.replace("ws", "http", 1))}
 
 
 def _is_its_host(origin: str, head: bytes) -> bool:

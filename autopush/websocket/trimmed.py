@@ -446,7 +446,7 @@ class SlimServerProtocol(Farewell):
         if not self.short_farewell or self._fragments is not None:
             return False
         if length == MASKED and size - at >= 6:
-            code = None
+            code: int | None = None
         elif length == MASKED + 2 and size - at >= 8:
             code = int.from_bytes(unmask(data[at + 6 : at + 8], data[at + 2 : at + 6]), "big")
             if code not in (1000, 1001) and not 3000 <= code < 5000:

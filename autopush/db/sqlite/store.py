@@ -3,7 +3,7 @@
 * **Reads** are point reads and short ranges by primary key, on a connection of the reactor
   thread: a few µs each, less than handing them to a thread would cost.
 * **Writes** go to one thread per process that commits them in groups
-  (:mod:`autopush.db.sqlite.writer`).
+  (:mod:`autopush.db.groupwriter`).
 * **Months**: there is one table of messages that never ends, so any month a record names means
   this table (spec/websocket Q13), and expiry alone removes rows.
 * **Acknowledged** messages are deleted, one row each, all of a moment in one transaction. The read
@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
 from autopush.constants import MAX_EXPIRY
+from autopush.db.groupwriter import COMMIT_DELAY
 from autopush.db.interface import (
     Batch,
     Channels,
@@ -36,6 +36,8 @@ from autopush.db.interface import (
 )
 from autopush.db.lastconnect import generate_last_connect
 from autopush.db.rows import (
+    FIRST,
+    LAST,
     TIMESTAMPED,
     TOPICS_AND_LOW_LEGACY_END,
     TOPICS_END,
@@ -50,11 +52,10 @@ from autopush.db.sqlite import (
     messages as sqlite_messages,
     records as sqlite_records,
 )
-from autopush.db.sqlite.file import FIRST, LAST, SqliteFile
-from autopush.db.sqlite.ops import Put
+from autopush.db.sqlite.file import SqliteFile
 from autopush.db.sqlite.quota import SAMPLE, StoredQuota, Usage, usage
 from autopush.db.sqlite.stock import take_stock
-from autopush.db.sqlite.writer import COMMIT_DELAY
+from autopush.db.writes import Put
 from autopush.exceptions import AutopushException, StoreError, UserFull
 from autopush.message.notification import WebPushNotification
 
@@ -96,16 +97,17 @@ class SqliteStore(SqliteFile):
         month: str = "message",
         router_table: str = "router",
         key_hash: str = "",
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         commit_delay: float = COMMIT_DELAY,
         max_stored: int = 0,
         max_stored_bytes: int = 0,
         share: int = 100,
+        shared: bool = False,
     ) -> None:
-        super().__init__(path, reactor, month, router_table, key_hash, now, commit_delay)
+        super().__init__(path, reactor, month, router_table, key_hash, now, commit_delay, shared)
         self._sweep_timer: Any = None  # IDelayedCall
         self._quota = StoredQuota(
-            self._count_messages, self._stored_size, now, max_stored, max_stored_bytes, share
+            self._count_messages, self._stored_size, self._now, max_stored, max_stored_bytes, share
         )
 
     def setup(self) -> Deferred[None]:
@@ -201,6 +203,11 @@ class SqliteStore(SqliteFile):
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
         key = self._key(uaid)
         return self._writer.call(lambda c: sqlite_records.clear_node(c, key, node_id, connected_at))
+
+    def set_urgency(self, uaid: str, urgency: str, connection: Connection) -> Deferred[bool]:
+        """Note the least urgency that the user wants to be sent at once."""
+        key, values = self._key(uaid), {"urgency": urgency}
+        return self._writer.call(lambda c: sqlite_records.update(c, key, values, connection))
 
     def survey(self, after: str, forgotten: Forgotten | None) -> Deferred[Survey | None]:
         """Look at the next ``SURVEY_SLICE`` records in one transaction."""
@@ -350,12 +357,14 @@ class SqliteStore(SqliteFile):
             ]
         )
 
-    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
+    def fetch_topics(
+        self, month: str, uaid: str, limit: int = 10, after: str = ""
+    ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
         key = self._key(uaid)
         try:
             pointer = self._row(sqlite_records.GET_POINTER, (key, int(self._now())))
-            messages, _last = self._read(uaid, key, FIRST, TOPICS_END, limit - 1)
+            messages, _last = self._read(uaid, key, after or FIRST, TOPICS_END, limit - 1)
         except StoreError as error:
             return fail(error)
         return succeed(Batch(pointer[0] if pointer else None, messages))

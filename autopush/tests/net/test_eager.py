@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 from unittest import mock
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
@@ -46,10 +48,46 @@ class EagerTest(TestCase):
     async def check(self) -> None:
         port = eager.listen_tcp(reactor, 0, Factory.forProtocol(Greeter), 50, "127.0.0.1")
         self.addCleanup(port.stopListening)
+        await self.read(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port))
+
+    async def read(self, endpoint: Any) -> None:
         reader = Reader()
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         await connectProtocol(endpoint, reader)
         assert await reader.done == b"hello" + BIG + b"bye"
+
+    async def test_unix_socket(self):
+        path = self.mktemp()[-90:].replace("/", "-")
+        port = eager.listen_unix(reactor, path, Factory.forProtocol(Greeter), 50)
+        await self.read(UNIXClientEndpoint(reactor, path))
+        assert issubclass(port.transport, eager.EagerUnixServer)
+        await port.stopListening()
+        assert not os.path.exists(path)
+
+    async def test_a_socket_that_others_have_too(self):
+        given = socket.create_server(("127.0.0.1", 0))
+        given.setblocking(False)
+        address = given.getsockname()
+        ports = [eager.adopt(reactor, given.dup(), Factory.forProtocol(Greeter)) for _ in range(2)]
+        await self.still_served(ports, TCP4ClientEndpoint(reactor, *address))
+        given.close()
+
+    async def test_a_unix_socket_that_others_have_too(self):
+        path = self.mktemp()[-90:].replace("/", "-")
+        given = socket.socket(socket.AF_UNIX)
+        given.bind(path)
+        given.listen()
+        given.setblocking(False)
+        ports = [eager.adopt(reactor, given.dup(), Factory.forProtocol(Greeter)) for _ in range(2)]
+        await self.still_served(ports, UNIXClientEndpoint(reactor, path))
+        given.close()
+        os.unlink(path)
+
+    async def still_served(self, ports: Any, endpoint: Any) -> None:
+        """One that stops leaves the socket to the other."""
+        await self.read(endpoint)
+        await ports[0].stopListening()
+        await self.read(endpoint)
+        await ports[1].stopListening()
 
     def test_all_arrives_in_order(self):
         assert eager.send_now is eager.write_through

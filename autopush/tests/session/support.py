@@ -107,6 +107,7 @@ class Rig:
             "router_url": ROUTER_URL,
             "store_direct": False,
             "max_direct_unacked": 1000,
+            "worker_sockets": {},
             "make_endpoint": self.make_endpoint,
             **conf,
         }

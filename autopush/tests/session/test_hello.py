@@ -13,8 +13,10 @@ from twisted.logger import LogLevel
 
 from autopush.db.interface import Arrival
 from autopush.exceptions import StoreBusy, StoreError
+from autopush.logging import events as logging
 from autopush.net.nodeclient import NodeGone
 from autopush.session import Delivery
+from autopush.session.hello import AHEAD
 from autopush.session.states import State
 from autopush.tests.session.support import (
     CHID,
@@ -360,6 +362,31 @@ def test_q34_in_a_cluster_a_record_from_the_future_is_refused():
     assert session.wire.sent == [error("already_connected", 500)]
 
 
+SIBLING = "worker-2.localhost"
+
+
+@pytest.mark.parametrize("node_id", [ROUTER_URL, f"http://{SIBLING}"])
+def test_a_clock_set_back_shuts_nobody_out_of_a_service_with_workers(node_id):
+    sockets = {ROUTER_URL.removeprefix("http://"): "/a", SIBLING: "/b"}
+    rig = Rig(Peers(), worker_sockets=sockets)
+    later = Decimal((START + 3600) * 1000)
+    rig.user(connected_at=later, node_id=node_id)
+    session = rig.hello(UAID)
+    assert session.wire.sent[0]["uaid"] == UAID
+    assert rig.store.users[UAID]["connected_at"] == session.connected_at == later + 1
+
+
+@pytest.mark.parametrize("ahead", [1, AHEAD])
+def test_a_newer_connection_of_another_worker_is_not_outdone(ahead):
+    rig = Rig(Peers(), worker_sockets={SIBLING: "/b"})
+    session = rig.connect()
+    newer = Decimal(max(session.connected_at, START * 1000) + ahead)
+    rig.user(connected_at=newer, node_id=f"http://{SIBLING}")
+    rig.clock.advance(0.5)
+    session.received(hello(UAID))
+    assert session.wire.sent == [error("already_connected", 500)]
+
+
 def test_a_newer_connection_of_this_process_is_not_outdone(rig):
     older, newer = rig.connect(), rig.connect()
     rig.user()
@@ -529,3 +556,14 @@ def test_7_a_connection_that_ends_during_hello_leaves_nobody_busy(rig):
     rig.hello(UAID).closed()
     rig.store.release("register_user")
     assert rig.node.check(UAID) is Delivery.NOT_CONNECTED
+
+
+@pytest.mark.parametrize("people", [False, True])
+def test_a_hello_is_one_line(rig, monkeypatch, people):
+    """For people at the level that is written by default, else for those who look for faults."""
+    monkeypatch.setattr(logging, "_for_people", people)
+    with Events() as events:
+        rig.live()
+    (event,) = events.of("hello")
+    assert event["log_level"].name == ("info" if people else "debug")
+    assert event.get("shown") == ({"status": 200, "took": 0} if people else None)

@@ -238,6 +238,18 @@ def test_18_unregister_is_logged(rig, extra, code):
     (event,) = events.of("Unregister")
     assert event["channel_id"] == CHID and event["uaid_hash"] == UAID
     assert event.get("code") == code
+    assert event["shown"] == {"status": 200, "took": 0}
+
+
+def test_18_what_failed_is_not_logged_as_done(rig):
+    session = rig.live()
+    rig.store.fail("add_channel", StoreError())
+    rig.store.fail("remove_channel", StoreError())
+    with Events() as events:
+        session.received(unregister())
+        session.received(register())
+    assert events.of("Unregister") == events.of("Register") == []
+    assert len(events.of("Failed to unregister")) == len(events.of("Failed to register")) == 1
 
 
 def test_5_3_errors(rig):

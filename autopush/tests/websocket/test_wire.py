@@ -102,6 +102,7 @@ def make_conf(**changes):
     conf = SimpleNamespace(
         port=8080,
         public_url=None,
+        public_origin=None,
         ssl=SimpleNamespace(key=None),
         max_message_size=10_000,
         access_keys=(),
@@ -170,6 +171,20 @@ def server(cls):
 
 def test_a_configured_slim_class_is_used():
     assert PushServerProtocol.parent_class.__name__ == "SlimServerProtocol"
+
+
+def test_a_handshake_without_the_access_key_is_counted(cls):
+    server = Server(cls, access_keys=["k" * 22])
+    counted = []
+    server.node.metrics = SimpleNamespace(
+        active=True, increment=lambda name, tags: counted.append((name, *tags))
+    )
+    reply, _ = server.handshake(request())
+    assert reply.startswith(b"HTTP/1.1 401 ")
+    assert counted == [("requests.refused", "errno:109", "code:401")]
+    reply, _ = server.handshake(request(f"GET /{'k' * 22} HTTP/1.1"))
+    assert reply.startswith(b"HTTP/1.1 101 ")
+    assert len(counted) == 1
 
 
 # -------------------------------------------------------------------- spec/websocket 2: handshake

@@ -1,4 +1,4 @@
-"""Batches of writes end where the same writes one after the other would (sqlite_ops.py)."""
+"""Batches of writes end where the same writes one after the other would (db/writes.py)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from autopush.db.rows import key_timestamp
 from autopush.db.sqlite import records as sqlite_records, schema as sqlite_schema
 from autopush.db.sqlite.cache import ReadCache
-from autopush.db.sqlite.ops import Call, Delete, Put, Together, WriteBatch
 from autopush.db.sqlite.writer import write
+from autopush.db.writes import Call, Delete, Put, Together, WriteBatch
 from autopush.exceptions import StoreError
 from autopush.message.notification import WebPushNotification
 from autopush.tests.db.memory_store import MemoryStore

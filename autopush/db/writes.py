@@ -1,9 +1,8 @@
-"""Writes that wait for the writer thread."""
+"""Writes that wait for the writer thread (:mod:`autopush.db.groupwriter`)."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -17,12 +16,13 @@ from autopush.message.notification import WebPushNotification
 
 @attrs.define(eq=False)
 class Call:
-    """Any write: ``function(connection)`` inside the batch's transaction.
+    """Any write.
 
+    :ivar function: what is to be done in the batch's transaction, in the back end's own form
     :ivar result: what the Deferred will get; an exception: as its failure
     """
 
-    function: Callable[[sqlite3.Connection], Any]
+    function: Any
     deferred: Deferred[Any] = attrs.field(factory=Deferred, init=False)
     result: Any = attrs.field(default=None, init=False)
 
