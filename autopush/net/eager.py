@@ -100,6 +100,10 @@ class EagerServer(tcp.Server):
                 super().loseConnection()
         return why
 
+    def doWrite(self) -> Any:
+        """Write what is left; nothing, if handling input has just ended the connection."""
+        return super().doWrite() if self.connected else None
+
     def loseConnection(self) -> None:
         """End when all is written: without another turn of the event loop, if that is so."""
         if (
@@ -117,6 +121,7 @@ class EagerServer(tcp.Server):
         return send_now is write_through and not (
             self.TLS
             or self.producer
+            or self._writeDisconnecting
             or self._writeDisconnected
             or self._tempDataBuffer
             or self.dataBuffer
