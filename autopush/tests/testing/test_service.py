@@ -144,7 +144,7 @@ def test_needs_nothing_of_the_service():
 IMPORT = "import twisted.internet.reactor, autobahn.twisted.websocket, cryptography.x509"
 
 SHARE = 4
-"""How many times the CPU time of importing its libraries a start may take: it is some 1.8, which was
+"""How many times the CPU time of importing its libraries a start may take: some 1.8, which was
 0.75 s of 0.41."""
 
 
