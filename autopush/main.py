@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import __version__
-from autopush.app.certificate import make_certificate
+from autopush.app.certificate import certificate_files, make_certificate
 from autopush.app.ephemeral import ephemeral_directory
 from autopush.app.process import Listener, use_monotonic_clock
 from autopush.app.service import (
@@ -31,6 +31,7 @@ from autopush.app.standalone import (
     DataDir,
     backup,
     data_dir_dsn,
+    data_dir_path,
     has_own_endpoint_port,
     standalone_config,
     use_data_dir,
@@ -407,11 +408,13 @@ class StandaloneApplication(AutopushMultiService):
 
         :param ending: lets go of the data directory
         """
+        if ns.self_signed:
+            ns.ssl_key, ns.ssl_cert = certificate_files(data_dir_path(ns.data_dir))
+        conf = standalone_config(ns)
         data_dir = DataDir(ns.data_dir)
         ending.callback(data_dir.release)
         if ns.self_signed:
-            ns.ssl_key, ns.ssl_cert = make_certificate(data_dir.path)
-        conf = standalone_config(ns)
+            make_certificate(data_dir.path)
         use_data_dir(conf, data_dir, ns)
         hide_ids(data_dir.log_key())
         app = cls(conf, resource, has_own_endpoint_port(ns), control)
