@@ -94,7 +94,7 @@ setup(
         exclude=["autopush.tests", "autopush.tests.*"],
     ),
     include_package_data=False,
-    package_data={"autopush": ["db/sqlite/schema/*.sql", "py.typed"]},
+    package_data={"autopush": ["db/*/schema/*.sql", "py.typed", "web/page/files/*"]},
     install_requires=[
         "attrs>=26.1",
         "autobahn==26.10.2",  # see autopush.libraries
@@ -112,11 +112,16 @@ setup(
         "pyOpenSSL>=26.4",
         "raven==6.10.0",  # see autopush.libraries
         "requests>=2.34",
+        "segno>=1.6",
         "service-identity>=26.1",
         "treq>=26.7",
         "Twisted>=26.10",
         "ua-parser>=1.0.2",
     ],
+    extras_require={
+        "postgresql": ["psycopg[binary]>=3.3"],
+        "testing": ["pytest>=8", "pywebpush>=2"],
+    },
     entry_points={
         "console_scripts": [
             "autoendpoint = autopush.__main__:endpoint",
@@ -130,7 +135,6 @@ setup(
         # Named as the module, so that -p autopush.testing.plugin names the same one.
         "pytest11": ["autopush.testing.plugin = autopush.testing.plugin"],
     },
-    extras_require={"testing": ["pytest>=8", "pywebpush>=2"]},
     classifiers=[
         "Framework :: Twisted",
         "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)",

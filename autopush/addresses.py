@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from functools import lru_cache
@@ -24,6 +25,8 @@ _ORIGIN = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?/?"
 )
 
+_PASSWORD = re.compile(r"(://[^/@:\s]*:)\S*(?=@)|([?&\s](?:ssl)?password=)[^&\s]+")
+
 METADATA_URL = "http://169.254.169.254/latest/meta-data/"
 METADATA_TIMEOUT = 1
 """Seconds: the service is on the machine's own link, or it isn't there."""
@@ -34,6 +37,11 @@ def canonical_url(scheme: str, hostname: str, port: int | None = None) -> str:
     if port is None or port == default_ports.get(scheme):
         return f"{scheme}://{hostname}"
     return f"{scheme}://{hostname}:{port}"
+
+
+def without_password(url: str) -> str:
+    """Return a URL, such as that of a database, for people to read."""
+    return _PASSWORD.sub(r"\1\2...", url)
 
 
 def origin_of(text: str) -> str | None:
@@ -55,6 +63,17 @@ def origin_of(text: str) -> str | None:
 def is_node_url(value: Any) -> bool:
     """Whether it has the shape of a node's URL."""
     return isinstance(value, str) and _NODE_URL.fullmatch(value) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address leads to this machine by itself, whoever looks it up."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 @lru_cache(maxsize=1024)

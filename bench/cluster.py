@@ -24,11 +24,15 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from cryptography.fernet import Fernet
-from loadgen import Browser, Flow, Loop, Poster, connect_browsers
-from process import MeasuredProcess, free_port
+from loadgen import Browser, Flow, Loop, Poster, connect_browsers, subscribe
+from process import TREE, MeasuredProcess, free_port
 from standalone import FEW, Figure, Sender
 
-STORES = ("dynamodb", "stock", "sqlite")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from autopush.tests.db.postgresql.server import Server
+
+STORES = ("dynamodb", "stock", "sqlite", "postgresql")
 """``stock`` is DynamoDB by botocore's own way, as where a proxy stands before it."""
 ENTRY = "import sys; from autopush.__main__ import {0} as main; {1}sys.exit(main())"
 STOCK = "import autopush.db.dynamodb.client as c; c.use_thin_transport = lambda *a: None; "
@@ -48,6 +52,7 @@ BARS = {
     "dynamodb": Bars(1400, 150, 3200, 1500, 3500),
     "stock": Bars(1400, 150, 3200, 1500, 3500),
     "sqlite": Bars(350, 150, 450, 500, 600),
+    "postgresql": Bars(300, 150, 450, 500, 450),
 }
 
 
@@ -57,13 +62,19 @@ class Cluster:
     def __init__(self, store: str, args: argparse.Namespace) -> None:
         self.store = store
         self.python = args.python
+        self.tree = args.tree
         self.canned: MeasuredProcess | None = None
         self._directory = tempfile.TemporaryDirectory(prefix="autopush-bench-")
         usable = sorted(os.sched_getaffinity(0)) if args.pin else []
         first, last = (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
         env = {}
         options = ["--db_dsn", f"sqlite://{self._directory.name}/db.sqlite3"]
-        if store != "sqlite":
+        self.server: Server | None = None
+        if store == "postgresql":
+            # With its settings for a crash of the machine: what commits cost belongs to the rates.
+            self.server = Server("-c", "fsync=on", "-c", "full_page_writes=on").start()
+            options = ["--db_dsn", self.server.new_schema()]
+        elif store != "sqlite":
             port = free_port()
             script = str(Path(__file__).with_name("canned_dynamodb.py"))
             ready = b"canned DynamoDB is ready"
@@ -90,7 +101,7 @@ class Cluster:
             script = Path(self._directory.name) / f"{Path(profile).name}.py"
             script.write_text(words[1])
             words = [str(script), *words[2:]]
-        return MeasuredProcess(self.python, words, None, port, core, profile, env)
+        return MeasuredProcess(self.python, words, None, port, core, profile, env, self.tree)
 
     @property
     def calls(self) -> dict[str, int]:
@@ -106,6 +117,8 @@ class Cluster:
         for process in (self.endpoint, self.node, self.canned):
             if process is not None:
                 process.close()
+        if self.server is not None:
+            self.server.close()
         self._directory.cleanup()
 
 
@@ -248,12 +261,14 @@ class Bench:
 
     def hello(self) -> list[Figure]:
         """Connections and hellos of new and of returning users."""
-        count = self.args.count
         new: list[Cost] = []
+        subscribed: list[Cost] = []
         back: list[Cost] = []
         for _ in range(self.args.rounds):
             users: list[Browser] = []
             new.append(self._hello(users, None))
+            # Who has no channel isn't known when it returns.
+            subscribed.append(self._subscribe(users))
             self.disconnect(users)
             uaids = [user.uaid or "" for user in users]
             users = []
@@ -261,18 +276,26 @@ class Bench:
             self.disconnect(users)
         figures: list[Figure] = []
         for name, costs, bar in (
-            ("new", new, self.bars.hello_new),
-            ("returning", back, self.bars.hello_back),
+            ("connect and hello, new user", new, self.bars.hello_new),
+            ("first subscription", subscribed, None),
+            ("connect and hello, returning user", back, self.bars.hello_back),
         ):
             micros = statistics.median(cost.node for cost in costs)
             rate = statistics.median(cost.rate for cost in costs)
             figures += [
-                self._figure(f"connect and hello, {name} user", micros, bar),
-                self._figure(f"connect and hello, {name} user: rate", rate, None, "/s"),
-                *self._calls(f"hello, {name} user", costs[-1]),
+                self._figure(name, micros, bar),
+                self._figure(f"{name}: rate", rate, None, "/s"),
+                *self._calls(name.removeprefix("connect and "), costs[-1]),
             ]
-        assert count == self.args.count
         return figures
+
+    def _subscribe(self, users: Sequence[Browser]) -> Cost:
+        def work() -> float:
+            start = os.times().elapsed
+            subscribe(self.loop, users, self.sender.public)
+            return os.times().elapsed - start
+
+        return self.measure(work, len(users))
 
     def _hello(self, users: list[Browser], uaids: Sequence[str] | None) -> Cost:
         count = self.args.count
@@ -301,6 +324,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds; medians count (3)")
     parser.add_argument("--concurrency", type=int, default=32, help="requests at a time (32)")
     parser.add_argument("--python", default=sys.executable, help="interpreter of the nodes")
+    parser.add_argument(
+        "--tree", default=TREE, metavar="DIRECTORY", help="checkout to measure, not this one"
+    )
     parser.add_argument("--pin", action="store_true", help="nodes on one CPU, the rest on another")
     parser.add_argument(
         "--option", action="append", default=[], metavar="WORD",

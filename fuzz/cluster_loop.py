@@ -1,13 +1,13 @@
-"""A cluster of four daemons on one DynamoDB, hurt in every way at once.
+"""A cluster of four daemons on one DynamoDB or PostgreSQL, hurt in every way at once.
 
     python -m fuzz.cluster_loop --seconds 600 --seed 1
+    python -m fuzz.cluster_loop --seconds 600 --seed 1 --store postgresql
 
 Two connection nodes and two endpoint nodes with ``store_direct``, under the traffic of
 fuzz/people.py. In each lap some of these happen: a node of either kind is killed or stopped and
-comes back, DynamoDB fails through a proxy (throttling, lost answers, time-outs), and the month
-changes under a faked clock (libfaketime, where it is installed). After each lap all is well again,
-everybody fetches what is due, and the books are looked at (fuzz/ledger.py). Exits 1 if a promise
-was broken.
+comes back, the database fails (fuzz/harm.py), and with DynamoDB the month changes under a faked
+clock (libfaketime, where it is installed). After each lap all is well again, everybody fetches what
+is due, and the books are looked at (fuzz/ledger.py). Exits 1 if a promise was broken.
 
 DynamoDB is dynalite, which ``.ci/dynalite.py`` installs, or moto where there is no Node.js.
 """
@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Coroutine, Sequence
@@ -28,11 +27,10 @@ from typing import Any
 
 import httpx
 
-from automock.dynamodb_proxy import DynamoDBProxy
-from autopush.tests import TREE
-from autopush.tests.cluster.harness import Cluster, Daemon, DynaliteStorage, DynamoStorage, kill
+from autopush.tests.cluster.harness import Cluster, Daemon, kill
 from autopush.tests.e2e.clients import PATIENCE
 from fuzz import faketime
+from fuzz.harm import HARMS, Harm
 from fuzz.ledger import Ledger
 from fuzz.people import GONE, Person, Refused, Senders
 from fuzz.running import home, log_faults
@@ -50,20 +48,6 @@ MONTH_LAPS = 4
 MONTH_IN = 4.0
 """Seconds from the start of a lap to the change."""
 
-FAULTS = (
-    "throttled",
-    "throttling",
-    "server_error",
-    "unavailable",
-    "reset",
-    "lost_answer",
-    "timeout",
-    "late_timeout",
-)
-OPERATIONS = ("*", "GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "BatchGetItem")
-HEALED_AFTER = 5.0
-"""Seconds after which a fault that keeps requests waiting ends, at most."""
-
 WELL_AFTER = 15.0
 """Seconds after the last fault in which acknowledgements that were refused are written."""
 
@@ -79,15 +63,15 @@ class ClusterLoop:
     """
 
     def __init__(
-        self, where: Path, seed: int, storage: DynamoStorage, clock: faketime.FakeClock | None
+        self, where: Path, seed: int, harm: Harm, clock: faketime.FakeClock | None
     ) -> None:
         self.rng = random.Random(seed)
         self.ledger = Ledger()
         self.clock = clock
-        self.moves = True
-        self.proxy = DynamoDBProxy(storage.url).start()
-        env = {**(clock.env if clock else {}), "AWS_LOCAL_DYNAMODB": self.proxy.url}
-        self.cluster = Cluster(where, storage, "--store_direct", env=env)
+        self.moves = harm.moves
+        self.harm = harm
+        env = {**(clock.env if clock else {}), **harm.env}
+        self.cluster = Cluster(where, harm.storage, "--store_direct", env=env)
         self.people = [Person(self, f"user {number}") for number in range(PEOPLE)]
         self._down: set[Daemon] = set()
         self._last_fault = -WELL_AFTER
@@ -114,7 +98,7 @@ class ClusterLoop:
     @property
     def shaky(self) -> bool:
         """Until some time after the last fault."""
-        return self.proxy.waiting or time.monotonic() - self._last_fault < WELL_AFTER
+        return self.harm.waiting or time.monotonic() - self._last_fault < WELL_AFTER
 
     # ---- laps
 
@@ -144,7 +128,7 @@ class ClusterLoop:
         harm = asyncio.gather(*(self._later(seconds, work) for work in self._plan()))
         await asyncio.sleep(seconds)
         await harm
-        self.proxy.heal()
+        self.harm.heal()
         over.set()
         await running
 
@@ -224,9 +208,9 @@ class ClusterLoop:
         try:
             daemon.start()
         except AssertionError:
-            # One that can't reach DynamoDB refuses to start; what supervises it tries again.
-            self.ledger.count("starts refused while DynamoDB failed")
-            self.proxy.heal()
+            # One that can't reach the database refuses to start; what supervises it tries again.
+            self.ledger.count("starts refused while the database failed")
+            self.harm.heal()
             daemon.wait()
             daemon.start()
 
@@ -236,12 +220,9 @@ class ClusterLoop:
                 person.mailbox.node_died(self.cluster.nodes.index(daemon))
 
     async def _spoil(self) -> None:
-        """Let some requests to DynamoDB fail."""
-        fault, operation = self.rng.choice(FAULTS), self.rng.choice(OPERATIONS)
-        self.proxy.fail(operation, fault, times=self.rng.randrange(1, 6))
-        self.ledger.count("faults of DynamoDB")
-        await asyncio.sleep(self.rng.random() * HEALED_AFTER)
-        self.proxy.heal()
+        """Let the database fail for a while."""
+        self.ledger.count("faults of the database")
+        await self.harm.spoil(self.rng)
         self._last_fault = time.monotonic()
 
     # ---- logs
@@ -252,30 +233,21 @@ class ClusterLoop:
             del daemon.lines[: len(lines)]
             with (daemon.home / "daemon.log").open("a") as file:
                 file.writelines(f"{line}\n" for line in lines)
-            for story in log_faults(lines):
+            for story in log_faults(lines, self.harm.known):
                 self.ledger.breach("traceback", f"{daemon.home.name}: {story}")
 
 
-def make_storage(where: Path) -> DynamoStorage:
-    """Start what stands in for DynamoDB."""
-    command = [sys.executable, str(TREE / ".ci" / "dynalite.py"), "--install"]
-    there = subprocess.run(command, check=False).returncode == 0
-    return DynaliteStorage(where) if there else DynamoStorage(where)
-
-
-def play(where: Path, seconds: float, seed: int) -> Ledger:
+def play(where: Path, seconds: float, seed: int, store: str = "dynamodb") -> Ledger:
     """Start all, run the loop, end all."""
-    library = faketime.find()
+    harm = HARMS[store](where)
+    library = faketime.find() if harm.moves else None
     clock = faketime.FakeClock(library, where / "clock") if library else None
-    if clock is None:
+    if harm.moves and clock is None:
         print("libfaketime is not installed: the month does not change")
-    with contextlib.closing(make_storage(where)) as storage:
-        loop = ClusterLoop(where, seed, storage, clock)
-        try:
-            with loop.cluster:
-                return asyncio.run(loop.run(seconds))
-        finally:
-            loop.proxy.stop()
+    with contextlib.closing(harm):
+        loop = ClusterLoop(where, seed, harm, clock)
+        with loop.cluster:
+            return asyncio.run(loop.run(seconds))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -283,10 +255,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz.cluster_loop", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="begin no lap after these")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--store", choices=HARMS, default="dynamodb")
     parser.add_argument("--home", type=Path, help="where to run and leave the logs")
     given = parser.parse_args(arguments)
     with home(given.home) as where:
-        ledger = play(where, given.seconds, given.seed)
+        ledger = play(where, given.seconds, given.seed, given.store)
     print(ledger.summary())
     return 0 if ledger.kept else 1
 

@@ -23,24 +23,19 @@ LIFE = datetime.timedelta(days=397)
 """How long it is good: as long as browsers allow, so that no test ends it by moving its clock."""
 
 
-def certificate_files(directory: Path) -> tuple[str, str]:
-    """Where key and certificate are."""
-    return str(directory / "tls.key"), str(directory / "tls.crt")
-
-
 def make_certificate(directory: Path) -> tuple[str, str]:
-    """Make key and certificate, in place of those of an earlier run.
+    """Write ``tls.key`` and ``tls.crt``, in place of those of an earlier run.
 
-    :returns: as :func:`certificate_files`
+    :returns: their paths
     :raises OSError: they can't be written
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    key_file, certificate_file = certificate_files(directory)
+    key_file, certificate_file = directory / "tls.key", directory / "tls.crt"
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with open(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(pem)
-    Path(certificate_file).write_bytes(certificate_of(key).public_bytes(Encoding.PEM))
-    return key_file, certificate_file
+    certificate_file.write_bytes(certificate_of(key).public_bytes(Encoding.PEM))
+    return str(key_file), str(certificate_file)
 
 
 def certificate_of(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -16,6 +17,31 @@ log = Logger()
 
 LOOK_INTERVAL = 0.5
 """Seconds between two looks at the parent, where the kernel doesn't tell of its end."""
+
+
+class Readiness(NamedTuple):
+    """What there is to say when the service is ready.
+
+    :ivar text: for a log or a pipe
+    :ivar private: the same with the access key, for a terminal: no log keeps it
+    :ivar facts: for the program that started it
+    """
+
+    text: str
+    private: str
+    facts: JSONDict
+
+
+def say_ready(readiness: Readiness, path: str | None) -> None:
+    """Say that the service is ready, and to the program that waits for it at ``path``."""
+    if sys.stdout.isatty():
+        print(readiness.private, flush=True)
+    else:
+        # A pipe or a file gets the log lines and nothing else.
+        stream = sys.stderr
+        print(readiness.private if stream.isatty() else readiness.text, file=stream, flush=True)
+    if path is not None:
+        write_ready(path, readiness.facts)
 
 
 def write_ready(path: str, facts: JSONDict) -> None:

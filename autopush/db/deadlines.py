@@ -21,15 +21,15 @@ T = TypeVar("T")
 class TooLate(StoreBusy):
     """The time was over before the turn came; nothing was done."""
 
-    def __init__(self) -> None:
-        super().__init__("the database doesn't answer in time; nothing was done")
+    def __init__(self, text: str = "the database doesn't answer in time; nothing was done") -> None:
+        super().__init__(text)
 
 
 class Unknown(StoreError):
     """The time was over amid the operation, which may be carried out to its end nevertheless."""
 
-    def __init__(self) -> None:
-        super().__init__("the database doesn't answer in time")
+    def __init__(self, text: str = "the database doesn't answer in time") -> None:
+        super().__init__(text)
 
 
 class Due:

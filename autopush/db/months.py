@@ -142,3 +142,18 @@ class LatestMonths(Months):
     def accepts(self, month: object) -> bool:
         """Whether it is one of the latest three (quirk S6)."""
         return month in self._accepted
+
+
+class OneMonth(Months):
+    """The table that never ends, under one name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def current(self) -> str:
+        return self._name
+
+    def accepts(self, month: object) -> bool:
+        """Any name: users moved here from rotated tables keep their subscriptions."""
+        return isinstance(month, str) and month != ""

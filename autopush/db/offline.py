@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autopush import clock
+from autopush.addresses import without_password
 from autopush.db.dynamodb.client import ConditionFailed, caller, make_client, patient
 from autopush.db.dynamodb.items import read_record
 from autopush.db.dynamodb.messages import Messages
 from autopush.db.dynamodb.users import Users
 from autopush.db.interface import Channels, StoreUnusable, User
-from autopush.db.open import sqlite_path
+from autopush.db.open import POSTGRESQL, postgresql_parameters, sqlite_path
 from autopush.db.rows import channel_ids, load_json
 from autopush.db.sqlite import schema as sqlite_schema
 from autopush.db.sqlite.records import GET_USER, LIST_CHANNELS
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
 BROWSER_TYPES = ("webpush", "simplepush")
 """Router types of users who come back when they live. Those of the bridges never say hello: their
 ``last_connect`` is the time of their registration and tells nothing."""
+
+
+STALE = (
+    "WHERE json_extract(record, '$.last_connect') < ?"
+    f" AND json_extract(record, '$.router_type') IN {BROWSER_TYPES}"
+)
 
 
 class Stale(NamedTuple):
@@ -67,6 +75,14 @@ class Offline(ABC):
     def drop(self, user: Stale) -> bool:
         """Delete the record, unless the user has connected since; whether it was done."""
 
+    def drop_all(self, users: Iterable[Stale]) -> int:
+        """The same for some; returns how many it was done for."""
+        return sum(self.drop(user) for user in users)
+
+    def count_stale(self, before: int) -> int | None:
+        """How many :meth:`stale_users` returns; None where counting is as dear as that."""
+        return None
+
 
 class OfflineSqlite(Offline):
     """A file of :mod:`autopush.db.sqlite.store`, which may be in use."""
@@ -97,26 +113,87 @@ class OfflineSqlite(Offline):
         return Channels(bool(rows), channel_ids(chid for (chid,) in rows if chid is not None))
 
     def stale_users(self, before: int) -> Iterator[Stale]:
-        wanted = ", ".join(f"'{name}'" for name in BROWSER_TYPES)
+        columns = "uaid, json_extract(record, '$.last_connect')"
+        rows = self._rows(f"SELECT {columns} FROM users {STALE}", before)
+        return (Stale(key, last_connect) for key, last_connect in rows)
+
+    def count_stale(self, before: int) -> int:
+        ((count,),) = self._rows(f"SELECT count(*) FROM users {STALE}", before)
+        return int(count)
+
+    def drop(self, user: Stale) -> bool:
+        return self.drop_all([user]) > 0
+
+    def drop_all(self, users: Iterable[Stale]) -> int:
+        """In one transaction: one write to the disk, whose place others wait for meanwhile."""
+        statement = (
+            "DELETE FROM users WHERE uaid = ? AND json_extract(record, '$.last_connect') = ?"
+        )
+        try:
+            with closing(sqlite_schema.open_writer(self._path)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                count = connection.executemany(statement, users).rowcount
+                connection.execute("COMMIT")
+                return max(count, 0)
+        except sqlite3.Error as error:
+            raise sqlite_schema.unusable(self._path, error) from error
+
+
+class OfflinePostgresql(Offline):
+    """A database of :mod:`autopush.db.postgresql.store`, which may be in use.
+
+    :raises InvalidConfig: the DSN can't be read, or psycopg is not installed
+    """
+
+    def __init__(self, dsn: str, key_hash: str = "") -> None:
+        super().__init__(key_hash)
+        parameters = postgresql_parameters(dsn)
+        from autopush.db.postgresql import schema
+        from autopush.db.postgresql.link import Link
+
+        self._link = Link(parameters, threading.Event())
+        if not self._link.run(schema.version):
+            raise StoreUnusable(f"{without_password(dsn)} has no tables of autopush")
+
+    def _rows(self, sql: str, *values: Any) -> list[Any]:
+        def fetch(connection: Any) -> list[Any]:
+            rows: list[Any] = connection.execute(sql, values).fetchall()
+            return rows
+
+        return self._link.run(fetch)
+
+    def get_user(self, uaid: str) -> User | None:
+        from autopush.db.postgresql.records import load_record
+
+        key = self.key(uaid)
+        rows = self._rows("SELECT record::text FROM users WHERE uaid = %s", key)
+        return {"uaid": key, **load_record(rows[0][0])} if rows else None
+
+    def list_channels(self, month: str, uaid: str) -> Channels:
         rows = self._rows(
-            "SELECT uaid, json_extract(record, '$.last_connect') FROM users"
-            " WHERE json_extract(record, '$.last_connect') < ?"
-            f" AND json_extract(record, '$.router_type') IN ({wanted})",
-            before,
+            "SELECT c.chid FROM channel_rows r LEFT JOIN channels c ON c.uaid = r.uaid"
+            " WHERE r.uaid = %s AND r.expiry > %s",
+            *(self.key(uaid), _now()),
+        )
+        return Channels(bool(rows), {chid for (chid,) in rows if chid is not None})
+
+    def stale_users(self, before: int) -> Iterator[Stale]:
+        rows = self._rows(
+            "SELECT uaid, (record->'last_connect')::bigint FROM users"
+            " WHERE jsonb_typeof(record->'last_connect') = 'number'"
+            " AND record->'last_connect' < to_jsonb(%s) AND record->>'router_type' = ANY(%s)",
+            *(before, list(BROWSER_TYPES)),
         )
         return (Stale(key, last_connect) for key, last_connect in rows)
 
     def drop(self, user: Stale) -> bool:
-        try:
-            with closing(sqlite_schema.open_writer(self._path)) as connection:
-                done = connection.execute(
-                    "DELETE FROM users"
-                    " WHERE uaid = ? AND json_extract(record, '$.last_connect') = ?",
-                    (user.key, user.last_connect),
-                )
-                return done.rowcount > 0
-        except sqlite3.Error as error:
-            raise sqlite_schema.unusable(self._path, error) from error
+        return bool(
+            self._rows(
+                "DELETE FROM users WHERE uaid = %s AND record->'last_connect' = to_jsonb(%s)"
+                " RETURNING 1",
+                *(user.key, user.last_connect),
+            )
+        )
 
 
 class OfflineDynamo(Offline):
@@ -190,6 +267,8 @@ def offline_from_config(conf: AutopushConfig, resource: Any = None) -> Offline:
     :raises InvalidConfig: there is no such back end
     :raises StoreUnusable: it is not what we know
     """
+    if conf.db_dsn.startswith(POSTGRESQL):
+        return OfflinePostgresql(conf.db_dsn, conf.key_hash)
     if conf.db_dsn != "dynamodb:":
         return OfflineSqlite(sqlite_path(conf.db_dsn), conf.key_hash)
     if resource is None:

@@ -12,7 +12,17 @@ from autopush.exceptions import InvalidConfig
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
 
-_KINDS = "dynamodb:, sqlite:///absolute/path or sqlite:relative/path"
+_KINDS = (
+    "dynamodb:, sqlite:///absolute/path, sqlite:relative/path or postgresql://user@host/database"
+)
+
+POSTGRESQL = ("postgresql:", "postgres:")
+"""How DSNs begin that libpq takes."""
+
+NO_PSYCOPG = (
+    "db_dsn postgresql: needs psycopg, which is not installed:"
+    " pip install 'autopush-server[postgresql]'"
+)
 
 
 def store_from_dsn(conf: AutopushConfig, reactor: Any, resource: Any = None) -> Store:
@@ -23,6 +33,8 @@ def store_from_dsn(conf: AutopushConfig, reactor: Any, resource: Any = None) -> 
     """
     if conf.db_dsn == "dynamodb:":
         return _dynamo_store(conf, reactor, resource)
+    if conf.db_dsn.startswith(POSTGRESQL):
+        return _postgresql_store(conf, reactor)
     return SqliteStore(
         sqlite_path(conf.db_dsn),
         reactor,
@@ -32,6 +44,7 @@ def store_from_dsn(conf: AutopushConfig, reactor: Any, resource: Any = None) -> 
         max_stored=conf.max_stored,
         max_stored_bytes=conf.max_stored_bytes,
         share=conf.max_stored_share,
+        shared=conf.workers > 1,
     )
 
 
@@ -53,6 +66,41 @@ def _dynamo_store(conf: AutopushConfig, reactor: Any, resource: Any) -> Store:
         key_hash=conf.key_hash,
         preflight_uaid=conf.preflight_uaid,
     )
+
+
+def _postgresql_store(conf: AutopushConfig, reactor: Any) -> Store:
+    postgresql_parameters(conf.db_dsn)
+    from autopush.db.postgresql.store import PostgresqlStore
+
+    return PostgresqlStore(
+        conf.db_dsn,
+        reactor,
+        month=conf.message_table.tablename,
+        router_table=conf.router_table.tablename,
+        key_hash=conf.key_hash,
+    )
+
+
+def postgresql_parameters(dsn: str) -> str:
+    """What libpq is to be told of a database.
+
+    :raises InvalidConfig: the DSN can't be read, or psycopg is not installed
+    """
+    try:
+        import psycopg
+
+        from autopush.db.postgresql.link import parameters
+    except ImportError as error:
+        # Also where it is there, and libpq isn't.
+        raise InvalidConfig(NO_PSYCOPG) from error
+    try:
+        return parameters(dsn)
+    except psycopg.Error:
+        # The error has parts of it, which may be those of a password.
+        raise InvalidConfig(
+            "db_dsn can't be read, use postgresql://user@host:port/database?parameter=value;"
+            " characters with a meaning of their own are written as % and two hex digits"
+        ) from None
 
 
 def sqlite_path(dsn: str) -> str:

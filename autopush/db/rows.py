@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import attrs
 import orjson
 
 from autopush.constants import MAX_EXPIRY
-from autopush.ids import normalize_id
+from autopush.ids import hash_uaid, normalize_id
 from autopush.message.notification import WebPushNotification
+from autopush.message.urgency import NAMES, NORMAL
 
 TOPIC = "01:"
 """Sort keys of topic messages start so."""
@@ -23,6 +25,14 @@ TOPICS_END = "02"
 """The topic fetch reads the sort keys below this."""
 TOPICS_AND_LOW_LEGACY_END = "01;"
 """The timestamp fetch starts above this when there is no pointer."""
+
+FIRST = ""
+LAST = "\U0010ffff"
+"""Sort keys: no message is before the one or behind the other."""
+
+CACHED_KEYS = 4096
+"""UAIDs whose keys are remembered where they are hashed (``key_hash``): each message needs its
+user's several times. About 1 MB."""
 
 
 class MessageRow(NamedTuple):
@@ -38,6 +48,16 @@ class MessageRow(NamedTuple):
     expiry: int
     live: int | None = None
     """1 for a message accepted while its user agent was connected."""
+    urgency: str | None = None
+    """None for normal."""
+
+
+def key_maker(key_hash: str) -> Callable[[str], str]:
+    """What makes the key a user is stored under (spec/storage 5).
+
+    :param key_hash: key of an HMAC; empty: the UAID is its own key
+    """
+    return lru_cache(CACHED_KEYS)(partial(hash_uaid, key_hash)) if key_hash else str
 
 
 def write_message(notification: WebPushNotification, now: int) -> MessageRow:
@@ -56,6 +76,7 @@ def write_message(notification: WebPushNotification, now: int) -> MessageRow:
         now if notification.timestamp is None else notification.timestamp,
         now + min(ttl, MAX_EXPIRY),
         1 if notification.live else None,
+        None if notification.urgency == NORMAL else NAMES[notification.urgency],
     )
 
 
@@ -79,6 +100,7 @@ def read_message(uaid: uuid.UUID, row: MessageRow) -> WebPushNotification:
         "headers": headers,
         "data": row.data,
         "live": row.live,
+        "urgency": row.urgency,
     }
     return WebPushNotification.from_message_table(uaid, item)
 

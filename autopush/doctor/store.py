@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from autopush import clock
+from autopush.addresses import without_password
 from autopush.db import sqlite_path
+from autopush.db.open import POSTGRESQL, postgresql_parameters
 from autopush.db.sqlite.schema import APPLICATION_ID, SCHEMA_DIRECTORY, missing, schema_steps
 from autopush.doctor.network import skew
 from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
-from autopush.exceptions import StoreError
+from autopush.exceptions import InvalidConfig, StoreError
+
+SKEW = 60
+"""Seconds the clock of a database may differ: expiry is judged by ours."""
+
+CONNECTIONS = 3
+"""To PostgreSQL, of one process."""
 
 ROOM = 100 * 2**20
 """Bytes: with less free, messages will soon be refused."""
@@ -25,6 +33,8 @@ def store(subject: Subject) -> Iterator[Result]:
     """Whether what is to be remembered can be."""
     if subject.conf.db_dsn.startswith("dynamodb:"):
         yield from _dynamodb(subject)
+    elif subject.conf.db_dsn.startswith(POSTGRESQL):
+        yield from _postgresql(subject.conf.db_dsn)
     else:
         yield from _sqlite(Path(os.path.abspath(sqlite_path(subject.conf.db_dsn))))
 
@@ -105,6 +115,85 @@ def _contents(path: Path, connection: sqlite3.Connection) -> Iterator[Result]:
         "store",
         f"{path}, schema {version}, {plural(users, 'user')}, {plural(messages, 'message')}",
     )
+
+
+# ---------------------------------------------------------------------------------- PostgreSQL
+
+
+def _postgresql(dsn: str) -> Iterator[Result]:
+    try:
+        parameters = postgresql_parameters(dsn)
+    except InvalidConfig as exc:
+        yield fail("store", str(exc))
+        return
+    import psycopg
+
+    from autopush.db.postgresql.errors import first_line
+    from autopush.db.postgresql.link import connect
+
+    where = without_password(dsn)
+    try:
+        with connect(parameters) as connection:
+            yield from _tables(where, connection)
+            yield from _server(connection)
+    except psycopg.Error as exc:
+        yield fail("store", f"{where}: {first_line(exc)}")
+
+
+def _tables(where: str, connection: Any) -> Iterator[Result]:
+    from autopush.db.postgresql import schema
+
+    steps = schema.schema_steps()
+    found, known = schema.version(connection), len(steps)
+    lacking = schema.missing(connection, steps[:found])
+    unlike = sorted(set(schema.tables(steps)) - set(schema.missing(connection, steps)))
+    if found > known:
+        text = f"schema {found}, this autopush knows {known}: upgrade it"
+        yield fail("store", f"{where} was written by a newer autopush ({text})")
+    elif lacking:
+        yield fail("store", f"{where} is incomplete, it has no {', no '.join(lacking)}")
+    elif not found and unlike:
+        yield fail("store", f"{where} has tables of another program: {', '.join(unlike)}")
+    elif found < known and not _one(
+        connection, "SELECT has_schema_privilege(current_schema(), 'CREATE')"
+    ):
+        yield fail("store", f"{where}: this role may not make the tables that are missing")
+    elif not found:
+        yield ok("store", f"{where} is empty and will be filled at the first start")
+    elif found < known:
+        yield warn("store", f"{where} will be migrated from schema {found} to {known}")
+    else:
+        users, messages = (
+            _one(connection, f"SELECT count(*) FROM {table}") for table in ("users", "messages")
+        )
+        counts = f"{plural(users, 'user')}, {plural(messages, 'message')}"
+        yield ok("store", f"{where}, schema {found}, {counts}")
+
+
+def _server(connection: Any) -> Iterator[Result]:
+    """What of the server's settings loses messages, or keeps nodes out."""
+    for name, loss in (
+        ("fsync", "a crash of the machine may destroy the database"),
+        ("full_page_writes", "a crash of the machine may destroy the database"),
+    ):
+        if _one(connection, f"SHOW {name}") != "on":
+            yield warn("server", f"{name} is off: {loss}")
+    seconds = _one(connection, "SELECT extract(epoch FROM clock_timestamp())::float8")
+    if abs(seconds - clock.now()) > SKEW:
+        yield warn("clock", f"the database's differs by {abs(seconds - clock.now()):.0f} seconds")
+    limit, used = (
+        int(_one(connection, statement))
+        for statement in ("SHOW max_connections", "SELECT count(*) FROM pg_stat_activity")
+    )
+    if limit - used < 2 * CONNECTIONS:
+        yield warn(
+            "connections",
+            f"{used} of {limit} are taken, each process needs {CONNECTIONS}: raise max_connections",
+        )
+
+
+def _one(connection: Any, statement: str) -> Any:
+    return connection.execute(statement).fetchone()[0]
 
 
 # ------------------------------------------------------------------------------------ DynamoDB

@@ -21,8 +21,10 @@ from autopush.options.tables import (
     SWITCH,
     TEXT,
     TLS,
+    WORKERS,
     Option,
     OptionGroup,
+    choice,
 )
 
 STANDALONE_OWN: OptionGroup = (
@@ -45,8 +47,9 @@ STANDALONE_OWN: OptionGroup = (
             "PUBLIC_URL",
             TEXT,
             None,
-            "origin of endpoint URLs and VAPID audience, as seen from outside, e.g."
-            " https://push.example.org; none: from host and port",
+            "what endpoint URLs begin with, as seen from outside, e.g. https://push.example.org, or"
+            " https://example.org/push where a proxy serves other things beside it; its origin is"
+            " the VAPID audience; none: from host and port",
         ),
         Option(
             "allowed_origins",
@@ -68,7 +71,15 @@ STANDALONE_OWN: OptionGroup = (
             "DB_DSN",
             TEXT,
             None,
-            "keep the database elsewhere than in data_dir: sqlite:///path/file.db or dynamodb:",
+            "keep the database elsewhere than in data_dir: sqlite:///path/file.db,"
+            " postgresql://user@host/database or dynamodb:",
+        ),
+        Option(
+            "workers",
+            "WORKERS",
+            WORKERS,
+            1,
+            "processes that serve, so that one service uses several cores; auto: one a core",
         ),
     ),
 )
@@ -84,6 +95,30 @@ ACCESS: OptionGroup = (
             "let only user agents in that show this key in the URL they are given, as printed by"
             " autokey --access; repeatable; instead of the access_keys file in data_dir; neither:"
             " everybody may come in",
+        ),
+    ),
+)
+
+PAGE_SHOWS = choice("off", "info", "full")
+
+PAGE: OptionGroup = (
+    "page for people",
+    (
+        Option(
+            "page",
+            "PAGE",
+            PAGE_SHOWS,
+            "full",
+            "what is at / for browsers: off, nothing; info, the settings of user agents and a try;"
+            " full, figures, too, for the operator only",
+        ),
+        Option(
+            "page_token",
+            "PAGE_TOKEN",
+            TEXT,
+            None,
+            "let who shows this token see the figures, too: autokey --access makes one, the page is"
+            " opened with #token=TOKEN behind its address; none: only who is on this machine",
         ),
     ),
 )
@@ -230,6 +265,7 @@ def _part(group: OptionGroup, router: bool) -> OptionGroup:
 STANDALONE: tuple[OptionGroup, ...] = (
     STANDALONE_OWN,
     ACCESS,
+    PAGE,
     *map(_for_standalone, (LOGGING, METRICS, KEYS, ADDRESSES, TLS, SERVICE)),
     _for_standalone(STANDALONE_LIMITS),
     *map(_for_standalone, (_part(CONNECTION, router=False), ENDPOINT)),

@@ -17,6 +17,7 @@ from OpenSSL import SSL
 
 from autopush import clock
 from autopush.exceptions import InvalidConfig, RouterException
+from autopush.message.urgency import NORMAL
 from autopush.net.http2 import Busy, Http2Error
 from autopush.router.apns2 import (
     APNS_MAX_CONNECTIONS,
@@ -259,7 +260,7 @@ class APNSRouter(BridgeRouter):
                 token,
                 payload,
                 str(uuid.uuid4()),
-                priority=not background,
+                priority=not background and notification.urgency >= NORMAL,
                 exp=expiration(notification.ttl, clock.now()),
                 push_type="background" if background else "alert",
                 collapse_id=self._collapse_id(notification, name),

@@ -11,8 +11,9 @@
           ▲                                                 │ 200
           └─────────────────────────────────────────────────┘
 
-A connection node in this process is called directly instead. Before a message is stored, it is seen
-whether there is room for it: 429 if not.
+What is less urgent than the record asks for is only stored. A connection node in this process is
+called directly instead. Before a message is stored, it is seen whether there is room for it: 429 if
+not.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from twisted.logger import Logger
 from autopush import clock
 from autopush.addresses import is_node_url
 from autopush.exceptions import RouterException, StoreBusy, StoreError, UserFull
+from autopush.message.urgency import least_of
 from autopush.metrics import SinkMetrics
 from autopush.net.nodeclient import NodeBusy, NodeGone
 from autopush.router.backlog import Backlogs
@@ -110,7 +112,9 @@ class WebPushRouter(IRouter):
         """Deliver a notification, or store it for later; see :meth:`route_notification`."""
         user = uaid_data
         node_id = user.get("node_id")
-        if node_id and await self._send_notification(notification, user, node_id):
+        if "urgency" in user and _withheld(notification, user):
+            notification.live = bool(node_id)
+        elif node_id and await self._send_notification(notification, user, node_id):
             return self.delivered_response(notification)
         await self._save_notification(notification, user)
         try:
@@ -130,6 +134,8 @@ class WebPushRouter(IRouter):
             # Moved meanwhile: nobody may be reading the old month any more (spec/storage S17).
             await self._follow(notification, user["current_month"], fresh["current_month"])
         node_id = fresh.get("node_id")
+        if "urgency" in fresh and _withheld(notification, fresh):
+            node_id = None  # its user agent will look for it itself when it wants it
         if node_id and await self._send_notification_check(fresh, node_id):
             return self.delivered_response(notification)
         return self.stored_response(notification)
@@ -297,6 +303,11 @@ class WebPushRouter(IRouter):
 
     def _location(self, notification: WebPushNotification) -> str:
         return f"{self.conf.endpoint_url}/m/{notification.message_id}"
+
+
+def _withheld(notification: WebPushNotification, user: User) -> bool:
+    """Whether a message is less urgent than what its user agent wants (spec/broadcasts 2)."""
+    return notification.urgency < least_of(user)
 
 
 def not_saved(reason: StoreError) -> RouterException:

@@ -76,7 +76,9 @@ class Upkeep:
         clients = self._node.clients
         for _ in range(min(self._share, len(self._rest))):
             session = clients.get(self._rest.pop())
-            if session is not None and self._node.now() - session.connected_at / 1000 >= DAY:
+            if session is None or not session.recorded:
+                continue  # nothing is stored for it
+            if self._node.now() - session.connected_at / 1000 >= DAY:
                 self._visit(session)
 
     def _visit(self, session: BaseSession) -> None:

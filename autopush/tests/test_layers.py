@@ -20,7 +20,7 @@ LAYERS: dict[str, str] = {
     "tests of others": "testing",
     "documented names": "base crypto_key diagnostic_cli haproxy jwt main_argparse protocol utils",
     "commands": "__main__",
-    "applications": "main",
+    "applications": "main workers",
     "tools": "control doctor scripts",
     "process": "app",
     "HTTP applications": "http",

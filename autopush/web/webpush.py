@@ -130,8 +130,8 @@ def check_headers_and_size(message: PushRequest) -> None:
     errors: JSONDict = {}
     result: JSONDict = {}
     try:
-        result["ttl"], result["topic"] = load_basic_headers(
-            headers.find("ttl"), headers.find("topic")
+        result["ttl"], result["topic"], result["urgency"] = load_basic_headers(
+            headers.find("ttl"), headers.find("topic"), headers.find("urgency")
         )
         if conf.require_ttl and result["ttl"] is None:
             raise InvalidRequest(MISSING_TTL, errno=111)
@@ -165,9 +165,8 @@ def authenticate_sender(message: PushRequest) -> None:
     if not auth:
         return
     conf = app.conf
-    claims = vapid.authenticate(
-        auth, public_key, conf.endpoint_url, clock.now(), conf.use_cryptography
-    )
+    origin = conf.public_origin or conf.endpoint_url
+    claims = vapid.authenticate(auth, public_key, origin, clock.now(), conf.use_cryptography)
     if app.metrics.active:
         app.metrics.increment(f"updates.vapid.draft{auth['version']:02}")
     message.keywords["jwt"] = {"jwt_crypto_key": public_key, "jwt_data": claims}
@@ -210,7 +209,8 @@ class PushRequest(ParsedRequest):
 
     :ivar endpoint: what the token in the URL says, and ``Authorization``
     :ivar user: the user's record
-    :ivar checked_headers: ``ttl``, ``topic`` and those that tell how the body is encrypted
+    :ivar checked_headers: ``ttl``, ``topic``, ``urgency`` and those that tell how the body is
+        encrypted
     """
 
     rules = (
@@ -225,6 +225,11 @@ class PushRequest(ParsedRequest):
     endpoint: EndpointToken = attrs.field(init=False)
     user: User = attrs.field(init=False)
     checked_headers: JSONDict = attrs.field(init=False)
+
+    def whom(self) -> tuple[str | None, str | None]:
+        """UAID and channel, if the token could be opened."""
+        endpoint: EndpointToken | None = getattr(self, "endpoint", None)
+        return (None, None) if endpoint is None else (endpoint.uaid, endpoint.channel.hex)
 
 
 class WebPushRequestSchema(RulesSchema):
@@ -383,6 +388,19 @@ class WebPushHandler(BaseWebHandler):
         elif 200 in (response.status_code, response.logged_status):
             self.log.debug("Successful delivery", client_info=self._client_info)
 
+    def _tell(self, response: RouterResponse | RouterException, router_type: str | None) -> None:
+        assert self._message is not None
+        _, notification, _ = self._message
+        self.log.info(
+            "Message",
+            uaid_hash=self._uaid_hash(notification.uaid.hex),
+            channel_id=notification.channel_id.hex,
+            message_size=notification.data_length,
+            outcome=outcome(response, router_type),
+            status_code=response.status_code,
+            shown={"took": clock.now() - self._start_time},
+        )
+
     @property
     def _client_info(self) -> JSONDict:
         """Fields of the request and, from the end of validation on, of the message."""
@@ -410,3 +428,12 @@ class WebPushHandler(BaseWebHandler):
             for name in list(jwt["jwt_data"])[:MAX_LOGGED_CLAIMS]:
                 info[f"jwt_{name}"] = jwt["jwt_data"][name]
         return info
+
+
+def outcome(response: RouterResponse | RouterException, router_type: str | None) -> str:
+    """Return what became of a message that was taken, for people."""
+    if router_type in BRIDGES:
+        return f"passed to {router_type}"
+    if response.logged_status == 204:
+        return "dropped (TTL 0, and nobody there)"
+    return "stored" if was_stored(response) else "delivered"

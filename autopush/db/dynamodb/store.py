@@ -385,6 +385,10 @@ class DynamoStore(Store):
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
         return self._user_write(uaid, self.users.clear_node, uaid, node_id, connected_at)
 
+    def set_urgency(self, uaid: str, urgency: str, connection: Connection) -> Deferred[bool]:
+        """Note the least urgency that the user wants to be sent at once."""
+        return self._user_write(uaid, self.users.set_urgency, uaid, urgency, connection)
+
     # ---- channels
 
     def _channel_write(self, uaid: str, function: Callable[..., T], *args: Any) -> Deferred[T]:
@@ -397,6 +401,12 @@ class DynamoStore(Store):
         if not self.months.settled(month):
             return self._channel_write(uaid, self.channel_sets.add, month, uaid, chid)
         return self._channel_write(uaid, self.messages.add_channels, month, uaid, {chid})
+
+    def add_first_channel(self, user: User, chid: str) -> Deferred[str]:
+        """Write the record of a new user and its first channel in one turn of a thread."""
+        keys = (user["uaid"], "user"), (user["uaid"], "channels")
+        settled = self.months.settled(user["current_month"])
+        return self._write(keys, self.channel_sets.begin, dict(user), chid, settled)
 
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
@@ -456,10 +466,12 @@ class DynamoStore(Store):
             return self._write(keys, self.messages.delete, month, notification)
         return self._write(keys, delete_message, self.users, self.messages, month, notification)
 
-    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
+    def fetch_topics(
+        self, month: str, uaid: str, limit: int = 10, after: str = ""
+    ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
         touch = self._touches.pop((month, uaid), None)
-        read = self._read(self.messages.topics, month, uaid, limit, touch is not None)
+        read = self._read(self.messages.topics, month, uaid, limit, touch is not None, after)
         if touch is not None:
             read.addBoth(_tell, touch)
         return read.addCallback(lambda found: Batch(*found))

@@ -6,7 +6,6 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Callable
-from functools import lru_cache, partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -15,8 +14,10 @@ from twisted.python.failure import Failure
 
 from autopush import clock
 from autopush.db.deadlines import TooLate, Unknown
-from autopush.db.interface import Months, Store, StoreUnusable
-from autopush.db.rows import load_json
+from autopush.db.groupwriter import COMMIT_DELAY
+from autopush.db.interface import Store, StoreUnusable
+from autopush.db.months import OneMonth
+from autopush.db.rows import FIRST, LAST, key_maker, load_json
 from autopush.db.sqlite import (
     messages as sqlite_messages,
     records as sqlite_records,
@@ -26,10 +27,9 @@ from autopush.db.sqlite import (
 from autopush.db.sqlite.cache import ReadCache, WalIndex
 from autopush.db.sqlite.errors import store_error
 from autopush.db.sqlite.health import HealthCheck
-from autopush.db.sqlite.ops import Call, Delete, Put, WriteBatch
-from autopush.db.sqlite.writer import COMMIT_DELAY
+from autopush.db.sqlite.turns import Turns
+from autopush.db.writes import Call, Delete, Put, WriteBatch
 from autopush.exceptions import StoreBusy, StoreClosed, StoreError
-from autopush.ids import hash_uaid
 from autopush.message.notification import WebPushNotification
 
 WATCH_INTERVAL = 1
@@ -40,29 +40,6 @@ ADVICE = (
     " -shm beside it; or stop the service, put the file to use there, without the -wal of another"
     " one, and start again"
 )
-
-CACHED_KEYS = 4096
-"""UAIDs whose keys are remembered where they are hashed (``key_hash``): each message needs its
-user's several times. About 1 MB."""
-
-FIRST = ""
-LAST = "\U0010ffff"
-"""Sort keys: no message is before the one or behind the other."""
-
-
-class OneMonth(Months):
-    """The table that never ends, under one name."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    @property
-    def current(self) -> str:
-        return self._name
-
-    def accepts(self, month: object) -> bool:
-        """Any name: users moved here from rotated tables keep their subscriptions."""
-        return isinstance(month, str) and month != ""
 
 
 class Away:
@@ -86,6 +63,7 @@ class SqliteFile(Store):
     :param key_hash: UAIDs are stored as their HMAC with this key, unless it is empty
     :param now: seconds since the epoch
     :param commit_delay: seconds a write waits for others to share its transaction
+    :param shared: other processes write to the file as much, and take turns
     """
 
     def __init__(
@@ -97,15 +75,14 @@ class SqliteFile(Store):
         key_hash: str = "",
         now: Callable[[], float] | None = None,
         commit_delay: float = COMMIT_DELAY,
+        shared: bool = False,
     ) -> None:
         self.log = Logger()
         self.path = os.path.abspath(path)
         self.months = OneMonth(month)
         self._reactor = reactor
         self._router_table = router_table
-        self._key: Callable[[str], str] = (
-            lru_cache(CACHED_KEYS)(partial(hash_uaid, key_hash)) if key_hash else str
-        )
+        self._key = key_maker(key_hash)
         """Returns the key of a user in the file."""
         self._now = now or clock.now
         self._connection: sqlite3.Connection | None = None
@@ -116,8 +93,12 @@ class SqliteFile(Store):
         self._index: WalIndex | None = None
         """The cache's, while the file is away."""
         self._cache = ReadCache()
-        self._writer = sqlite_writer.GroupWriter(
-            reactor, lambda: sqlite_schema.open_writer(self.path), self._cache, commit_delay
+        self._writer = sqlite_writer.SqliteWriter(
+            reactor,
+            lambda: sqlite_schema.open_writer(self.path),
+            self._cache,
+            commit_delay,
+            Turns(self.path) if shared else None,
         )
         self._health = HealthCheck(self.path, reactor, self._writer, lambda sql: self._row(sql, ()))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 
-from autopush.db.sqlite.writer import GroupWriter
+from autopush.db.groupwriter import GroupWriter
 from autopush.exceptions import StoreError
 
 USERS = ("users",)

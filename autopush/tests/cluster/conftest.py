@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from autopush.tests.cluster.harness import STORAGES, Cluster, Storage
+from autopush.tests.db.postgresql.server import missing
 from autopush.tests.e2e.conftest import certificate, pytest_pyfunc_call
 
 __all__ = ["certificate", "pytest_pyfunc_call"]
@@ -17,6 +18,8 @@ def storage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Storage]:
     """Each kind of store."""
+    if request.param == "postgresql" and (reason := missing()):
+        pytest.skip(reason)
     made = STORAGES[request.param](tmp_path_factory.mktemp(request.param))
     yield made
     made.close()

@@ -18,6 +18,7 @@ import httpx
 from cryptography.fernet import Fernet
 
 from autopush.tests import TREE
+from autopush.tests.db.postgresql.server import Server
 from autopush.tests.e2e.harness import START_WITHIN, STOP_WITHIN, UNEXPECTED, environment, free_port
 
 COMMANDS = {
@@ -240,9 +241,36 @@ class DynaliteStorage(DynamoStorage):
         return ["node", str(DYNALITE), *where, *times]
 
 
+class PostgresqlStorage(Storage):
+    """A server of its own."""
+
+    name = "postgresql"
+
+    def __init__(self, home: Path) -> None:
+        self.server = Server().start()
+        self.dsn = self.server.new_schema()
+        self.options = ("--db_dsn", self.dsn)
+
+    def user(self, uaid: str) -> dict[str, Any]:
+        sql = "SELECT record FROM users WHERE uaid = %s"
+        ((record,),) = self.server.sql(sql, uaid, dsn=self.dsn)
+        return dict(record)
+
+    def change_user(self, uaid: str, **changes: Any) -> None:
+        from autopush.db.rows import dump_json
+
+        record = {k: v for k, v in {**self.user(uaid), **changes}.items() if v is not None}
+        sql = "UPDATE users SET record = %s::jsonb WHERE uaid = %s"
+        self.server.sql(sql, dump_json(record), uaid, dsn=self.dsn)
+
+    def close(self) -> None:
+        self.server.close()
+
+
 STORAGES: dict[str, Callable[[Path], Storage]] = {
     "sqlite": SqliteStorage,
     "dynamodb": DynamoStorage,
+    "postgresql": PostgresqlStorage,
 }
 
 

@@ -17,6 +17,7 @@ from twisted.logger import capturedLogs
 from autopush.config import AutopushConfig
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.message.notification import WebPushNotification
+from autopush.message.urgency import NORMAL
 from autopush.net.http2 import Busy, ConnectionFailed, StreamFailed, TimedOut, TransportFailed
 from autopush.router import APNSRouter, apnsrouter, routers_from_config
 from autopush.router.apns2 import (
@@ -367,6 +368,12 @@ def test_every_message_has_an_id_of_its_own(rig):
 def test_alerts_are_sent_with_priority_10(rig):
     rig.route()
     assert (rig.sent_with["priority"], rig.sent_with["push_type"]) == (True, "alert")
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_what_is_not_urgent_is_sent_with_priority_5(rig, level):
+    rig.route(urgency=level)
+    assert (rig.sent_with["priority"], rig.sent_with["push_type"]) == (level >= NORMAL, "alert")
 
 
 def test_background_pushes_are_sent_with_priority_5(rig):

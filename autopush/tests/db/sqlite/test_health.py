@@ -15,14 +15,13 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
-from autopush.db import SqliteStore
+from autopush.db import SqliteStore, groupwriter
 from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.interface import StoreUnusable
 from autopush.db.sqlite import (
     file as sqlite_file,
     health as sqlite_health,
     schema as sqlite_schema,
-    writer as sqlite_writer,
 )
 from autopush.exceptions import StoreBusy
 from autopush.tests.db.store_contract import CHID, TS, message
@@ -93,7 +92,7 @@ class HealthTest(TestCase):
         await self.stuck(store)
         storage = (await store.health())["storage"]
         self.assertEqual(storage, "a write takes longer than 0.05 seconds")
-        self.patch(sqlite_writer, "STUCK_AFTER", -1)
+        self.patch(groupwriter, "STUCK_AFTER", -1)
         self.assertEqual((await store.health())["storage"], "a transaction doesn't end")
 
     async def refuses(self, store):
@@ -160,7 +159,7 @@ class HealthTest(TestCase):
             await again.close()
 
     async def test_writes_are_answered_in_time_whatever_the_thread_does(self):
-        self.patch(sqlite_writer, "DEADLINE", 0)
+        self.patch(groupwriter, "DEADLINE", 0)
         store = await self.open_store()
         store._watch_timer.cancel()  # we look ourselves
         go_on = await self.stuck(store)
@@ -175,7 +174,7 @@ class HealthTest(TestCase):
             with self.assertRaises(TooLate):
                 await write
         self.assertNoResult(alive)
-        self.patch(sqlite_writer, "DEADLINE", 60)
+        self.patch(groupwriter, "DEADLINE", 60)
         later = store.store_message("m", message(TS + 9))
         go_on.set()
         await later
@@ -183,7 +182,7 @@ class HealthTest(TestCase):
         await store.alive()
 
     async def test_a_write_that_was_begun_may_be_kept(self):
-        self.patch(sqlite_writer, "DEADLINE", 0)
+        self.patch(groupwriter, "DEADLINE", 0)
         store = await self.open_store()
         store._watch_timer.cancel()
         locker = sqlite3.connect(self.path, isolation_level=None)
@@ -196,7 +195,7 @@ class HealthTest(TestCase):
         with self.assertRaises(Unknown):
             await write
         locker.execute("ROLLBACK")
-        self.patch(sqlite_writer, "DEADLINE", 60)
+        self.patch(groupwriter, "DEADLINE", 60)
         await store.alive()
         self.assertEqual(self.sql("SELECT count(*) FROM messages"), [(1,)])
 

@@ -17,7 +17,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 
 from autopush.constants import MAX_EXPIRY
-from autopush.db import SqliteStore, sqlite_path, store_from_dsn
+from autopush.db import SqliteStore, groupwriter, sqlite_path, store_from_dsn
 from autopush.db.sqlite import (
     records as sqlite_records,
     schema as sqlite_schema,
@@ -25,7 +25,7 @@ from autopush.db.sqlite import (
     writer as sqlite_writer,
 )
 from autopush.db.sqlite.errors import store_error
-from autopush.db.sqlite.ops import WriteBatch
+from autopush.db.writes import WriteBatch
 from autopush.exceptions import ChannelLimit, InvalidConfig, StoreBusy, StoreError
 from autopush.tests.db.sqlite.support import SqliteCase
 from autopush.tests.db.store_contract import CHID, START, TS, UAID, message, topic, versions
@@ -230,7 +230,7 @@ class TestGroupCommit(SqliteCase):
 
     async def test_queue_is_limited(self):
         store = await self.open_store(commit_delay=0.2)
-        self.patch(sqlite_writer, "MAX_WAITING", 3)
+        self.patch(groupwriter, "MAX_WAITING", 3)
         writes = [store.store_message("m", message(TS + number)) for number in range(4)]
         await self.assertFailure(writes[3], StoreBusy)
         await gatherResults(writes[:3])
@@ -340,7 +340,7 @@ class TestErrors(SqliteCase):
 
     async def test_transaction_that_does_not_end_is_reported(self):
         store = await self.open_store(commit_delay=0)
-        self.patch(sqlite_writer, "STUCK_AFTER", -1)
+        self.patch(groupwriter, "STUCK_AFTER", -1)
         go_on = threading.Event()
         started = threading.Event()
 
@@ -364,7 +364,7 @@ class TestErrors(SqliteCase):
     async def test_unreadable_rows_are_logged_without_content(self):
         store = await self.open_store()
         self.sql(
-            "INSERT INTO messages VALUES (1, ?, 'f000', 'id', 'secret', NULL, 1, 1, ?, NULL)",
+            "INSERT INTO messages VALUES (1, ?, 'f000', 'id', 'secret', NULL, 1, 1, ?, NULL, NULL)",
             UAID,
             int(START) + 60,
         )

@@ -1,0 +1,1 @@
+"""The store in PostgreSQL; see :mod:`autopush.db.postgresql.store`."""
