@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +26,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush import clock
 from autopush.addresses import without_password
 from autopush.constants import MAX_EXPIRY, RECORD_VERSION
 from autopush.db.deadlines import TooLate, Unknown
@@ -98,7 +98,7 @@ class PostgresqlStore(Store):
         month: str = "message",
         router_table: str = "router",
         key_hash: str = "",
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         commit_delay: float = COMMIT_DELAY,
     ) -> None:
         self.log = Logger()
@@ -107,7 +107,7 @@ class PostgresqlStore(Store):
         self._parameters = parameters(dsn)
         self._reactor = reactor
         self._key = key_maker(key_hash)
-        self._now = now
+        now = self._now = now or clock.now
         self._watch_timer: Any = None  # IDelayedCall
         self._writer = PostgresqlWriter(reactor, self._parameters, now, commit_delay)
         self._reader = GroupReader(reactor, self._parameters, now)
