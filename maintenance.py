@@ -13,6 +13,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import boto3
@@ -83,20 +87,28 @@ def create(client: Any, tablename: str, units: dict[str, Any]) -> None:
     )
 
 
-def expire(client: Any, tablename: str) -> None:
-    """Have DynamoDB remove expired rows, if it doesn't yet."""
+def expire(client: Any, tablename: str) -> bool:
+    """Have DynamoDB remove expired rows; whether it didn't yet."""
     answer = client.describe_time_to_live(TableName=tablename)
     state = answer["TimeToLiveDescription"].get("TimeToLiveStatus")
-    if state not in ("ENABLED", "ENABLING"):
-        client.update_time_to_live(
-            TableName=tablename,
-            TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRY},
-        )
+    if state in ("ENABLED", "ENABLING"):
+        return False
+    client.update_time_to_live(
+        TableName=tablename,
+        TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRY},
+    )
+    return True
 
 
-def maintain(client: Any, prefix: str) -> None:
+def quiet(text: str) -> None:
+    """Say nothing: a function's log has its duration and its errors."""
+
+
+def maintain(client: Any, prefix: str, say: Callable[[str], None] = quiet) -> int:
     """Make next month's table like this month's.
 
+    :param say: is told what is done, before it is waited for
+    :returns: how many things were to be done
     :raises LookupError: this month's table does not exist
     :raises botocore.exceptions.ClientError: DynamoDB refuses
     """
@@ -107,7 +119,10 @@ def maintain(client: Any, prefix: str) -> None:
     units = capacity(description)
     following = make_rotating_tablename(prefix, 1)
     description = describe(client, following)
+    changes = 0
     if description is None:
+        changes += 1
+        say(f"Creating {following}, sized as {current}; that may take some minutes.")
         try:
             create(client, following, units)
         except client.exceptions.ResourceInUseException:
@@ -116,9 +131,14 @@ def maintain(client: Any, prefix: str) -> None:
             TableName=following, WaiterConfig={"Delay": 2, "MaxAttempts": 60}
         )
     elif capacity(description) != units:
+        changes += 1
+        say(f"Sizing {following} as {current}.")
         client.update_table(TableName=following, **units)
     for tablename in (current, following):
-        expire(client, tablename)
+        if expire(client, tablename):
+            changes += 1
+            say(f"Expired rows of {tablename} will be removed.")
+    return changes
 
 
 def make_client(region: str = REGION) -> Any:
@@ -156,10 +176,17 @@ def main() -> str | None:
         help="AWS region (%(default)s)",
     )
     args = parser.parse_args()
+    began = time.monotonic()
     try:
-        maintain(make_client(args.region), args.message_tablename)
+        changes = maintain(
+            make_client(args.region), args.message_tablename, partial(print, flush=True)
+        )
     except (LookupError, ClientError, BotoCoreError, ValueError) as error:
         return f"maintenance: error: {error}"
+    if changes:
+        print(f"Done, {changes} changes in {time.monotonic() - began:.0f} s.")
+    elif sys.stdout.isatty():  # cron sends what is written by mail
+        print("Nothing is to be done.")
     return None
 
 

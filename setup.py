@@ -94,7 +94,7 @@ setup(
         exclude=["autopush.tests", "autopush.tests.*"],
     ),
     include_package_data=False,
-    package_data={"autopush": ["db/*/schema/*.sql", "py.typed"]},
+    package_data={"autopush": ["db/*/schema/*.sql", "py.typed", "web/page/files/*"]},
     install_requires=[
         "attrs>=26.1",
         "autobahn==26.10.2",  # see autopush.libraries
@@ -112,6 +112,7 @@ setup(
         "pyOpenSSL>=26.4",
         "raven==6.10.0",  # see autopush.libraries
         "requests>=2.34",
+        "segno>=1.6",
         "service-identity>=26.1",
         "treq>=26.7",
         "Twisted>=26.10",
@@ -119,6 +120,7 @@ setup(
     ],
     extras_require={
         "postgresql": ["psycopg[binary]>=3.3"],
+        "testing": ["pytest>=8", "pywebpush>=2"],
     },
     entry_points={
         "console_scripts": [
@@ -130,6 +132,8 @@ setup(
             "drop_users = autopush.scripts.drop_user:drop_users",
             "endpoint_diagnostic = autopush.diagnostic_cli:run_endpoint_diagnostic_cli",
         ],
+        # Named as the module, so that -p autopush.testing.plugin names the same one.
+        "pytest11": ["autopush.testing.plugin = autopush.testing.plugin"],
     },
     classifiers=[
         "Framework :: Twisted",

@@ -54,7 +54,6 @@ ELSEWHERE: dict[str, str] = {
     "router/fcmv1client": "router/test_fcm_v1",
     "router/gcmclient": "router/test_gcm",
     "router/interface": "options/test_bridges",
-    "session/broadcasts": "session/test_conversation",
     "session/timers": "session/test_moves",
     "session/ends": "session/test_drain",
     "session/errors": "docs/test_docs",
@@ -67,7 +66,6 @@ ELSEWHERE: dict[str, str] = {
     "web/prometheus": "metrics/test_prometheus",
     "web/schemas_registration": "web/test_registration",
     "websocket/factory": "websocket/test_wire",
-    "websocket/handshake": "websocket/test_wire",
     "websocket/members": "websocket/test_overrides",
     "websocket/site": "http/test_applications",
 }

@@ -12,6 +12,7 @@ STAND_INS = {
     "fcm": "automock.fcm:FCM",
     "adm": "automock.adm:ADM",
     "proxy": "automock.proxy:Proxy",
+    "megaphone": "automock.megaphone:Megaphone",
     "sentry": "automock.sentry:Sentry",
     "statsd": "automock.statsd:Statsd",
 }

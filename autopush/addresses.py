@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from functools import lru_cache
@@ -62,6 +63,17 @@ def origin_of(text: str) -> str | None:
 def is_node_url(value: Any) -> bool:
     """Whether it has the shape of a node's URL."""
     return isinstance(value, str) and _NODE_URL.fullmatch(value) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address leads to this machine by itself, whoever looks it up."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 @lru_cache(maxsize=1024)

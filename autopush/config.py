@@ -98,7 +98,8 @@ class AutopushConfig:
     ``fernet`` are computed (spec/configuration 4.1).
 
     :raises ValueError: a crypto key is not 32 bytes of url-safe base64
-    :raises InvalidConfig: ``public_url`` is no origin
+    :raises InvalidConfig: ``public_url`` is neither an origin nor one with a path, or
+        ``megaphone_api_url`` no URL
     """
 
     debug: bool = False
@@ -162,7 +163,7 @@ class AutopushConfig:
     require_ttl: bool = False
     """Whether a message without ``TTL`` is refused, also if it hasn't to be stored."""
     public_url: str | None = None
-    """Origin others reach the HTTP API at; when set it is ``endpoint_url``."""
+    """Where others reach the HTTP API, an origin or one with a path; when set, ``endpoint_url``."""
     data_dir: str | None = None
     host: str = "0.0.0.0"
     """Address the listeners bind, or ``unix:<path>``."""
@@ -192,13 +193,26 @@ class AutopushConfig:
     """Days after which user agents without a channel are forgotten; 0: never."""
     access_keys: list[str] = attrs.field(factory=list, repr=False)
     """Who shows one of these may become a user agent; none: anybody may."""
+    page: str = "off"
+    """How much the page at ``/`` shows: ``off``, ``info`` or ``full``."""
+    page_token: str | None = attrs.field(default=None, repr=False)
+    """Who shows it on the page is the operator; None: who is on this machine."""
     prometheus_port: int | None = None
     prometheus_host: str = "127.0.0.1"
+    workers: int = 1
+    """Processes of the service that have one file, and one port."""
+    worker_sockets: dict[str, str] = attrs.field(factory=dict)
+    """Paths of the Unix sockets at which its workers reach each other, by the host in the URL of
+    each; empty: there are no others, or they have ports."""
 
     router_url: str = attrs.field(init=False)
     endpoint_url: str = attrs.field(init=False)
     ws_url: str = attrs.field(init=False)
     fernet: MultiFernet = attrs.field(init=False, repr=False)
+    public_origin: str | None = attrs.field(init=False, default=None)
+    """Origin of a ``public_url`` with a path; None: ``endpoint_url`` is an origin itself."""
+    public_path: str = attrs.field(init=False, default="")
+    """That path, beginning with a slash and not ending with one; empty: there is none."""
 
     def __attrs_post_init__(self) -> None:
         name = self.hostname or socket.gethostname()
@@ -207,7 +221,11 @@ class AutopushConfig:
         self.router_hostname = self.router_hostname or self.hostname
         self.use_crypto_keys(self._crypto_key)
         if self.public_url:
-            self.public_url = normalize_origin(self.public_url)
+            origin, self.public_path = normalize_public_url(self.public_url)
+            self.public_origin = origin if self.public_path else None
+            self.public_url = origin + self.public_path
+        if self.megaphone_api_url:
+            check_source(self.megaphone_api_url)
         self.compute_urls()
 
     def compute_urls(self) -> None:
@@ -221,6 +239,11 @@ class AutopushConfig:
         scheme = "wss" if self.ssl.key else "ws"
         host = bracketed(self.hostname)
         self.ws_url = f"{scheme}://{host}:{self.port}/" if self.port else f"{scheme}://{host}/"
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether there may be other nodes, in other processes."""
+        return bool(self.router_port or self.worker_sockets)
 
     @property
     def enable_tls_auth(self) -> bool:
@@ -256,6 +279,11 @@ class AutopushConfig:
             raise InvalidConfig(f"Invalid crypto_key: {exc}") from exc
         except OSError as exc:
             raise InvalidConfig(f"Can't resolve hostname: {exc}") from exc
+
+    @property
+    def crypto_keys(self) -> list[str]:
+        """The crypto keys, newest first."""
+        return list(self._crypto_key)
 
     def use_crypto_keys(self, keys: list[str]) -> None:
         """Replace the crypto keys, newest first.
@@ -319,6 +347,9 @@ SAME_NAME = (  # noqa: SIM905
     " store_direct public_url data_dir host max_message_size max_direct_unacked max_stored"
     " max_stored_bytes max_stored_share prometheus_port prometheus_host require_ttl"
     " router_host forget_after rate_subscription burst_subscription rate_sender burst_sender"
+    " page"
+    " megaphone_api_url megaphone_api_token megaphone_poll_interval"
+    " workers"
 ).split()
 """Options that keep their name as an attribute."""
 
@@ -428,26 +459,59 @@ def check_unix_sockets(ns: Any) -> None:
         raise InvalidConfig("host unix:<path> needs a router_host beside router_port")
 
 
-def normalize_origin(url: str) -> str:
-    """Check ``public_url`` and return it as browsers serialise an origin (RFC 6454 6.2).
+PUBLIC_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*")
+"""A path that is the same in every spelling: no proxy or client has to escape anything in it."""
 
-    It must be an origin because VAPID's ``aud`` is one and is compared with it (RFC 8292 2).
+OWN_SEGMENTS = frozenset(
+    "wpush m v1 page status health __version__ __heartbeat__ __lbheartbeat__".split()  # noqa: SIM905
+)
+"""First segments of the HTTP API's own paths."""
 
-    :raises InvalidConfig: not ``http[s]://host[:port]``
+
+def normalize_public_url(url: str) -> tuple[str, str]:
+    """Check ``public_url`` and return it as an origin, as browsers serialise one (RFC 6454 6.2),
+    and a path, which may be empty.
+
+    The origin is what VAPID's ``aud`` is compared with (RFC 8292 2). A path must not begin like one
+    of our own, which it could not be told from where a proxy takes it off.
+
+    :raises InvalidConfig: not ``http[s]://host[:port][/path]``
     """
-    error = f"Invalid public_url: {url!r}, must be http://host[:port] or https://host[:port]"
+    error = f"Invalid public_url: {url!r}, must be http[s]://host[:port], or that with a /path"
     try:
         parts = urlsplit(url.strip())
         port = parts.port
         host = (parts.hostname or "").encode("idna" if parts.hostname else "ascii").decode()
     except ValueError as exc:
         raise InvalidConfig(error) from exc
-    extra = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    path = parts.path.rstrip("/")
+    first = path[1:].partition("/")[0]
+    if first in OWN_SEGMENTS:
+        raise InvalidConfig(
+            f"Invalid public_url: {url!r}, /{first} is a path of the service itself"
+        )
+    if not PUBLIC_PATH.fullmatch(path):
+        raise InvalidConfig(error)
+    extra = parts.query or parts.fragment or "@" in parts.netloc
     if parts.scheme not in ("http", "https") or not host or extra or port == 0:
         raise InvalidConfig(error)
     if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host):
         raise InvalidConfig(error)
-    return canonical_url(parts.scheme, bracketed(host), port)
+    return canonical_url(parts.scheme, bracketed(host), port), path
+
+
+def check_source(url: str) -> None:
+    """:raises InvalidConfig: broadcasts can't be fetched there. The text doesn't show the URL."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or "@" in parts.netloc or re.search(r"\s", url):
+        raise InvalidConfig(
+            "Invalid megaphone_api_url: must be http://host[:port]/path or https://, and without a"
+            " user and password: megaphone_api_token is for those"
+        )
 
 
 def allowed_origins(texts: list[str] | None) -> list[str] | None:

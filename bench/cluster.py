@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from cryptography.fernet import Fernet
-from loadgen import Browser, Flow, Loop, Poster, connect_browsers
-from process import MeasuredProcess, free_port
+from loadgen import Browser, Flow, Loop, Poster, connect_browsers, subscribe
+from process import TREE, MeasuredProcess, free_port
 from standalone import FEW, Figure, Sender
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -62,6 +62,7 @@ class Cluster:
     def __init__(self, store: str, args: argparse.Namespace) -> None:
         self.store = store
         self.python = args.python
+        self.tree = args.tree
         self.canned: MeasuredProcess | None = None
         self._directory = tempfile.TemporaryDirectory(prefix="autopush-bench-")
         usable = sorted(os.sched_getaffinity(0)) if args.pin else []
@@ -100,7 +101,7 @@ class Cluster:
             script = Path(self._directory.name) / f"{Path(profile).name}.py"
             script.write_text(words[1])
             words = [str(script), *words[2:]]
-        return MeasuredProcess(self.python, words, None, port, core, profile, env)
+        return MeasuredProcess(self.python, words, None, port, core, profile, env, self.tree)
 
     @property
     def calls(self) -> dict[str, int]:
@@ -260,12 +261,14 @@ class Bench:
 
     def hello(self) -> list[Figure]:
         """Connections and hellos of new and of returning users."""
-        count = self.args.count
         new: list[Cost] = []
+        subscribed: list[Cost] = []
         back: list[Cost] = []
         for _ in range(self.args.rounds):
             users: list[Browser] = []
             new.append(self._hello(users, None))
+            # Who has no channel isn't known when it returns.
+            subscribed.append(self._subscribe(users))
             self.disconnect(users)
             uaids = [user.uaid or "" for user in users]
             users = []
@@ -273,18 +276,26 @@ class Bench:
             self.disconnect(users)
         figures: list[Figure] = []
         for name, costs, bar in (
-            ("new", new, self.bars.hello_new),
-            ("returning", back, self.bars.hello_back),
+            ("connect and hello, new user", new, self.bars.hello_new),
+            ("first subscription", subscribed, None),
+            ("connect and hello, returning user", back, self.bars.hello_back),
         ):
             micros = statistics.median(cost.node for cost in costs)
             rate = statistics.median(cost.rate for cost in costs)
             figures += [
-                self._figure(f"connect and hello, {name} user", micros, bar),
-                self._figure(f"connect and hello, {name} user: rate", rate, None, "/s"),
-                *self._calls(f"hello, {name} user", costs[-1]),
+                self._figure(name, micros, bar),
+                self._figure(f"{name}: rate", rate, None, "/s"),
+                *self._calls(name.removeprefix("connect and "), costs[-1]),
             ]
-        assert count == self.args.count
         return figures
+
+    def _subscribe(self, users: Sequence[Browser]) -> Cost:
+        def work() -> float:
+            start = os.times().elapsed
+            subscribe(self.loop, users, self.sender.public)
+            return os.times().elapsed - start
+
+        return self.measure(work, len(users))
 
     def _hello(self, users: list[Browser], uaids: Sequence[str] | None) -> Cost:
         count = self.args.count
@@ -313,6 +324,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds; medians count (3)")
     parser.add_argument("--concurrency", type=int, default=32, help="requests at a time (32)")
     parser.add_argument("--python", default=sys.executable, help="interpreter of the nodes")
+    parser.add_argument(
+        "--tree", default=TREE, metavar="DIRECTORY", help="checkout to measure, not this one"
+    )
     parser.add_argument("--pin", action="store_true", help="nodes on one CPU, the rest on another")
     parser.add_argument(
         "--option", action="append", default=[], metavar="WORD",

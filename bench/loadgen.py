@@ -26,6 +26,10 @@ HANDSHAKE = (
 )
 ACK = b'{"messageType":"ack","updates":[{"channelID":"%s","version":"%s","code":100}]}'
 
+CLOSE = b"\x88"
+GOING_AWAY = CLOSE + b"\x82\0\0\0\0\x03\xe9"
+"""A close frame of a browser that quits, its mask zero."""
+
 STALL = 60
 """Seconds without any progress after which a run is given up."""
 
@@ -130,7 +134,8 @@ class Connection:
             except BlockingIOError:
                 return
             if not data:
-                raise ConnectionError("the server has closed a connection")
+                self.ended()
+                return
             self.data = self.data + data if self.data else data
             self.received()
 
@@ -161,6 +166,10 @@ class Connection:
 
     def opened(self) -> None:
         """The connection is made."""
+
+    def ended(self) -> None:
+        """The server has ended the connection."""
+        raise ConnectionError("the server has closed a connection")
 
     def received(self) -> None:
         """There is more in ``data``."""
@@ -207,6 +216,7 @@ class Browser(Connection):
     :param ready: called when it is set up
     :ivar delay: seconds until it acknowledges, as across a network; None: it leaves that to others
     :ivar ack: frame that acknowledges what came last
+    :ivar told: called when it is told of broadcasts
     """
 
     __slots__ = (
@@ -218,6 +228,7 @@ class Browser(Connection):
         "delay",
         "endpoint",
         "notified",
+        "told",
         "uaid",
     )
 
@@ -239,6 +250,7 @@ class Browser(Connection):
         self.channel = ""
         self.endpoint = ""
         self.notified: Callable[[Browser], None] | None = None
+        self.told: Callable[[Browser], None] | None = None
 
     def opened(self) -> None:
         host = "{}:{}".format(*self.sock.getpeername())
@@ -286,6 +298,9 @@ class Browser(Connection):
                 self.send(self.ack)
             if self.notified is not None:
                 self.notified(self)
+        elif kind == "broadcast":
+            if self.told is not None:
+                self.told(self)
         elif kind == "hello":
             assert message["status"] == 200, message
             assert self.uaid in (None, message["uaid"]), "a user has been forgotten"
@@ -311,6 +326,34 @@ class Browser(Connection):
         self.send(client_frame(json.dumps(message).encode()))
 
 
+class Visitor(Browser):
+    """A user agent that says hello and takes its leave; ``ready`` when the server has ended TCP."""
+
+    __slots__ = ("_left",)
+
+    def __init__(
+        self,
+        loop: Loop,
+        address: tuple[str, int],
+        ready: Callable[[Browser], None],
+        uaid: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(loop, address, self._leave, uaid, key)
+        self._left = ready
+
+    def _leave(self, _: Browser) -> None:
+        self.send(GOING_AWAY)
+
+    def _frames(self) -> None:
+        if self.data[:1] != CLOSE:
+            super()._frames()
+
+    def ended(self) -> None:
+        self.close()
+        self._left(self)
+
+
 def connect_browsers(
     loop: Loop,
     address: tuple[str, int],
@@ -318,6 +361,7 @@ def connect_browsers(
     uaids: Sequence[str] | None = None,
     key: str | None = None,
     concurrency: int = 32,
+    browser: type[Browser] = Browser,
 ) -> list[Browser]:
     """Connect browsers, so many at a time, and return them when all are ready."""
     done: list[Browser] = []
@@ -328,7 +372,7 @@ def connect_browsers(
         if started < count:
             uaid = uaids[started] if uaids is not None else None
             started += 1
-            Browser(loop, address, ready, uaid, key)
+            browser(loop, address, ready, uaid, key)
 
     def ready(browser: Browser) -> None:
         done.append(browser)

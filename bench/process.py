@@ -11,7 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -27,6 +29,29 @@ def free_port() -> int:
         return port
 
 
+def cpu_of(process: psutil.Process) -> float:
+    """Seconds of CPU a process has used, all threads, user and system. From the scheduler, in ns,
+    where Linux says so (``cpu_times`` counts in ticks of 10 ms)."""
+    total = 0
+    try:
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0])
+    except OSError:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+    return total / 1e9
+
+
+def settle(cpu: Callable[[], float]) -> None:
+    """Wait until what has used so many seconds of CPU uses no more."""
+    last, quiet = cpu(), 0
+    while quiet < 3:
+        time.sleep(0.1)
+        now = cpu()
+        quiet = quiet + 1 if now - last < 0.005 else 0
+        last = now
+
+
 class MeasuredProcess:
     """A Python program as a process.
 
@@ -37,6 +62,7 @@ class MeasuredProcess:
     :param core: CPU to keep it on
     :param profile: file for a cProfile of its whole life
     :param env: more environment
+    :param tree: checkout whose package it runs
     """
 
     def __init__(
@@ -48,6 +74,7 @@ class MeasuredProcess:
         core: int | None = None,
         profile: str | None = None,
         env: dict[str, str] | None = None,
+        tree: str | Path = TREE,
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="autopush-bench-"))
         self.address: tuple[str, int] = ("127.0.0.1", port)
@@ -55,8 +82,12 @@ class MeasuredProcess:
         before = ["-m", "cProfile", "-o", os.path.abspath(profile)] if profile else []
         self.command = [python, *before, *words]
         self._log = (self.home / "log").open("wb")
-        base = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TREE), "HOME": str(self.home)}
-        self._popen = subprocess.Popen(
+        base = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.path.abspath(tree),
+            "HOME": str(self.home),
+        }
+        self._popen = self.popen(
             self.command,
             cwd=self.home,
             env={**base, **(env or {})},
@@ -69,6 +100,10 @@ class MeasuredProcess:
             # Threads of the pool that exist already, too.
             for task in Path(f"/proc/{self.process.pid}/task").iterdir():
                 os.sched_setaffinity(int(task.name), [core])
+
+    def popen(self, command: list[str], **kwargs: Any) -> subprocess.Popen[bytes]:
+        """Start it."""
+        return subprocess.Popen(command, **kwargs)
 
     def _is_ready(self) -> bool:
         if self._ready is not None:
@@ -94,25 +129,21 @@ class MeasuredProcess:
         return "http://{}:{}".format(*self.address)
 
     def cpu(self) -> float:
-        """Seconds of CPU it has used, all threads. From the scheduler, in ns, where Linux says so
-        (``cpu_times`` counts in ticks of 10 ms)."""
-        total = 0
-        try:
-            for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-                total += int((task / "schedstat").read_text().split()[0])
-        except OSError:
-            times = self.process.cpu_times()
-            return float(times.user + times.system)
-        return total / 1e9
+        """Seconds of CPU it has used."""
+        return cpu_of(self.process)
+
+    def num_fds(self) -> int:
+        """Open descriptors."""
+        return int(self.process.num_fds())
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Where endpoint URLs lead."""
+        return self.address
 
     def settle(self) -> None:
         """Wait until it is idle."""
-        last, quiet = self.cpu(), 0
-        while quiet < 3:
-            time.sleep(0.1)
-            now = self.cpu()
-            quiet = quiet + 1 if now - last < 0.005 else 0
-            last = now
+        settle(self.cpu)
 
     def memory(self) -> tuple[int, int]:
         """RSS and PSS, bytes."""
@@ -122,7 +153,7 @@ class MeasuredProcess:
     def connections_gone(self, descriptors: int) -> None:
         """Wait until no more than so many descriptors are open."""
         end = time.monotonic() + START_WITHIN
-        while self.process.num_fds() > descriptors:
+        while self.num_fds() > descriptors:
             if time.monotonic() > end:
                 sys.exit("the server keeps closed connections")
             time.sleep(0.05)
@@ -144,10 +175,16 @@ class ServerProcess(MeasuredProcess):
     :param options: further options of the command
     :param core: CPU to keep it on
     :param profile: file for a cProfile of its whole life
+    :param tree: checkout whose package it runs
     """
 
     def __init__(
-        self, python: str, options: list[str], core: int | None, profile: str | None
+        self,
+        python: str,
+        options: list[str],
+        core: int | None,
+        profile: str | None,
+        tree: str | Path = TREE,
     ) -> None:
         port = free_port()
         data = tempfile.mkdtemp(prefix="autopush-bench-")
@@ -166,7 +203,7 @@ class ServerProcess(MeasuredProcess):
             "0",
             *options,
         ]
-        super().__init__(python, words, b"autopush is ready", port, core, profile)
+        super().__init__(python, words, b"autopush is ready", port, core, profile, tree=tree)
 
     def close(self) -> None:
         super().close()

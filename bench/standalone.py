@@ -21,15 +21,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from loadgen import Browser, Flow, Loop, Poster, connect_browsers, subscribe
-from process import ServerProcess
+from loadgen import Browser, Flow, Loop, Poster, Visitor, connect_browsers, subscribe
+from process import TREE, ServerProcess
 
 BODY = os.urandom(1024)
 FEW = 100
@@ -99,16 +99,36 @@ class Sender:
         ).encode() + BODY
 
 
+class Measured(Protocol):
+    """What is measured: a process of ours, or the processes of a side of a comparison.
+
+    :ivar address: where user agents connect
+    :ivar endpoint: where endpoint URLs lead
+    """
+
+    @property
+    def address(self) -> tuple[str, int]: ...
+    @property
+    def endpoint(self) -> tuple[str, int]: ...
+    @property
+    def url(self) -> str: ...
+    def cpu(self) -> float: ...
+    def memory(self) -> tuple[int, int]: ...
+    def num_fds(self) -> int: ...
+    def settle(self) -> None: ...
+    def connections_gone(self, descriptors: int) -> None: ...
+
+
 class Bench:
     """The parts; each returns figures."""
 
-    def __init__(self, server: ServerProcess, args: argparse.Namespace) -> None:
+    def __init__(self, server: Measured, args: argparse.Namespace) -> None:
         self.server = server
         self.args = args
         self.loop = Loop()
         self.sender = Sender(server.url)
         self.load_share = 0.0
-        self.posters = [Poster(self.loop, server.address) for _ in range(args.concurrency)]
+        self.posters = [Poster(self.loop, server.endpoint) for _ in range(args.concurrency)]
         self._idle: list[Browser] = []
 
     # ---- measuring
@@ -150,14 +170,15 @@ class Bench:
 
     def disconnect(self, browsers: Sequence[Browser]) -> None:
         """Let them go, and wait until the server has noticed."""
-        left = self.server.process.num_fds() - len(browsers)
+        left = self.server.num_fds() - len(browsers)
         for browser in browsers:
             browser.close()
         self.server.connections_gone(left)
 
     # ---- the parts
 
-    def _direct(self, browsers: Sequence[Browser], fresh: bool = False) -> list[float]:
+    def send(self, browsers: Sequence[Browser], fresh: bool = False) -> list[float]:
+        """To each in turn; see :meth:`flow`."""
         count, sender = self.args.count, self.sender
         targets = [browsers[i % len(browsers)] for i in range(count)]
         return self.flow(
@@ -167,8 +188,8 @@ class Bench:
     def direct(self) -> list[Figure]:
         """To connected browsers, with a VAPID token used before."""
         browsers = self.browsers(FEW)
-        self._direct(browsers)  # warm up
-        micros, rate, latencies = self.rounds(lambda: self._direct(browsers))
+        self.send(browsers)  # warm up
+        micros, rate, latencies = self.rounds(lambda: self.send(browsers))
         targets = [(self.sender.request(b), b) for b in browsers]
         half = Flow(self.loop, self.posters, targets * (self.args.count // FEW), rate / 2)
         half.run()
@@ -183,7 +204,7 @@ class Bench:
     def fresh(self) -> list[Figure]:
         """To connected browsers, with VAPID tokens never seen."""
         browsers = self.browsers(FEW)
-        micros, rate, _ = self.rounds(lambda: self._direct(browsers, fresh=True))
+        micros, rate, _ = self.rounds(lambda: self.send(browsers, fresh=True))
         self.disconnect(browsers)
         return [
             Figure("direct, VAPID token never seen: CPU", micros, "µs", 450),
@@ -195,7 +216,7 @@ class Bench:
         browsers = self.browsers(FEW)
         for browser in browsers:
             browser.delay = FAR
-        micros, rate, _ = self.rounds(lambda: self._direct(browsers))
+        micros, rate, _ = self.rounds(lambda: self.send(browsers))
         self.disconnect(browsers)
         name = f"direct, acknowledged after {FAR * 1000:g} ms"
         return [Figure(f"{name}: CPU", micros, "µs", 300), Figure(f"{name}: rate", rate, "/s")]
@@ -259,6 +280,8 @@ class Bench:
             cpu, seconds = self.measure(lambda: users.extend(self.browsers(count, False)))  # noqa: B023
             new.append(cpu / count * 1e6)
             rates.append(count / seconds)
+            # Who has no channel isn't known when it returns.
+            subscribe(self.loop, users, self.sender.public)
             self.disconnect(users)
             uaids = [user.uaid or "" for user in users]
             users = []
@@ -275,11 +298,32 @@ class Bench:
             Figure("connect and hello, returning user: CPU", statistics.median(back), "µs"),
         ]
 
+    def visit(self) -> list[Figure]:
+        """From the TCP connection to its end after a close frame, of new and of known users."""
+        count, known = self.args.count, self.browsers(self.args.count)
+        self.disconnect(known)
+        uaids = [user.uaid or "" for user in known]
+        new: list[float] = []
+        back: list[float] = []
+        for _ in range(self.args.rounds):
+            new.append(self._visits(None) / count * 1e6)
+            back.append(self._visits(uaids) / count * 1e6)
+        return [
+            Figure("connect, hello, close, new user: CPU", statistics.median(new), "µs", 500),
+            Figure("connect, hello, close, returning user: CPU", statistics.median(back), "µs"),
+        ]
+
+    def _visits(self, uaids: Sequence[str] | None) -> float:
+        count, address = self.args.count, self.server.address
+        return self.measure(
+            lambda: connect_browsers(self.loop, address, count, uaids, browser=Visitor)
+        )[0]
+
     def idle(self) -> list[Figure]:
         """Memory of idle connections; and what a notification costs among many of them."""
         figures: list[Figure] = []
         few = self.browsers(FEW)
-        self._direct(few)  # warm up
+        self.send(few)  # warm up
         before = self._median(few)
         self.server.settle()
         base = self.server.memory()
@@ -313,7 +357,7 @@ class Bench:
         ]
 
     def _median(self, browsers: Sequence[Browser]) -> float:
-        return statistics.median(self._direct(browsers)[0] for _ in range(self.args.rounds))
+        return statistics.median(self.send(browsers)[0] for _ in range(self.args.rounds))
 
 
 # Memory first: what the other parts leave to be used again would not count.
@@ -324,6 +368,7 @@ PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     "late": Bench.late,
     "stored": Bench.stored,
     "hello": Bench.hello,
+    "visit": Bench.visit,
 }
 
 
@@ -360,6 +405,9 @@ def arguments() -> argparse.Namespace:
         metavar="WORD",
         help="further word for the server's command line; repeatable",
     )
+    parser.add_argument(
+        "--tree", default=TREE, metavar="DIRECTORY", help="checkout to measure, not this one"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--profile", metavar="FILE", help="run the server under cProfile")
     args = parser.parse_args()
@@ -377,7 +425,7 @@ def cores() -> tuple[int | None, int | None]:
     return (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
 
 
-def report(figures: Sequence[Figure], bench: Bench, args: argparse.Namespace) -> bool:
+def report(figures: Sequence[Figure], load_share: float, args: argparse.Namespace) -> bool:
     """Print the table, write the file; returns whether every bar is kept."""
     marks = {None: "", True: "ok", False: "TOO MUCH"}
     width = max(len(figure.name) for figure in figures)
@@ -388,8 +436,8 @@ def report(figures: Sequence[Figure], bench: Bench, args: argparse.Namespace) ->
             f"{figure.name:<{width}} {figure.value:10.1f} {figure.unit:<4} {bar:<7}"
             f" {marks[figure.passed]}".rstrip()
         )
-    print(f"\nload generator: at most {bench.load_share:.0%} of a CPU")
-    if bench.load_share > BUSY:
+    print(f"\nload generator: at most {load_share:.0%} of a CPU")
+    if load_share > BUSY:
         print("  it may have been the bottleneck: rates are too low; CPU figures stand")
     if args.json:
         result = {
@@ -399,7 +447,7 @@ def report(figures: Sequence[Figure], bench: Bench, args: argparse.Namespace) ->
             "count": args.count,
             "rounds": args.rounds,
             "concurrency": args.concurrency,
-            "load_generator_cpu": round(bench.load_share, 3),
+            "load_generator_cpu": round(load_share, 3),
             "figures": [
                 {**figure._asdict(), "value": round(figure.value, 3), "passed": figure.passed}
                 for figure in figures
@@ -418,14 +466,14 @@ def main() -> int:
     server_core, own_core = cores()
     if own_core is not None:
         os.sched_setaffinity(0, [own_core])
-    server = ServerProcess(args.python, args.option, server_core, args.profile)
+    server = ServerProcess(args.python, args.option, server_core, args.profile, args.tree)
     try:
         bench = Bench(server, args)
         figures: list[Figure] = []
         for name in sorted(args.parts, key=list(PARTS).index) if args.parts else PARTS:
             print(f"{name} ...", file=sys.stderr, flush=True)
             figures += PARTS[name](bench)
-        kept = report(figures, bench, args)
+        kept = report(figures, bench.load_share, args)
     finally:
         server.close()
     return 0 if kept else 1

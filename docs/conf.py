@@ -17,6 +17,7 @@ copyright = "the autopush authors, MPL 2.0"
 version = release = __version__
 
 extensions = [
+    "autopush_changelog",
     "autopush_drawing",
     "autopush_limits",
     "autopush_options",
@@ -24,10 +25,10 @@ extensions = [
     "sphinxcontrib.httpdomain",
 ]
 exclude_patterns = ["_build"]
-html_theme = "alabaster"
+html_theme = "furo"
+html_title = f"autopush {version}"
 html_static_path = ["_static"]
-html_css_files = ["tables.css", "dark.css"]
-html_theme_options = {"description": "Web Push service", "page_width": "1100px"}
+html_css_files = ["tables.css"]
 smartquotes = False
 # Other people's classes are not linked: their inventories would have to be downloaded.
 nitpicky = True

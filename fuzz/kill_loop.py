@@ -2,10 +2,13 @@
 
     python -m fuzz.kill_loop --rounds 400 --seed 1
 
+    python -m fuzz.kill_loop --workers 3 --rounds 400 --seed 1
+
 Each round people come and go, acknowledge in any order, subscribe and unsubscribe, while others
 send to them, until the process is killed (``kill -9``, or SIGTERM: ``--terms`` of all). It is
 started again; then everybody fetches what is due, and the books are looked at (fuzz/ledger.py).
-Exits 1 if a promise was broken. The seed repeats what is done, not when.
+With several workers every other kill is that of one of them, which the service survives. Exits 1
+if a promise was broken. The seed repeats what is done, not when.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
+import psutil
 
 from autopush.tests.e2e.clients import PATIENCE
-from autopush.tests.e2e.harness import Server
+from autopush.tests.e2e.harness import Server, eventually
 from fuzz.ledger import Ledger
 from fuzz.people import GONE, Person, Refused, Senders
 from fuzz.running import home, log_faults
@@ -43,12 +47,14 @@ class KillLoop:
 
     :param where: an empty directory
     :param terms: part of the ends that are orderly
+    :param workers: processes of the service
     """
 
-    def __init__(self, where: Path, seed: int, terms: float = 0.25) -> None:
+    def __init__(self, where: Path, seed: int, terms: float = 0.25, workers: int = 1) -> None:
         self.rng = random.Random(seed)
         self.ledger = Ledger()
-        self.server = Server(where)
+        self.server = Server(where, "--workers", str(workers))
+        self.workers = workers
         self.terms = terms
         self.moves = self.shaky = False
         self.people = [Person(self, f"user {number}") for number in range(PEOPLE)]
@@ -86,10 +92,12 @@ class KillLoop:
             for person in self.people:
                 await person.leave()
             await self._stop()
+            self._read_log()
         return self.ledger
 
     async def _start(self) -> None:
-        await asyncio.to_thread(self.server.start)
+        if not self.server.alive:
+            await asyncio.to_thread(self.server.start)
         self._alive = True
 
     async def _hurt(self, senders: Senders) -> None:
@@ -113,10 +121,13 @@ class KillLoop:
         self._alive = False
         if self.rng.random() < self.terms:
             await self._stop()
+        elif self.workers > 1 and self.rng.random() < 0.5:
+            self.ledger.count("workers killed")
+            await asyncio.to_thread(self._kill_one)
         else:
             self.ledger.count("ended by SIGKILL")
-            await asyncio.to_thread(self.server.kill)
-            self._read_log()
+            await asyncio.to_thread(self._kill)
+        self._read_log()
 
     async def _stop(self) -> None:
         self._alive = False
@@ -124,7 +135,22 @@ class KillLoop:
         status = await asyncio.to_thread(self.server.stop, signal.SIGTERM)
         if status != 0:
             self.ledger.breach("exit", f"status {status}\n{self.server.output[-2000:]}")
-        self._read_log()
+
+    def _kill(self) -> None:
+        """All processes at once, as a power failure does."""
+        for process in self._children():
+            process.kill()
+        self.server.kill()
+
+    def _kill_one(self) -> None:
+        """One that serves; it is back when it says so."""
+        self.rng.choice(self._children()).kill()
+        eventually(lambda: any("serves again" in line for line in self.server.lines))
+
+    def _children(self) -> list[psutil.Process]:
+        assert self.server.process is not None
+        found: list[psutil.Process] = psutil.Process(self.server.process.pid).children()
+        return found
 
     def _read_log(self) -> None:
         lines = list(self.server.lines)
@@ -156,10 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=3600, help="begin no round after these")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--terms", type=float, default=0.25, help="part of SIGTERM (default: 0.25)")
+    parser.add_argument("--workers", type=int, default=1, help="of the service (default: 1)")
     parser.add_argument("--home", type=Path, help="where to run and leave the log")
     given = parser.parse_args(arguments)
     with home(given.home) as where:
-        loop = KillLoop(where, given.seed, given.terms)
+        loop = KillLoop(where, given.seed, given.terms, given.workers)
         try:
             ledger = asyncio.run(loop.run(given.rounds, given.seconds))
         finally:

@@ -19,9 +19,10 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
-from autopush.app.process import raise_file_limit
+from autopush.app.process import ignore_signals, raise_file_limit
 from autopush.app.systemd import ServiceManager, Watchdog
 from autopush.ssl import AutopushSSLContextFactory, TLSFileError
 
@@ -101,7 +102,9 @@ class Lifecycle:
         """Do what SIGHUP asks for."""
         if self._terminal and not has_terminal():
             log.info("The terminal was closed, shutting down.")
-            self._reactor.stop()
+            ignore_signals()
+            with contextlib.suppress(ReactorNotRunning):  # a signal was first
+                self._reactor.stop()
             return
         self.reload()
 

@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from autopush.config import UNIX, bracketed
-from autopush.net.eager import listen_tcp
+from autopush.net.eager import listen_tcp, listen_unix
 
 BACKLOG = 1024
 """Connections the kernel keeps for us until they are accepted: after a restart all user agents
@@ -34,6 +34,8 @@ come back at once."""
 
 GC_THRESHOLDS = (10_000, 20, 20)
 """For ``gc.set_threshold``. Python's own 700 new objects are made by some ten notifications."""
+
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = Logger()
 
@@ -99,14 +101,19 @@ def bind(reactor: Any, host: str, port: int, factory: Any, ssl_cf: Any = None) -
         path = host.removeprefix(UNIX)
         if ssl_cf is not None:
             factory = TLSMemoryBIOFactory(ssl_cf, False, factory)
-        # Who may connect is for the directory's permissions to say. The lock file beside the
-        # socket tells one left by a crash from one in use.
-        listening: IListeningPort = reactor.listenUNIX(
-            path, factory, backlog=BACKLOG, mode=0o666, wantPID=True
-        )
+        listening: IListeningPort = listen_unix(reactor, path, factory, BACKLOG)
     else:
         listening = listen_tcp(reactor, port, factory, BACKLOG, host, ssl_cf)
     return listening
+
+
+def own_port(port: int | None, worker: int) -> int | None:
+    """Return a worker's number of a port that each needs for itself: they follow one another.
+
+    :param port: of the first; None and 0 stay what they are
+    :param worker: its number, from 1
+    """
+    return port + worker - 1 if port else port
 
 
 def surviving(
@@ -171,12 +178,39 @@ def freeze_garbage() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
+def one_signal_is_enough() -> None:
+    """From now on, while the event loop runs, the first signal to end is heard, and no further one
+    until the shutdown begins: Twisted would log an error."""
+    for number in END_SIGNALS:
+        stop = signal.getsignal(number)
+        if not callable(stop):
+            continue  # ignored, as by a shell that has put us into the background
+
+        def heard(number: int, frame: Any, stop: Callable[..., Any] = stop) -> None:
+            ignore_signals()
+            stop(number, frame)
+
+        with contextlib.suppress(ValueError):  # not in the main thread: a test
+            signal.signal(number, heard)
+
+
+def ignore_signals() -> None:
+    """The shutdown begins in a moment: what asks for it says nothing new."""
+
+    def nothing(number: int, frame: Any) -> None:
+        """Not SIG_IGN: Python tells of signals that came before they were ignored."""
+
+    for number in END_SIGNALS:
+        with contextlib.suppress(ValueError):
+            signal.signal(number, nothing)
+
+
 def second_signal_exits() -> None:
     """From now on, while shutting down, a signal ends the process at once."""
 
     def leave(number: int, frame: Any) -> None:
         os._exit(1)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in END_SIGNALS:
         with contextlib.suppress(ValueError):  # not in the main thread: a test
             signal.signal(number, leave)

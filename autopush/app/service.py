@@ -17,6 +17,7 @@ from twisted.application.service import MultiService
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -24,12 +25,14 @@ import autopush.logging
 from autopush import __version__, constants, useragent
 from autopush.app.figures import LOOK_INTERVAL, Figures
 from autopush.app.lifecycle import Lifecycle
+from autopush.app.megaphone import Megaphone
 from autopush.app.process import (
     BACKLOG,
     Listener,
     Timer,
     bind,
     freeze_garbage,
+    one_signal_is_enough,
     second_signal_exits,
     surviving,
     use_monotonic_clock,
@@ -88,13 +91,22 @@ class AutopushMultiService(MultiService):
     """Address of the memory API; None: ``conf.host``, or this machine's own if that is a file."""
     node: Node | None = None
     """The connection node in this process, if any."""
+    on_next_signal = staticmethod(second_signal_exits)
+    """Decides what signals do once the shutdown has begun."""
+    options: Namespace | None = None
+    """What it was started with, to tell which of that is in the way."""
 
     def __init__(self, conf: AutopushConfig, resource: Any = None) -> None:
         super().__init__()
         self.conf = conf
         self.metrics = metrics_from_config(conf)
         self.db = store_from_dsn(conf, reactor, resource)
-        self.agent = NodeClient(reactor, conf.connect_timeout, constants.DEFAULT_ROUTER_TIMEOUT)
+        self.agent = NodeClient(
+            reactor,
+            conf.connect_timeout,
+            constants.DEFAULT_ROUTER_TIMEOUT,
+            sockets=conf.worker_sockets,
+        )
         self.http_factories: list[Any] = []
         self.routers: dict[str, IRouter] = {}
         self.exit_status: int | None = None
@@ -119,11 +131,15 @@ class AutopushMultiService(MultiService):
         self.add_timer(REPORT_INTERVAL, periodic_reporter, self.metrics, self.metrics_prefix)
         if rotate_tables:
             self.add_timer(ROTATE_INTERVAL, self.db.rotate)
+        self.add_watchdog()
+
+    # ---- building blocks
+
+    def add_watchdog(self) -> None:
+        """Tell the service manager that we live, if it wants to know."""
         watchdog = self.lifecycle.watchdog(self.db.alive)
         if watchdog is not None:
             watchdog.setServiceParent(self)
-
-    # ---- building blocks
 
     def listen(
         self,
@@ -139,12 +155,23 @@ class AutopushMultiService(MultiService):
         :param option: names the port
         """
         address = self.conf.host if host is None else host
-        listener = Listener(lambda: bind(reactor, address, port or 0, factory, ssl_cf), option)
+        listener = Listener(lambda: self.bind(option, address, port or 0, factory, ssl_cf), option)
         listener.setServiceParent(self)
         self.lifecycle.add_tls(ssl_cf)
         if factory not in self.http_factories:
             self.http_factories.append(factory)
         return listener
+
+    def bind(
+        self, option: str, host: str, port: int, factory: Any, ssl_cf: Any = None
+    ) -> IListeningPort:
+        """Begin to listen.
+
+        :param option: names the port
+        :param host: address, or ``unix:<path>``
+        :raises CannotListenError: in use or not ours to use
+        """
+        return bind(reactor, host, port, factory, ssl_cf)
 
     def add_maybe_ssl(self, port: int | None, factory: Any, ssl_cf: Any) -> None:
         """Add a TCP listener, or a TLS one if there is a context factory."""
@@ -154,6 +181,11 @@ class AutopushMultiService(MultiService):
         """Call a function every ``step`` seconds, first at start; it may fail or return a
         Deferred."""
         Timer(step, surviving(function, *args, **kwargs)).setServiceParent(self)
+
+    def add_megaphone(self, node: Node) -> None:
+        """Add what fetches broadcasts, if there is a source of some."""
+        if self.conf.megaphone_api_url:
+            Megaphone(self.conf, node.broadcasts, self.metrics, reactor).setServiceParent(self)
 
     def add_memusage(self) -> None:
         """Add the memory API's listener if it has a port."""
@@ -169,12 +201,14 @@ class AutopushMultiService(MultiService):
             figures = Figures(self.db, self.lifecycle.tls, self.node, reactor)
             self.metrics.on_fetch(figures.report)
             self.add_timer(LOOK_INTERVAL, figures.look)
-            self.listen(
-                conf.prometheus_port,
-                PrometheusHTTPFactory(conf, registry_of(self.metrics)),
-                host=conf.prometheus_host,
-                option="prometheus_port",
-            )
+            self.show_metrics(PrometheusHTTPFactory(conf, registry_of(self.metrics)))
+
+    def show_metrics(self, factory: PrometheusHTTPFactory) -> None:
+        """Add the listener at which Prometheus fetches them."""
+        conf = self.conf
+        self.listen(
+            conf.prometheus_port, factory, host=conf.prometheus_host, option="prometheus_port"
+        )
 
     def add_router_port(self, factory: Any) -> Listener:
         """Add the listener for other nodes."""
@@ -194,8 +228,12 @@ class AutopushMultiService(MultiService):
                 backlog=BACKLOG,
             )
             self.lifecycle.add_tls(ssl_cf)
-            listener = Listener(lambda: endpoint.bind(factory), "proxy_protocol_port")
+            listener = Listener(lambda: self.bind_proxied(endpoint, factory), "proxy_protocol_port")
             listener.setServiceParent(self)
+
+    def bind_proxied(self, endpoint: HAProxyServerEndpoint, factory: Any) -> IListeningPort:
+        """Begin to listen behind HAProxy; as :meth:`bind`."""
+        return endpoint.bind(factory)
 
     # ---- running
 
@@ -212,6 +250,7 @@ class AutopushMultiService(MultiService):
         return self.exit_status
 
     def _start(self) -> None:
+        one_signal_is_enough()
         Deferred.fromCoroutine(self.start()).addErrback(self._start_failed)
 
     async def start(self) -> None:
@@ -234,14 +273,14 @@ class AutopushMultiService(MultiService):
 
     def report_start_error(self, failure: Failure) -> None:
         """Say why the start failed."""
-        text = start_error_text(failure.value)
+        text = start_error_text(failure.value, self.options)
         if is_expected(failure.value):
             log.critical("{error}", error=text)
         else:
             log.failure("{error}", failure=failure, error=text)
 
     def _shutdown(self) -> Deferred[None]:
-        second_signal_exits()
+        self.on_next_signal()
         self.lifecycle.stopping()
         return self.stopService()
 
@@ -315,17 +354,19 @@ class AutopushMultiService(MultiService):
         try:
             setup_logging(ns, cls.logger_name, human=ns.human_logs)
             app = cls.from_argparse(ns, resource=resource)
+            app.options = ns
             app.warn(ns)
             app.setup()
         except EXPECTED as exc:
-            log.critical("{error}", error=start_error_text(exc))
+            log.critical("{error}", error=start_error_text(exc, ns))
             return 1
         return app.run()
 
 
-def setup_logging(ns: Namespace, logger_name: str, human: bool) -> None:
+def setup_logging(ns: Namespace, logger_name: str, human: bool, worker: int | None = None) -> None:
     """Start logging as the options say.
 
+    :param worker: number of this process, if it is one of several of a service
     :raises InvalidConfig: Sentry or Firehose can't be used
     :raises OSError: the output file can't be opened
     """
@@ -337,6 +378,7 @@ def setup_logging(ns: Namespace, logger_name: str, human: bool) -> None:
         sentry_dsn=os.environ.get("SENTRY_DSN"),
         firehose_delivery_stream=getattr(ns, "firehose_stream_name", None),
         no_aws=ns.no_aws,
+        worker=worker,
     )
 
 

@@ -21,6 +21,7 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,7 @@ from typing import Any
 from cryptography.fernet import Fernet
 
 from autopush.config import UNIX, AutopushConfig, announced_host
-from autopush.db import StoreUnusable, sqlite_path
-from autopush.db.open import POSTGRESQL
+from autopush.db import sqlite_path
 from autopush.exceptions import InvalidConfig
 from autopush.logging import redaction
 
@@ -43,6 +43,10 @@ LOCK = "lock"
 NODE_NAME = "localhost"
 """Host in the node id of the service. It stays the same when the machine's name or the public
 port changes, so the records of connected users survive both."""
+
+WORKERS_END_WITHIN = 8.0
+"""Seconds a start waits for the workers of a service that was killed: they save what they owe, and
+end."""
 
 MIN_AUTH_KEY = 16
 """Characters; shorter ones could be guessed."""
@@ -83,6 +87,11 @@ class DataDir:
             os.close(self._lock)
             self._lock = None
 
+    @property
+    def descriptor(self) -> int | None:
+        """Of the open lock file: a process that has it holds the lock. None after the release."""
+        return self._lock
+
     def crypto_keys(self) -> list[str]:
         """Return the Fernet keys, newest first; made on the first call ever.
 
@@ -122,11 +131,11 @@ class DataDir:
         except OSError as exc:
             raise StartError(f"Can't write to data_dir {self.path}: {exc.strerror}") from exc
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
             os.ftruncate(fd, 0)
             os.write(fd, f"{os.getpid()}\n".encode())
         except BlockingIOError:
-            owner = os.read(fd, 20).decode("ascii", "replace").strip() or "unknown"
+            owner = _owner(fd) or "unknown"
             os.close(fd)
             raise StartError(
                 f"data_dir {self.path} is in use by another autopush process ({owner})"
@@ -159,6 +168,39 @@ class DataDir:
         except OSError as exc:
             raise StartError(f"Can't write key file {path}: {exc.strerror}") from exc
         return key
+
+
+def _lock(fd: int) -> None:
+    """Lock a file, at once or when the last workers of a service that was killed have ended.
+
+    :raises BlockingIOError: somebody else has it
+    """
+    end = time.monotonic() + WORKERS_END_WITHIN
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end or not _is_orphaned(fd):
+                raise
+        time.sleep(0.05)
+
+
+def _owner(fd: int) -> str:
+    """Return what a lock file says who has it."""
+    return os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+
+
+def _is_orphaned(fd: int) -> bool:
+    """Whether whoever took the lock has gone: then its workers have it, and are ending."""
+    owner = _owner(fd)
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OverflowError, OSError):
+        return False
+    return False
 
 
 def key_missing(path: Path) -> str:
@@ -290,6 +332,20 @@ def access_keys_from_options(ns: Any) -> list[str]:
     return keys
 
 
+def page_token_from_options(ns: Any) -> str | None:
+    """Return the token of ``--page_token``; None: there is none.
+
+    :raises InvalidConfig: it is too short, or has other characters; the text doesn't show it
+    """
+    token: str = ns.page_token or ""
+    if token and not parse_access_key(token):
+        raise InvalidConfig(
+            f"Invalid page_token: must have {MIN_ACCESS_KEY} to {MAX_ACCESS_KEY} letters, digits, -"
+            " or _; autokey --access makes one"
+        )
+    return token or None
+
+
 def _random_key() -> str:
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
@@ -312,7 +368,9 @@ def standalone_config(ns: Any) -> AutopushConfig:
     unix = ns.host.startswith(UNIX)
     if unix and ns.endpoint_port is not None:
         raise InvalidConfig("host unix:<path> takes no endpoint_port beside it")
-    return AutopushConfig.from_argparse(
+    if ns.control and ns.workers != 1:
+        raise InvalidConfig("control goes with one process: leave out workers")
+    conf = AutopushConfig.from_argparse(
         ns,
         hostname=announced_host(ns.host, ns.hostname),
         port=None if unix else ns.port,
@@ -323,7 +381,11 @@ def standalone_config(ns: Any) -> AutopushConfig:
         db_dsn=ns.db_dsn or data_dir_dsn(ns.data_dir),
         data_dir=str(data_dir_path(ns.data_dir)),
         access_keys=access_keys_from_options(ns),
+        page_token=page_token_from_options(ns),
     )
+    if conf.public_path:
+        conf.sts_max_age = 0  # the host is not ours alone, and its subdomains are not ours at all
+    return conf
 
 
 def use_data_dir(conf: AutopushConfig, data_dir: DataDir, ns: Any) -> None:
@@ -339,21 +401,4 @@ def use_data_dir(conf: AutopushConfig, data_dir: DataDir, ns: Any) -> None:
         conf.bear_hash_key = data_dir.auth_keys()
     if not conf.access_keys:
         conf.access_keys = data_dir.access_keys()
-    redaction.hide(conf.access_keys)
-
-
-def backup(ns: Any) -> str:
-    """Copy the database to the file of ``--backup``; says what was done.
-
-    :raises StoreUnusable: there is no database, or the copy exists or can't be written
-    """
-    from autopush.db.sqlite.schema import backup as copy_database
-
-    dsn = ns.db_dsn or data_dir_dsn(ns.data_dir)
-    if dsn.startswith(POSTGRESQL):
-        raise StoreUnusable("the database is no file: copy it by pg_dump")
-    source = sqlite_path(dsn)
-    target = os.path.abspath(os.path.expanduser(ns.backup))
-    copy_database(source, target)
-    size = os.path.getsize(target)
-    return f"Copied {source} to {target} ({size} bytes). Keep a copy of the key files with it."
+    redaction.hide([*conf.access_keys, *filter(None, [conf.page_token])])

@@ -19,6 +19,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -26,7 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush.db.deadlines import TooLate, Unknown
-from autopush.db.writes import Call, Delete, Operation, Put, WriteBatch, answer
+from autopush.db.writes import Call, Delete, Operation, Put, Together, WriteBatch, answer
 from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.message.notification import WebPushNotification
 from autopush.waiters import Waiters
@@ -102,6 +103,12 @@ class GroupWriter(ABC):
     @abstractmethod
     def _disconnect(self) -> None:
         """There is nothing more to write."""
+
+    def _begin_turn(self) -> None:  # noqa: B027 most back ends have no turns
+        """Wait until a batch may be taken: until then more may be taken back from it."""
+
+    def _end_turn(self) -> None:  # noqa: B027
+        """The batch is written."""
 
     # ---- for the store
 
@@ -184,7 +191,18 @@ class GroupWriter(ABC):
 
     def delete(self, uaid: str, sort_key: str, update_id: str | None) -> Deferred[bool]:
         """Delete a message; whether there was one."""
-        op = Delete(uaid, sort_key, update_id)
+        deferred: Deferred[bool] = Deferred()
+        self._delete(Delete(uaid, sort_key, update_id, deferred=deferred))
+        return deferred
+
+    def delete_all(self, messages: Sequence[tuple[str, str, str | None]]) -> Deferred[None]:
+        """Delete messages, each named as for :meth:`delete`; fires when none is left."""
+        together = Together(len(messages))
+        for names in messages:
+            self._delete(Delete(*names, deferred=together))
+        return together.deferred
+
+    def _delete(self, op: Delete) -> None:
         with self._lock:
             out = self._batch_of(op).delete(op) if self._accepts(op) else None
         if out and not op.puts:
@@ -192,7 +210,6 @@ class GroupWriter(ABC):
             self._fire_soon(op)
             for put in out:
                 self._fire_soon(put)
-        return op.deferred
 
     def take_back(self, uaid: str, update_id: str) -> bool:
         """Don't store this message after all; whether it was still time for that."""
@@ -306,23 +323,29 @@ class GroupWriter(ABC):
     # ---- writer thread
 
     def _loop(self) -> None:
-        closing = False
-        while not closing:
-            self._gate.acquire()
-            with self._lock:
-                self._gate_open = False
-                batch, self._ripe = self._ripe, None
-                closing = self._closing
-                if batch is not None:
-                    self._taken[batch] = None
-            if batch is not None:
-                self._process(batch)
+        while not self._write_next():
+            pass
         with self._lock:
             rest, self._growing = self._growing, WriteBatch()
         self._process(rest)
         self._running = False
         self._disconnect()
         self._reactor.callFromThread(self._finish_closing)
+
+    def _write_next(self) -> bool:
+        """Write the next batch; whether it was the last."""
+        self._gate.acquire()
+        self._begin_turn()
+        with self._lock:
+            self._gate_open = False
+            batch, self._ripe = self._ripe, None
+            closing = self._closing
+            if batch is not None:
+                self._taken[batch] = None
+        if batch is not None:
+            self._process(batch)
+        self._end_turn()
+        return closing
 
     def _process(self, batch: WriteBatch) -> None:
         self._started = time.monotonic()

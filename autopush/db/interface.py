@@ -21,9 +21,10 @@ Conventions:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from autopush.exceptions import StoreError, UserFull
 from autopush.message.notification import WebPushNotification
@@ -218,6 +219,15 @@ class Store(ABC):
     def clear_node(self, uaid: str, node_id: str, connected_at: int) -> Deferred[bool]:
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
 
+    @abstractmethod
+    def set_urgency(self, uaid: str, urgency: str, connection: Connection) -> Deferred[bool]:
+        """Note in a record, as the attribute ``urgency``, which messages its user wants at once.
+
+        :param urgency: the name of the least level, see :mod:`autopush.message.urgency`
+        :param connection: the one the record must be about
+        :returns: whether it was done: there is a record, and of this connection
+        """
+
     def survey(self, after: str, forgotten: Forgotten | None) -> Deferred[Survey | None]:
         """Look at a bounded number of records, and delete those that are to be forgotten.
 
@@ -249,6 +259,26 @@ class Store(ABC):
     @abstractmethod
     def add_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[None]:
         """Add to the channel set, refreshing the row's expiry."""
+
+    def add_first_channel(self, user: User, chid: str) -> Deferred[str]:
+        """Write the record of a new user, and add its first channel.
+
+        Where there is a record already (an attempt before this one got through after all, or a
+        connection that came later has the user), :meth:`register_user`'s condition decides what is
+        written into it, and the channel is added in any case. A back end need not do both at once;
+        the record comes first then.
+
+        :param user: what :meth:`register_user` takes, with ``current_month``
+        :returns: the month where the channel is
+        """
+        return Deferred.fromCoroutine(self._add_first_channel(user, chid))
+
+    async def _add_first_channel(self, user: User, chid: str) -> str:
+        month: str = user["current_month"]
+        if not (await self.register_user(user)).written:
+            month = (await self.get_user(user["uaid"]) or {}).get("current_month") or month
+        await self.add_channel(month, user["uaid"], chid)
+        return month
 
     @abstractmethod
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
@@ -325,9 +355,21 @@ class Store(ABC):
         deleted.
         """
 
+    def delete_messages(
+        self, month: str, notifications: Sequence[WebPushNotification]
+    ) -> Deferred[None]:
+        """:meth:`delete_message` of each; fires when all are deleted, fails if one can't be."""
+        deletes = [self.delete_message(month, notification) for notification in notifications]
+        return Deferred.fromCoroutine(_all_of(deletes))
+
     @abstractmethod
-    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
+    def fetch_topics(
+        self, month: str, uaid: str, limit: int = 10, after: str = ""
+    ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows (sort key < ``02``), at most ``limit`` - 1 messages.
+
+        :param after: sort key behind which to begin; the pointer and the channels need not come
+            along then. Empty: at the first
 
         The channel row counts as one, whether it exists or not (spec/websocket Q11). Unreadable
         rows are logged, deleted and skipped (spec/websocket Q15).
@@ -377,6 +419,13 @@ class Store(ABC):
             carried over now. None: only messages are
         """
         return succeed(False)
+
+
+async def _all_of(deletes: Sequence[Deferred[bool]]) -> None:
+    results = await DeferredList(deletes, consumeErrors=True)
+    for succeeded, result in results:
+        if not succeeded:
+            result.raiseException()
 
 
 def _digits(chid: str) -> str:

@@ -9,10 +9,10 @@ that has just been started agree (quirk S4).
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 
+from autopush import clock
 from autopush.db.interface import Months
 
 ACCEPTED_WITHOUT_ROTATION = 3
@@ -26,7 +26,7 @@ def today(now: float | None = None) -> date:
 
     :param now: seconds since the epoch; None: the clock
     """
-    return datetime.fromtimestamp(time.time() if now is None else now, UTC).date()
+    return datetime.fromtimestamp(clock.now() if now is None else now, UTC).date()
 
 
 def step_months(day: date, delta: int) -> date:
@@ -69,9 +69,9 @@ class RotatingMonths(Months):
     :param now: seconds since the epoch
     """
 
-    def __init__(self, prefix: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, prefix: str, now: Callable[[], float] | None = None) -> None:
         self.prefix = prefix
-        self._now = now
+        self._now = now or clock.now
         self._current = self.this_month()
         self._accepted: tuple[int, tuple[str, ...]] = (-1, ())
 

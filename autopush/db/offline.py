@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from autopush import clock
 from autopush.addresses import without_password
 from autopush.db.dynamodb.client import ConditionFailed, caller, make_client, patient
 from autopush.db.dynamodb.items import read_record
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 BROWSER_TYPES = ("webpush", "simplepush")
 """Router types of users who come back when they live. Those of the bridges never say hello: their
 ``last_connect`` is the time of their registration and tells nothing."""
+
+
+STALE = (
+    "WHERE json_extract(record, '$.last_connect') < ?"
+    f" AND json_extract(record, '$.router_type') IN {BROWSER_TYPES}"
+)
 
 
 class Stale(NamedTuple):
@@ -69,6 +75,14 @@ class Offline(ABC):
     def drop(self, user: Stale) -> bool:
         """Delete the record, unless the user has connected since; whether it was done."""
 
+    def drop_all(self, users: Iterable[Stale]) -> int:
+        """The same for some; returns how many it was done for."""
+        return sum(self.drop(user) for user in users)
+
+    def count_stale(self, before: int) -> int | None:
+        """How many :meth:`stale_users` returns; None where counting is as dear as that."""
+        return None
+
 
 class OfflineSqlite(Offline):
     """A file of :mod:`autopush.db.sqlite.store`, which may be in use."""
@@ -99,24 +113,28 @@ class OfflineSqlite(Offline):
         return Channels(bool(rows), channel_ids(chid for (chid,) in rows if chid is not None))
 
     def stale_users(self, before: int) -> Iterator[Stale]:
-        wanted = ", ".join(f"'{name}'" for name in BROWSER_TYPES)
-        rows = self._rows(
-            "SELECT uaid, json_extract(record, '$.last_connect') FROM users"
-            " WHERE json_extract(record, '$.last_connect') < ?"
-            f" AND json_extract(record, '$.router_type') IN ({wanted})",
-            before,
-        )
+        columns = "uaid, json_extract(record, '$.last_connect')"
+        rows = self._rows(f"SELECT {columns} FROM users {STALE}", before)
         return (Stale(key, last_connect) for key, last_connect in rows)
 
+    def count_stale(self, before: int) -> int:
+        ((count,),) = self._rows(f"SELECT count(*) FROM users {STALE}", before)
+        return int(count)
+
     def drop(self, user: Stale) -> bool:
+        return self.drop_all([user]) > 0
+
+    def drop_all(self, users: Iterable[Stale]) -> int:
+        """In one transaction: one write to the disk, whose place others wait for meanwhile."""
+        statement = (
+            "DELETE FROM users WHERE uaid = ? AND json_extract(record, '$.last_connect') = ?"
+        )
         try:
             with closing(sqlite_schema.open_writer(self._path)) as connection:
-                done = connection.execute(
-                    "DELETE FROM users"
-                    " WHERE uaid = ? AND json_extract(record, '$.last_connect') = ?",
-                    (user.key, user.last_connect),
-                )
-                return done.rowcount > 0
+                connection.execute("BEGIN IMMEDIATE")
+                count = connection.executemany(statement, users).rowcount
+                connection.execute("COMMIT")
+                return max(count, 0)
         except sqlite3.Error as error:
             raise sqlite_schema.unusable(self._path, error) from error
 
@@ -189,7 +207,7 @@ class OfflineDynamo(Offline):
         super().__init__(key_hash)
         self._call = patient(caller(client))
         self._users = Users(self._call, router_table, self.key, _now)
-        self._messages = Messages(self._call, self.key, time.time)
+        self._messages = Messages(self._call, self.key, clock.now)
 
     def get_user(self, uaid: str) -> User | None:
         item = self._users.item(uaid)
@@ -239,7 +257,7 @@ class OfflineDynamo(Offline):
 
 
 def _now() -> int:
-    return int(time.time())
+    return int(clock.now())
 
 
 def offline_from_config(conf: AutopushConfig, resource: Any = None) -> Offline:

@@ -44,6 +44,7 @@ def store_from_dsn(conf: AutopushConfig, reactor: Any, resource: Any = None) -> 
         max_stored=conf.max_stored,
         max_stored_bytes=conf.max_stored_bytes,
         share=conf.max_stored_share,
+        shared=conf.workers > 1,
     )
 
 

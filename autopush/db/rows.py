@@ -14,6 +14,7 @@ import orjson
 from autopush.constants import MAX_EXPIRY
 from autopush.ids import hash_uaid, normalize_id
 from autopush.message.notification import WebPushNotification
+from autopush.message.urgency import NAMES, NORMAL
 
 TOPIC = "01:"
 """Sort keys of topic messages start so."""
@@ -47,6 +48,8 @@ class MessageRow(NamedTuple):
     expiry: int
     live: int | None = None
     """1 for a message accepted while its user agent was connected."""
+    urgency: str | None = None
+    """None for normal."""
 
 
 def key_maker(key_hash: str) -> Callable[[str], str]:
@@ -73,6 +76,7 @@ def write_message(notification: WebPushNotification, now: int) -> MessageRow:
         now if notification.timestamp is None else notification.timestamp,
         now + min(ttl, MAX_EXPIRY),
         1 if notification.live else None,
+        None if notification.urgency == NORMAL else NAMES[notification.urgency],
     )
 
 
@@ -96,6 +100,7 @@ def read_message(uaid: uuid.UUID, row: MessageRow) -> WebPushNotification:
         "headers": headers,
         "data": row.data,
         "live": row.live,
+        "urgency": row.urgency,
     }
     return WebPushNotification.from_message_table(uaid, item)
 

@@ -58,6 +58,38 @@ class Put:
         return self._columns
 
 
+class Together:
+    """Stands in several operations for their Deferreds.
+
+    :param count: how many there are
+    :ivar deferred: fires when all of them have been answered; with the first failure, if any
+    """
+
+    __slots__ = ("_failure", "_left", "deferred")
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._failure: Failure | None = None
+        self.deferred: Deferred[None] = Deferred()
+        if not count:
+            self.deferred.callback(None)
+
+    def callback(self, result: object) -> None:
+        """One is done."""
+        self._left -= 1
+        if self._left:
+            return
+        if self._failure is None:
+            self.deferred.callback(None)
+        else:
+            self.deferred.errback(self._failure)
+
+    def errback(self, failure: Failure) -> None:
+        """One has failed."""
+        self._failure = self._failure or failure
+        self.callback(None)
+
+
 @attrs.define(eq=False)
 class Delete:
     """A message to delete.
@@ -70,8 +102,8 @@ class Delete:
     uaid: str
     sort_key: str
     update_id: str | None
+    deferred: Deferred[Any] | Together = attrs.field(factory=Deferred, kw_only=True)
     puts: list[Put] = attrs.field(factory=list, init=False)
-    deferred: Deferred[Any] = attrs.field(factory=Deferred, init=False)
     result: Any = attrs.field(default=None, init=False)
 
 

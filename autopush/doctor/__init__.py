@@ -29,10 +29,12 @@ CHECKS: tuple[Check, ...] = (
     options.names,
     options.ports,
     options.limits,
+    options.workers,
     certificates.tls,
     store.store,
     bridges.bridges,
     bridges.authorities,
+    network.broadcasts,
     network.internal_url,
     network.public_url,
 )

@@ -16,6 +16,7 @@ from service_identity.cryptography import (
     verify_certificate_ip_address as verify_ip_address,
 )
 
+from autopush import clock
 from autopush.config import SSLConfig
 from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
 from autopush.ssl import AutopushSSLContextFactory, TLSFileError, load_chain
@@ -63,7 +64,7 @@ def _listener(name: str, files: SSLConfig, host: str | None, mismatch: Verdict) 
 
 def validity(name: str, certificate: x509.Certificate, what: str) -> Result:
     """Whether a certificate is valid today and some days on."""
-    now = datetime.now(UTC)
+    now = datetime.fromtimestamp(clock.now(), UTC)
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < begin:
         return fail(name, f"{what} is not valid before {begin:%Y-%m-%d %H:%M} UTC")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import ssl
-import time
 from collections.abc import Iterator
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -13,7 +12,11 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from autopush.doctor.report import Result, Subject, fail, ok, warn
+import requests
+
+from autopush import clock
+from autopush.app.megaphone import NoAnswer, broadcasts_in, usable
+from autopush.doctor.report import Result, Subject, fail, ok, plural, warn
 
 TIMEOUT = 5
 """Seconds for each step of a request."""
@@ -26,7 +29,7 @@ SKEW_FAIL = 300
 
 
 class Status(NamedTuple):
-    """What ``/status`` under some origin says."""
+    """What ``/status`` under some URL says."""
 
     version: str | None
     """Of the autopush there; None: there is none."""
@@ -38,13 +41,13 @@ class Status(NamedTuple):
     """Its certificate was not accepted."""
 
 
-def status_of(origin: str, verify: bool = True) -> Status:
-    """Ask who serves an origin.
+def status_of(url: str, verify: bool = True) -> Status:
+    """Ask who serves an origin, or what is below a path of one.
 
     :param verify: whether its certificate must be trusted, as by other nodes
     """
     try:
-        answer, body = _get(origin, verify)
+        answer, body = _get(url, verify)
     except ConnectionRefusedError:
         return Status(None, "connection refused", refused=True)
     except ssl.SSLCertVerificationError as exc:
@@ -59,8 +62,8 @@ def status_of(origin: str, verify: bool = True) -> Status:
     return Status(str(version), None)
 
 
-def _get(origin: str, verify: bool) -> tuple[int, bytes]:
-    parts = urlsplit(origin)
+def _get(url: str, verify: bool) -> tuple[int, bytes]:
+    parts = urlsplit(url)
     connection: HTTPConnection
     if parts.scheme == "https":
         context = ssl.create_default_context()
@@ -72,7 +75,7 @@ def _get(origin: str, verify: bool) -> tuple[int, bytes]:
     else:
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
     try:
-        connection.request("GET", "/status")
+        connection.request("GET", f"{parts.path}/status")
         answer = connection.getresponse()
         return answer.status, answer.read(65536)
     finally:
@@ -93,6 +96,31 @@ def internal_url(subject: Subject) -> Iterator[Result]:
         yield warn("internal URL", f"{url}: nothing listens; well if the service doesn't run now")
     else:
         yield fail("internal URL", f"{url}: {status.error}")
+
+
+def broadcasts(subject: Subject) -> Iterator[Result]:
+    """Whether there are some where they are to be fetched."""
+    conf = subject.conf
+    if not conf.megaphone_api_url:
+        return
+    name, token = "megaphone_api_url", conf.megaphone_api_token
+    try:
+        answer = requests.get(
+            conf.megaphone_api_url,
+            headers={"Authorization": token} if token else {},
+            timeout=TIMEOUT,
+        )
+        if not answer.ok:
+            raise NoAnswer(f"status {answer.status_code}")
+        found = broadcasts_in(answer.content)
+    except (requests.RequestException, NoAnswer) as exc:
+        text = str(exc) if isinstance(exc, NoAnswer) else type(exc).__name__
+        yield fail(name, f"no broadcasts: {text}")
+        return
+    good = usable(found)
+    if len(good) < len(found):
+        yield warn(name, f"{len(found) - len(good)} of {len(found)} can't be told to user agents")
+    yield (ok if good else warn)(name, plural(len(good), "broadcast"))
 
 
 def public_url(subject: Subject) -> Iterator[Result]:
@@ -138,7 +166,7 @@ def skew(name: str, date: str | None, now: float | None = None) -> Result | None
         theirs = parsedate_to_datetime(date or "").replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
-    seconds = (time.time() if now is None else now) - theirs
+    seconds = (clock.now() if now is None else now) - theirs
     # The header has whole seconds, and took its time to get here.
     off = max(0, round(abs(seconds)) - 2)
     text = f"{off} s {'ahead of' if seconds > 0 else 'behind'} {name}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from autopush.app.lifecycle import FEW_FILES, SPARE_FILES
+from autopush.app.process import own_port
 from autopush.app.standalone import (
     ACCESS_KEYS,
     AUTH_KEY,
@@ -226,10 +227,16 @@ def _wanted_ports(subject: Subject) -> Iterator[tuple[str, str, int | None, bool
     if subject.has_user_agents:
         host = conf.router_host or conf.host
         option = "router_host" if host.startswith(UNIX) else "router_port"
-        yield option, host, conf.router_port, bool(conf.router_ssl.key)
+        for port in _of_each_worker(subject, conf.router_port):
+            yield option, host, port, bool(conf.router_ssl.key)
     yield "proxy_protocol_port", "" if unix else conf.host, conf.proxy_protocol_port, False
     own = unix or subject.is_standalone
-    yield "memusage_port", "127.0.0.1" if own else conf.host, conf.memusage_port, False
+    for port in _of_each_worker(subject, conf.memusage_port):
+        yield "memusage_port", "127.0.0.1" if own else conf.host, port, False
+
+
+def _of_each_worker(subject: Subject, port: int | None) -> Iterable[int | None]:
+    return [own_port(port, number) for number in range(1, subject.conf.workers + 1)]
 
 
 def _bind_error(host: str, port: int) -> OSError | None:
@@ -262,14 +269,25 @@ def _unix_socket(name: str, path: str) -> Result:
 # -------------------------------------------------------------------------------------- limits
 
 
+def workers(subject: Subject) -> Iterator[Result]:
+    """Whether there are cores for them."""
+    count = subject.conf.workers
+    if count > 1:
+        cores = len(os.sched_getaffinity(0))
+        text = f"{count} on {plural(cores, 'core')}"
+        yield ok("workers", text) if count <= cores else warn("workers", f"{text}: too many")
+
+
 def limits(subject: Subject) -> Iterator[Result]:
     """Open files."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     limit = float("inf") if hard == resource.RLIM_INFINITY else hard
+    workers = subject.conf.workers
     most = subject.conf.max_connections if subject.has_user_agents else None
+    most = most and -(-most // workers)
     wanted = most + SPARE_FILES if most else FEW_FILES
     text = "any number of" if limit == float("inf") else str(hard)
-    text = f"{text} files and connections may be open"
+    text = f"{text} files and connections may be open{', by each worker' * (workers > 1)}"
     if limit < wanted:
         yield warn("files", f"{text}, {wanted} are wanted: raise the hard limit")
     else:

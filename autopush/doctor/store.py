@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from autopush import clock
 from autopush.addresses import without_password
 from autopush.db import sqlite_path
 from autopush.db.open import POSTGRESQL, postgresql_parameters
@@ -66,7 +66,7 @@ def _sqlite(path: Path) -> Iterator[Result]:
     except sqlite3.Error as exc:
         yield fail("store", f"{path}: {exc}")
     newest = max(p.stat().st_mtime for p in path.parent.glob(f"{path.name}*"))
-    if newest > time.time() + 60:
+    if newest > clock.now() + 60:
         yield warn("clock", "the storage file was written in what is the future now")
 
 
@@ -178,8 +178,8 @@ def _server(connection: Any) -> Iterator[Result]:
         if _one(connection, f"SHOW {name}") != "on":
             yield warn("server", f"{name} is off: {loss}")
     seconds = _one(connection, "SELECT extract(epoch FROM clock_timestamp())::float8")
-    if abs(seconds - time.time()) > SKEW:
-        yield warn("clock", f"the database's differs by {abs(seconds - time.time()):.0f} seconds")
+    if abs(seconds - clock.now()) > SKEW:
+        yield warn("clock", f"the database's differs by {abs(seconds - clock.now()):.0f} seconds")
     limit, used = (
         int(_one(connection, statement))
         for statement in ("SHOW max_connections", "SELECT count(*) FROM pg_stat_activity")

@@ -23,6 +23,7 @@ from autopush.http.applications import (
     InternalRouterHTTPFactory,
     MemUsageHTTPFactory,
     PrometheusHTTPFactory,
+    StandaloneHTTPFactory,
 )
 from autopush.httpserver.application import skip_request_logging
 from autopush.httpserver.connection import HTTPConnection
@@ -35,6 +36,7 @@ __all__ = [
     "InternalRouterHTTPFactory",
     "MemUsageHTTPFactory",
     "PrometheusHTTPFactory",
+    "StandaloneHTTPFactory",
     "WebSocketHTTPFactory",
     "skip_request_logging",
 ]

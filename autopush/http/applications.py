@@ -6,6 +6,7 @@ application               listener                     serves
 EndpointHTTPFactory       endpoint node; with          public API, health routes;
                           ``upgrade_factory`` the      WebSocket, if it has an
                           standalone server            ``upgrade_factory``
+StandaloneHTTPFactory     standalone server            the same, and the page
 InternalRouterHTTPFactory connection node, internal    /push, /notif, health routes
 WebSocketHTTPFactory      connection node, public      /status; all else is WebSocket
 MemUsageHTTPFactory       both, private                /_memusage
@@ -18,6 +19,8 @@ PrometheusHTTPFactory     both, private                /metrics
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from autopush.httpserver.application import RoutedServer, Routes
@@ -29,8 +32,10 @@ from autopush.web.health import HealthHandler, MemUsageHandler, StatusHandler
 from autopush.web.log_check import LogCheckHandler
 from autopush.web.message import MessageHandler
 from autopush.web.nodes import NotificationHandler, RouterHandler
+from autopush.web.page.handlers import ROUTES as PAGE_ROUTES, Page, SlashHandler
 from autopush.web.prometheus import MetricsHandler
 from autopush.web.rates import Rates
+from autopush.web.refusals import Refusals
 from autopush.web.registration import (
     ChannelRegistrationHandler,
     NewRegistrationHandler,
@@ -60,6 +65,10 @@ class BaseHTTPFactory(RoutedServer):
         (r"^/__heartbeat__", StatusHandler),
         (r"^/__lbheartbeat__", LBHeartbeatHandler),
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.refusals = Refusals(self.clock)
 
 
 class EndpointHTTPFactory(BaseHTTPFactory):
@@ -108,14 +117,21 @@ class EndpointHTTPFactory(BaseHTTPFactory):
         super().__init__(conf, db, **kwargs)
         self.routers = routers if routers is not None else {}
         self.access = Access.of(conf, self.clock.seconds)
-        if self.access is not None:
+        if self.access is not None or conf.public_path:
             self.doorkeeper = self._doorkeeper
         self.rates = Rates.of(conf, self.clock.seconds)
 
     def _doorkeeper(self, request: Request) -> type[BaseHandler] | None:
-        """In a private service only those who may come in get further."""
-        assert self.access is not None
-        return None if self.access.enter(request) else NoAccessHandler
+        """In a private service only those who may come in get further.
+
+        The path of the public URL is taken off before, unless a proxy has done that.
+        """
+        path = self.conf.public_path
+        if path and request.path.startswith(f"{path}/"):
+            request.path = request.path[len(path) :]
+            request.uri = request.uri.replace(f"{path}/", "/", 1)
+        access = self.access
+        return None if access is None or access.enter(request) else NoAccessHandler
 
     def wants_upgrade(self, method: str, path: str, headers: Headers) -> bool:
         """Whether it is a WebSocket handshake, be it a good one or not."""
@@ -135,12 +151,33 @@ class EndpointHTTPFactory(BaseHTTPFactory):
             body = invalid_request(too_long(self.conf.max_data))
         else:
             body = standard_error(status, 999, reason or REASONS[status], REASONS[status])
-        count_refused(self.metrics, body["code"], body["errno"])
+        count_refused(self, body["code"], body["errno"])
         return headers, json.dumps(body).encode()
 
     def ssl_cf(self) -> AutopushSSLContextFactory | None:
         """TLS context factory of the public listener; None: no TLS."""
         return self.conf.ssl.cf(require_peer_certs=self.conf.enable_tls_auth)
+
+
+class StandaloneHTTPFactory(EndpointHTTPFactory):
+    """The public API, with a page for people.
+
+    :param page: what is shown
+    """
+
+    # Behind the API's own routes: those are looked at first, and most of what comes is for them.
+    ap_handlers: ClassVar[Routes] = (
+        *EndpointHTTPFactory.ap_handlers[:-1],
+        *PAGE_ROUTES,
+        EndpointHTTPFactory.ap_handlers[-1],
+    )
+
+    def __init__(self, conf: AutopushConfig, *args: Any, page: Page, **kwargs: Any) -> None:
+        handlers: Routes = (*self.health_ap_handlers, *self.ap_handlers)
+        if conf.public_path:
+            handlers = ((re.escape(conf.public_path), SlashHandler), *handlers)
+        super().__init__(conf, *args, handlers=handlers, **kwargs)
+        self.page = page
 
 
 class InternalRouterHTTPFactory(BaseHTTPFactory):
@@ -178,6 +215,8 @@ class PrometheusHTTPFactory(BaseHTTPFactory):
     """
 
     ap_handlers: ClassVar[Routes] = ((r"/metrics", MetricsHandler),)
+    refresh: Callable[[], Awaitable[None]] | None = None
+    """Called before each answer, where the figures have to be gathered."""
 
     def __init__(self, conf: AutopushConfig, registry: CollectorRegistry, **kwargs: Any) -> None:
         super().__init__(conf, None, handlers=self.ap_handlers, **kwargs)

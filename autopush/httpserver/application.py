@@ -6,7 +6,8 @@ Knows no route; :mod:`autopush.http` does, and :mod:`autopush.websocket.site`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from autopush.httpserver.request import Request
     from autopush.metrics.interface import IMetrics
     from autopush.session import Node
+    from autopush.types import JSONDict
 
 Routes = Sequence[tuple[str, Any]]
 """Patterns of whole paths, each with a handler class."""
@@ -45,6 +47,8 @@ class RoutedServer(HTTPServer, Application):
     :param metrics: default: none
     :param node: the connection node in this process, if any
     :param clock: (IReactorTime) for the connections' deadlines; default: the reactor
+    :ivar accepted: messages that were accepted
+    :ivar refused: requests that were refused, by status and errno
     """
 
     ap_handlers: ClassVar[Routes] = ()
@@ -52,6 +56,8 @@ class RoutedServer(HTTPServer, Application):
     not_found_handler: Any = PageNotFoundHandler
     doorkeeper: Callable[[Request], type[BaseHandler] | None] | None = None
     """Returns who answers a request that may not get further; it may change the request's path."""
+    whole: Callable[[], Awaitable[JSONDict]] | None = None
+    """Tells how all processes of the service are, where there are several."""
 
     def __init__(
         self,
@@ -74,6 +80,8 @@ class RoutedServer(HTTPServer, Application):
         self.db = db
         self.node = node
         self.metrics = metrics if metrics is not None else SinkMetrics()
+        self.accepted = 0
+        self.refused: Counter[tuple[int, int]] = Counter()
         self.log_function = None if log_function is skip_request_logging else log_function
         self.body_limit = max(BODY_LIMIT, _BODY_FACTOR * conf.max_data)
         self._routes: dict[str, list[_Route]] = {}

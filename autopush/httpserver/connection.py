@@ -14,7 +14,6 @@ the deadlines of all.
 from __future__ import annotations
 
 import enum
-import time
 from email.utils import formatdate
 from http import client as http_client
 from typing import TYPE_CHECKING, Any
@@ -27,8 +26,10 @@ from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
+from autopush import clock
 from autopush.httpserver.parser import BODY_LIMIT, BadRequest, RequestParser
 from autopush.httpserver.request import Request
+from autopush.httpserver.upgrade import PlainHead, plain_head
 from autopush.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -104,9 +105,11 @@ _Idle, _Reading, _Busy = _State.IDLE, _State.READING, _State.BUSY
 _Lingering, _Closing, _Ended = _State.LINGERING, _State.CLOSING, _State.ENDED
 
 
-@implementer(interfaces.IPushProducer)
+@implementer(interfaces.IPushProducer, interfaces.IHalfCloseableProtocol)
 class HTTPConnection(Protocol):
     """One accepted connection.
+
+    A client may end its side as soon as it has asked: it gets the answers it waits for.
 
     Its factory is an :class:`HTTPServer`: it is called with each :class:`Request` and answers it
     (now or later) with ``request.write`` and ``request.finish``.
@@ -117,6 +120,7 @@ class HTTPConnection(Protocol):
     log = Logger()
     xheaders = False
     no_keep_alive = False  # set by a handler: close after this answer
+    _input_ended = False
 
     def connectionMade(self) -> None:
         self._state = _Idle
@@ -150,6 +154,22 @@ class HTTPConnection(Protocol):
         if request is not None and handler is not None:
             handler.connection_lost(reason)
 
+    def readConnectionLost(self) -> None:
+        """The client sends no more, but may still read: what it has asked is answered."""
+        self._input_ended = True
+        if not self._polling:
+            self._close_if_answered()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is ended, as :meth:`_linger` wants it."""
+
+    def _close_if_answered(self) -> None:
+        """Close where the input has ended, unless an answer is still to be made or to be read."""
+        if self._state is _Lingering or (
+            self._state in (_Idle, _Reading) and not self._output_full
+        ):
+            self._close()
+
     # ---- what handlers see
 
     @property
@@ -181,7 +201,9 @@ class HTTPConnection(Protocol):
             return
         self._state = _Idle
         self.deadline = self.factory.now + IDLE_TIMEOUT
-        if not self._polling and (self._reading_paused or self._parser.buffered):
+        if not self._polling and (
+            self._reading_paused or self._input_ended or self._parser.buffered
+        ):
             self._poll()
 
     # ---- input
@@ -199,11 +221,24 @@ class HTTPConnection(Protocol):
                 if self._discarded > LINGER_BYTES:
                     self._close()
             return
+        if state is _Idle and self._hands_over_at_once(data):
+            return
         self._parser.feed(data)
         if self._output_full:
             self._pause_reading()
         else:
             self._poll()
+
+    def _hands_over_at_once(self, data: bytes) -> bool:
+        """Hand over a plain handshake without parsing it twice; whether it was one."""
+        factory = self.factory
+        if factory.upgrade_factory is None or self._parser.buffered or self._output_full:
+            return False
+        head = plain_head(data)
+        if head is None or not factory.wants_upgrade("GET", head.path, head.headers):
+            return False
+        self._hand_over(data, head)
+        return True
 
     def _read_ahead(self, data: bytes) -> None:
         parser = self._parser
@@ -231,6 +266,8 @@ class HTTPConnection(Protocol):
             self._refuse(error.status, str(error))
         finally:
             self._polling = False
+        if self._input_ended:
+            self._close_if_answered()
 
     def _next(self) -> Request | None:
         """The request that is to be answered now; None: some of it is still to come.
@@ -273,7 +310,8 @@ class HTTPConnection(Protocol):
     def _resume_reading(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
-            self.transport.resumeProducing()
+            if not self._input_ended:
+                self.transport.resumeProducing()
 
     def pauseProducing(self) -> None:
         """The client does not read its answers: answer nothing more until it does."""
@@ -349,13 +387,18 @@ class HTTPConnection(Protocol):
             self.transport.unregisterProducer()
             self._resume_reading()
 
-    def _hand_over(self, received: bytes) -> None:
-        """Give the socket and everything received to a protocol of the upgrade factory."""
+    def _hand_over(self, received: bytes, head: PlainHead | None = None) -> None:
+        """Give the socket and everything received to a protocol of the upgrade factory.
+
+        :param head: the request, if it was read the shorter way
+        """
         transport = self.transport
         self.factory.forget(self)
         self._state = _Ended
         self._stop_parsing()
-        protocol = self.factory.upgrade_factory.buildProtocol(transport.getPeer())
+        protocol = None
+        if not self._input_ended:  # else nobody is left to talk to
+            protocol = self.factory.upgrade_factory.buildProtocol(transport.getPeer())
         if protocol is None:
             transport.abortConnection()
             return
@@ -369,7 +412,9 @@ class HTTPConnection(Protocol):
         if spent:
             protocol.spent = spent
         protocol.makeConnection(transport)
-        protocol.dataReceived(received)
+        opens_at_once = getattr(protocol, "opens_at_once", None)
+        if head is None or opens_at_once is None or not opens_at_once(received, head):
+            protocol.dataReceived(received)
 
     @property
     def may_be_handshake(self) -> bool:
@@ -406,7 +451,9 @@ class HTTPServer:
     :ivar body_limit: bytes a request body may have
     :ivar max_http_connections: connections at a time; more are answered 503
     :ivar upgrade_factory: the factory whose protocols get the connections that
-        :meth:`wants_upgrade` picks; None: there is nothing to upgrade to. Its ``head_within`` is
+        :meth:`wants_upgrade` picks; None: there is nothing to upgrade to. They may have an
+        ``opens_at_once``, which is given the head of a plain request, too, and returns whether that
+        was enough. Its ``head_within`` is
         the seconds (0: no other than ``HEAD_TIMEOUT``) in which the head of what may be such a
         request must be here; how many of them it took, its protocols find in their ``spent``.
     :ivar now: seconds, monotonic, as of the last sweep
@@ -525,7 +572,7 @@ _date = (0, "")
 def http_date() -> str:
     """The time as HTTP writes it; made once a second."""
     global _date
-    second = int(time.time())
+    second = int(clock.now())
     if second != _date[0]:
         _date = (second, formatdate(second, usegmt=True))
     return _date[1]

@@ -22,7 +22,6 @@ import inspect
 import json
 import re
 import sys
-import time
 import uuid
 import warnings
 from types import CoroutineType
@@ -36,6 +35,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.log import FileLogObserver
 
+from autopush import clock
 from autopush.libraries.bundled import provide
 
 _emit = FileLogObserver.emit
@@ -126,7 +126,7 @@ class BaseHandler(cyclone.web.RequestHandler):
 
     def initialize(self, **kwargs: Any) -> None:
         """Called once before the request is handled."""
-        self._start_time = time.time()
+        self._start_time = clock.now()
         self._timings: dict[str, float] = {}
 
     # ---- what handlers use

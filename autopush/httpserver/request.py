@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Protocol
 from urllib.parse import parse_qs
+
+from autopush import clock
 
 _ABSOLUTE_URI = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)")
 
@@ -97,7 +98,7 @@ class Request:
         self.end_time: float | None = None
         self._arguments: dict[str, list[str]] | None = None
         self._cookies: SimpleCookie | None = None
-        self._start_time = time.time()
+        self._start_time = clock.now()
         self.host: str = dict.get(headers, "host") or "127.0.0.1"
         target = uri
         if uri[0] != "/":
@@ -152,7 +153,7 @@ class Request:
 
     def request_time(self) -> float:
         """Seconds from the end of the head to the end of the answer (or to now)."""
-        return (self.end_time or time.time()) - self._start_time
+        return (self.end_time or clock.now()) - self._start_time
 
     def write(self, data: bytes) -> None:
         """Send bytes of the answer; dropped when the client is gone."""
@@ -161,7 +162,7 @@ class Request:
 
     def finish(self) -> None:
         """The answer is complete."""
-        self.end_time = time.time()
+        self.end_time = clock.now()
         if self.connection is not None:
             self.connection.finished(self)
 

@@ -7,6 +7,7 @@ from autopush.logging.events import (
     begin_or_register,
     enabled,
     find_host_name,
+    for_people,
     reopen,
 )
 from autopush.logging.redaction import (
@@ -22,6 +23,7 @@ __all__ = [
     "begin_or_register",
     "enabled",
     "find_host_name",
+    "for_people",
     "hide_ids",
     "redact",
     "redact_authorization",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -39,6 +40,9 @@ FERNET = re.compile(r"(?<![\w-])gAAAA[\w-]{50,}=*", re.ASCII)
 HIDDEN = re.compile(r"[0-9a-f]{64}")
 """What :func:`pseudonym` returns."""
 
+REMEMBERED = 1024
+"""Names of ids that are kept: who has one event has others soon. Some 300 KB."""
+
 _hiding_key = ""
 
 
@@ -57,11 +61,16 @@ def pseudonym(ident: str) -> str:
     UUID; the id itself where nothing is hidden, and what is such a name already."""
     if not _hiding_key or not ident or HIDDEN.fullmatch(ident):
         return ident
+    return _keyed_name(_hiding_key, ident)
+
+
+@lru_cache(REMEMBERED)
+def _keyed_name(key: str, ident: str) -> str:
     try:
         ident = parse_uuid(ident).hex
     except ValueError:
         pass  # an id of a message, or something that is none
-    return generate_hash(_hiding_key, ident.encode("utf-8", "backslashreplace"))
+    return generate_hash(key, ident.encode("utf-8", "backslashreplace"))
 
 
 def redact_authorization(header: str) -> str:
@@ -112,6 +121,11 @@ def hide(secrets: Iterable[str]) -> None:
     global _hidden
     words = sorted(map(re.escape, secrets), key=len, reverse=True)
     _hidden = re.compile("|".join(words)) if words else None
+
+
+def hides_words() -> bool:
+    """Whether there are words that are not shown, see :func:`hide`."""
+    return _hidden is not None
 
 
 REDACTORS: dict[str, Callable[[str], str]] = {

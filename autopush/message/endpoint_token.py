@@ -133,6 +133,19 @@ def parse_endpoint(
     return parsed
 
 
+def owner_of(fernet: AnyFernet, endpoint: str) -> tuple[Id, Id]:
+    """Return the user agent and the channel an endpoint belongs to, whoever may send to it.
+
+    :param endpoint: URL
+    :raises cryptography.fernet.InvalidToken: not ours
+    :raises InvalidTokenException: ours, but malformed
+    """
+    content = _open(fernet, endpoint.rpartition("/")[2])
+    if len(content) not in (V1_SIZE, V2_SIZE):
+        raise InvalidTokenException("Corrupted push token")
+    return Id(content[:ID_SIZE].hex()), Id(content[ID_SIZE:V1_SIZE].hex())
+
+
 def _parse(
     fernet: AnyFernet,
     token: str,

@@ -7,16 +7,17 @@ spec/websocket 5.6 and 19. Pure values: nothing here reads or writes anything bu
 from __future__ import annotations
 
 import re
-import time
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import attrs
 
+from autopush import clock
 from autopush.clock import ns_time
 from autopush.exceptions import InvalidRequest, InvalidTokenException
 from autopush.message.encoding import AnyFernet, base64url_encode, decrypt
+from autopush.message.urgency import NORMAL, stored, to_store
 from autopush.types import JSONDict
 
 TOPIC = "01"
@@ -94,7 +95,7 @@ class WebPushNotification:
     ``Direct`` or ``Stored``. ``live``: accepted while its user agent was connected, so it is no
     backlog of one that stays away (``msg_limit``). ``message_id`` is the version given to the user
     agent, ``update_id`` the one in storage. ``legacy`` marks the kind of before 2017, which is
-    still read.
+    still read. ``urgency`` is a level of :mod:`autopush.message.urgency`.
     """
 
     uaid: UUID
@@ -102,7 +103,7 @@ class WebPushNotification:
     ttl: int | None
     data: str | None = None
     headers: dict[str, str] | None = None
-    timestamp: int = attrs.field(factory=lambda: int(time.time()))
+    timestamp: int = attrs.field(factory=lambda: int(clock.now()))
     sortkey_timestamp: int | None = None
     topic: str | None = None
     source: str = "Direct"
@@ -110,6 +111,7 @@ class WebPushNotification:
     update_id: str | None = None
     legacy: bool = False
     live: bool = False
+    urgency: int = NORMAL
 
     # ------------------------------------------------------------------------------ message id
 
@@ -240,7 +242,8 @@ class WebPushNotification:
         """Return the message in a storage row (spec/storage 3.2).
 
         :param item: ``chidmessageid``, ``timestamp`` and, but for legacy rows, ``updateid``;
-            optional ``ttl``, ``data``, ``headers``, ``live``. Numbers may be of any numeric type.
+            optional ``ttl``, ``data``, ``headers``, ``live``, ``urgency``. Numbers may be of any
+            numeric type.
         :raises ValueError: the row is no message
         """
         try:
@@ -261,6 +264,7 @@ class WebPushNotification:
                 source="Stored",
                 legacy=legacy,
                 live=bool(item.get("live")),
+                urgency=stored(item.get("urgency")),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as exc:
             raise ValueError("not a message row") from exc
@@ -277,7 +281,7 @@ class WebPushNotification:
 
         :param at_time: Unix seconds; None: now
         """
-        now = time.time() if at_time is None else at_time
+        now = clock.now() if at_time is None else at_time
         return now >= (self.ttl or 0) + self.timestamp
 
     def cleanup_headers(self) -> None:
@@ -306,8 +310,8 @@ class WebPushNotification:
         """Return the message of a validated request, with a new message id.
 
         :param data: ``subscription`` with ``uaid`` and ``chid`` (any UUID spelling); ``headers``
-            by lower-case name, with ``ttl`` (int or None) and ``topic``; ``body`` as bytes, or
-            already as base64url text
+            by lower-case name, with ``ttl`` (int or None), ``topic``, and perhaps ``urgency`` (a
+            level); ``body`` as bytes, or already as base64url text
         :raises InvalidRequest: see :meth:`cleanup_headers`
         """
         subscription, headers, body = data["subscription"], data["headers"], data["body"]
@@ -319,6 +323,7 @@ class WebPushNotification:
             ttl=headers["ttl"],
             topic=headers["topic"],
             legacy=legacy,
+            urgency=headers.get("urgency", NORMAL),
         )
         if notification.data:
             notification.cleanup_headers()
@@ -341,6 +346,8 @@ class WebPushNotification:
         if self.data:
             payload["data"] = self.data
             payload["headers"] = self.headers
+        if self.urgency != NORMAL:
+            payload["urgency"] = to_store(self.urgency)
         return payload
 
     @classmethod
@@ -368,10 +375,11 @@ class WebPushNotification:
             ttl=_seconds(data.get("ttl")),
             data=payload,
             headers=_texts(headers or {}) if payload else None,
-            timestamp=int(time.time()) if timestamp is None else timestamp,
+            timestamp=int(clock.now()) if timestamp is None else timestamp,
             topic=_topic(data.get("topic")),
             message_id=version,
             update_id=version,
+            urgency=stored(data.get("urgency")),
         )
 
     def websocket_format(self) -> JSONDict:

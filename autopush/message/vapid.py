@@ -6,7 +6,6 @@ Source: spec/http-endpoint 6.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 from cryptography.exceptions import InvalidSignature
 
+from autopush import clock
 from autopush.exceptions import InvalidRequest, VapidAuthException
 from autopush.message.encoding import base64url_decode
 from autopush.message.jwt import RAW_SIGNATURE, VerifyJWT
@@ -212,7 +212,7 @@ def verify(
     :raises ValueError: unusable key or header
     """
     if now is None:
-        now = time.time()
+        now = clock.now()
     claims = _verified(token, public_key, now, lenient).claims
     if not lenient:
         _check_registered_claims(claims, now)

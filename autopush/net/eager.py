@@ -3,17 +3,23 @@
 Twisted's own transport keeps what is written until the next turn of the event loop, and asks the
 kernel twice (``epoll_ctl``) for each answer whether the socket is writable, which it nearly always
 is. Writing first and waiting only if the kernel takes no more saves a tenth of a notification's
-cost, and means that the send buffer is only in use when the peer really doesn't read.
+cost, and means that the send buffer is only in use when the peer really doesn't read. In the same
+way a connection that is to end, and has nothing left to write, ends at once.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+import types
 from collections.abc import Callable
 from typing import Any
 
 import twisted
-from twisted.internet import tcp
+from twisted.internet import tcp, unix
+from twisted.internet.main import CONNECTION_DONE
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from autopush.libraries import known
 
@@ -55,8 +61,81 @@ def writer() -> Callable[[Any, bytes], bytes]:
 send_now = writer()
 
 
+class _Turn:
+    """What happens at this moment."""
+
+    reader: EagerServer | None = None
+    """The connection whose input is being handled."""
+    ending = False
+    """Whether it is to end after that."""
+
+
+_turn = _Turn()
+
+
 class EagerServer(tcp.Server):
     """An accepted connection; see the module."""
+
+    _shouldShutdown = not known("Twisted", twisted.__version__)
+    """To close a socket that no other process has is enough, says Twisted itself."""
+
+    def write(self, data: bytes) -> None:
+        """Write now what the kernel takes; the rest when it takes more."""
+        rest = send_now(self, data)
+        if rest:
+            super().write(rest)
+
+    def doRead(self) -> Any:
+        """Handle input; then end, if that is what it came to."""
+        _turn.reader, _turn.ending = self, False
+        try:
+            why = super().doRead()
+        finally:
+            ending = _turn.ending
+            _turn.reader, _turn.ending = None, False
+        if ending and not why and self.connected and not self._aborting:
+            if self._has_nothing_to_write():
+                self.connectionLost(Failure(CONNECTION_DONE))
+            else:
+                super().loseConnection()
+        return why
+
+    def doWrite(self) -> Any:
+        """Write what is left; nothing, if handling input has just ended the connection."""
+        return super().doWrite() if self.connected else None
+
+    def loseConnection(self) -> None:
+        """End when all is written: without another turn of the event loop, if that is so."""
+        if (
+            _turn.reader is self
+            and self.connected
+            and not self.disconnecting
+            and self._has_nothing_to_write()
+        ):
+            _turn.ending = True
+            self.stopReading()
+        else:
+            super().loseConnection()
+
+    def _has_nothing_to_write(self) -> bool:
+        return send_now is write_through and not (
+            self.TLS
+            or self.producer
+            or self._writeDisconnecting
+            or self._writeDisconnected
+            or self._tempDataBuffer
+            or self.dataBuffer
+        )
+
+
+class EagerPort(tcp.Port):
+    """A listening TCP port whose connections are :class:`EagerServer`."""
+
+    transport = EagerServer
+
+
+class EagerUnixServer(unix.Server):
+    """As :class:`EagerServer`, on a Unix socket."""
 
     def write(self, data: bytes) -> None:
         """Write now what the kernel takes; the rest when it takes more."""
@@ -65,10 +144,10 @@ class EagerServer(tcp.Server):
             super().write(rest)
 
 
-class EagerPort(tcp.Port):
-    """A listening TCP port whose connections are :class:`EagerServer`."""
+class EagerUnixPort(unix.Port):
+    """A listening Unix socket whose connections are :class:`EagerUnixServer`."""
 
-    transport = EagerServer
+    transport = EagerUnixServer
 
 
 def listen_tcp(
@@ -83,3 +162,42 @@ def listen_tcp(
     listening = EagerPort(port, factory, backlog, interface, reactor)
     listening.startListening()
     return listening
+
+
+def listen_unix(reactor: Any, path: str, factory: Any, backlog: int) -> Any:
+    """Listen on a Unix socket, one that was left by a crash removed.
+
+    Who may connect is for the directory's permissions to say.
+
+    :raises CannotListenError: in use or not ours to use
+    """
+    # The lock file beside the socket tells one left by a crash from one in use.
+    listening = EagerUnixPort(os.fsencode(path), factory, backlog, 0o666, reactor, wantPID=1)
+    listening.startListening()
+    return listening
+
+
+def adopt(reactor: Any, listening: socket.socket, factory: Any, ssl_cf: Any = None) -> Any:
+    """Listen on a socket that listens already, and which others have, too.
+
+    :param listening: is closed
+    :param ssl_cf: context factory for TLS; None: plain
+    """
+    if ssl_cf is not None:
+        factory = TLSMemoryBIOFactory(ssl_cf, False, factory)
+    family = listening.family
+    port: Any = reactor.adoptStreamPort(listening.fileno(), family, factory)
+    listening.close()  # the port has a descriptor of its own
+    if family == socket.AF_UNIX:
+        port.transport = EagerUnixServer
+        port.connectionLost = types.MethodType(_leave_to_others, port)
+    else:
+        port.transport = EagerServer
+    return port
+
+
+def _leave_to_others(port: Any, reason: Any) -> None:
+    """Let go of a Unix socket. The port would end it for all, and remove its file."""
+    port.socket.close()
+    port.socket = socket.socket(socket.AF_UNIX)
+    tcp.Port.connectionLost(port, reason)

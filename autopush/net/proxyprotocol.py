@@ -8,9 +8,17 @@ from typing import Any, ClassVar, cast
 
 import twisted
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.protocols.haproxy import proxyEndpoint
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from autopush.libraries import known
@@ -37,6 +45,7 @@ def careful_wrapper() -> Callable[[IProtocolFactory], IProtocolFactory]:
     """Return what wraps a factory's protocols in ones that close on every malformed header."""
     from twisted.protocols.haproxy import _wrapper
 
+    @implementer(IHalfCloseableProtocol)
     class ProxyHeaderProtocol(_wrapper.HAProxyProtocolWrapper):
         def dataReceived(self, data: bytes) -> None:
             if self._proxyInfo is not None:
@@ -49,6 +58,20 @@ def careful_wrapper() -> Callable[[IProtocolFactory], IProtocolFactory]:
                 if self._proxyInfo is not None:  # raised by what follows the header
                     raise
                 self.loseConnection()
+
+        def readConnectionLost(self) -> None:
+            # As the socket does it for a protocol that isn't wrapped. TLS seems to provide what
+            # is below it, but has no half-close.
+            wrapped: Any = self.wrappedProtocol
+            transport: Any = self.transport
+            tls = isinstance(wrapped, ProtocolWrapper)
+            if tls or self._proxyInfo is None or not IHalfCloseableProtocol.providedBy(wrapped):
+                transport.connectionLost(Failure(ConnectionDone()))
+            else:
+                wrapped.readConnectionLost()
+
+        def writeConnectionLost(self) -> None:
+            """Our side is ended, as whoever is wrapped wants it."""
 
     class ProxyHeaderFactory(_wrapper.HAProxyWrappingFactory):
         protocol = ProxyHeaderProtocol  # type: ignore[assignment]
@@ -86,15 +109,25 @@ class HAProxyServerEndpoint:
         """
         return maybeDeferred(self.bind, factory)
 
-    def bind(self, factory: IProtocolFactory) -> IListeningPort:
+    def bind(
+        self,
+        factory: IProtocolFactory,
+        listen: Callable[[IProtocolFactory], IListeningPort] | None = None,
+    ) -> IListeningPort:
         """As :meth:`listen`, at once.
 
+        :param listen: listens where it is to be, in place of the port
         :raises CannotListenError: the port is in use or not ours to use
         """
         inner: Any = factory
         if self.ssl_cf is not None:
             inner = TLSMemoryBIOFactory(self.ssl_cf, False, factory)
-        port: Any = self.reactor.listenTCP(self.port, self.wrapper_factory(inner), **self.kwargs)
+        wrapped = self.wrapper_factory(inner)
+        port: Any = (
+            self.reactor.listenTCP(self.port, wrapped, **self.kwargs)
+            if listen is None
+            else listen(wrapped)
+        )
         if self.ssl_cf is not None and known("Twisted", twisted.__version__):
             port._type = "TLS"  # for the port's log lines, as listenSSL does
         listening: IListeningPort = port

@@ -17,6 +17,7 @@ import configargparse
 
 from autopush import __version__
 from autopush.options.files import ConfigFile, Key, without_empty
+from autopush.options.places import Options
 from autopush.options.standalone import STANDALONE
 from autopush.options.suggestions import did_you_mean, plain
 from autopush.options.tables import CONNECTION, ENDPOINT
@@ -125,11 +126,12 @@ class OptionParser(configargparse.ArgumentParser):
 
     def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
         """Read the options; what is not known ends the command with status 2."""
-        ns, unknown = self.parse_known_args(*args, **kwargs)
+        ns = Options()
+        _, unknown = self.parse_known_args(*args, namespace=ns, **kwargs)
         if unknown:
             self._refuse_unknown(unknown)
-        namespace: argparse.Namespace = ns
-        return namespace
+        ns.places = dict(self._sources)
+        return ns
 
     def parse_known_args(
         self, args: Iterable[str] | None = None, *rest: Any, **kwargs: Any
@@ -151,6 +153,10 @@ class OptionParser(configargparse.ArgumentParser):
             known: tuple[Any, list[str]] = super().parse_known_args(spelled, *rest, **kwargs)
         except argparse.ArgumentError as exc:
             self._refuse_value(exc)
+        for arg in takewhile(lambda arg: arg != "--", spelled):
+            action = self.spellings.get(arg.partition("=")[0])
+            if action is not None:
+                self._sources[action.dest] = COMMAND_LINE
         return known
 
     def _spelled(self, args: Iterable[str]) -> Iterator[str]:

@@ -231,6 +231,12 @@ def standalone_parser(config_files: Sequence[str] = ()) -> OptionParser:
         metavar="FILE",
         help="copy the database of data_dir to FILE, also while the service runs, and exit",
     )
+    parser.add_argument(
+        "--restore",
+        metavar="FILE",
+        help="put the copy FILE in the place of the database of data_dir, and exit;"
+        " not while the service runs; the one before stays beside it",
+    )
     _add_check(parser)
     _add_groups(parser, STANDALONE)
     _add_external_router_args(parser)

@@ -21,8 +21,10 @@ from autopush.options.tables import (
     SWITCH,
     TEXT,
     TLS,
+    WORKERS,
     Option,
     OptionGroup,
+    choice,
 )
 
 STANDALONE_OWN: OptionGroup = (
@@ -45,8 +47,9 @@ STANDALONE_OWN: OptionGroup = (
             "PUBLIC_URL",
             TEXT,
             None,
-            "origin of endpoint URLs and VAPID audience, as seen from outside, e.g."
-            " https://push.example.org; none: from host and port",
+            "what endpoint URLs begin with, as seen from outside, e.g. https://push.example.org, or"
+            " https://example.org/push where a proxy serves other things beside it; its origin is"
+            " the VAPID audience; none: from host and port",
         ),
         Option(
             "allowed_origins",
@@ -71,6 +74,13 @@ STANDALONE_OWN: OptionGroup = (
             "keep the database elsewhere than in data_dir: sqlite:///path/file.db,"
             " postgresql://user@host/database or dynamodb:",
         ),
+        Option(
+            "workers",
+            "WORKERS",
+            WORKERS,
+            1,
+            "processes that serve, so that one service uses several cores; auto: one a core",
+        ),
     ),
 )
 
@@ -85,6 +95,30 @@ ACCESS: OptionGroup = (
             "let only user agents in that show this key in the URL they are given, as printed by"
             " autokey --access; repeatable; instead of the access_keys file in data_dir; neither:"
             " everybody may come in",
+        ),
+    ),
+)
+
+PAGE_SHOWS = choice("off", "info", "full")
+
+PAGE: OptionGroup = (
+    "page for people",
+    (
+        Option(
+            "page",
+            "PAGE",
+            PAGE_SHOWS,
+            "full",
+            "what is at / for browsers: off, nothing; info, the settings of user agents and a try;"
+            " full, figures, too, for the operator only",
+        ),
+        Option(
+            "page_token",
+            "PAGE_TOKEN",
+            TEXT,
+            None,
+            "let who shows this token see the figures, too: autokey --access makes one, the page is"
+            " opened with #token=TOKEN behind its address; none: only who is on this machine",
         ),
     ),
 )
@@ -114,6 +148,56 @@ STANDALONE_LIMITS: OptionGroup = (
             180,
             "days after which a user agent that has no subscription and did not come back is"
             " forgotten (SQLite); 0: never",
+        ),
+    ),
+)
+
+TESTS: OptionGroup = (
+    "tests",
+    (
+        Option(
+            "ephemeral",
+            "AUTOPUSH_EPHEMERAL",
+            SWITCH,
+            False,
+            "keep the data in a temporary directory, which is removed at the end",
+        ),
+        Option(
+            "self_signed",
+            "AUTOPUSH_SELF_SIGNED",
+            SWITCH,
+            False,
+            "serve https, with a certificate in data_dir that is made for this run and only good on"
+            " this machine",
+        ),
+        Option(
+            "ready_file",
+            "AUTOPUSH_READY_FILE",
+            TEXT,
+            None,
+            "write the addresses there as JSON when the service is ready; may be a pipe",
+        ),
+        Option(
+            "parent",
+            "AUTOPUSH_PARENT",
+            POSITIVE,
+            None,
+            "end when the process with this id ends",
+        ),
+        Option(
+            "control",
+            "AUTOPUSH_CONTROL",
+            SWITCH,
+            False,
+            "let tests look at the service and disturb it, through the control API on loopback;"
+            " never where real user agents are",
+        ),
+        Option(
+            "control_port",
+            "AUTOPUSH_CONTROL_PORT",
+            PORT,
+            0,
+            "port of the control API; 0: any free one",
         ),
     ),
 )
@@ -181,8 +265,10 @@ def _part(group: OptionGroup, router: bool) -> OptionGroup:
 STANDALONE: tuple[OptionGroup, ...] = (
     STANDALONE_OWN,
     ACCESS,
+    PAGE,
     *map(_for_standalone, (LOGGING, METRICS, KEYS, ADDRESSES, TLS, SERVICE)),
     _for_standalone(STANDALONE_LIMITS),
     *map(_for_standalone, (_part(CONNECTION, router=False), ENDPOINT)),
     _for_standalone(("other nodes", _part(CONNECTION, router=True)[1])),
+    TESTS,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ class UnknownChoice(argparse.ArgumentTypeError):
         self.hint = did_you_mean(text, names)
 
 
-def _choice(*names: str) -> Any:
+def choice(*names: str) -> Any:
     """Return a converter that takes one of these, or the empty text."""
 
     def convert(text: str) -> str:
@@ -52,7 +53,22 @@ def _choice(*names: str) -> Any:
     return convert
 
 
-LOG_LEVEL = _choice("debug", "info", "warn", "error", "critical")
+MAX_WORKERS = 64
+"""Processes of one service: each takes some 60 MB."""
+
+
+def WORKERS(text: str) -> int:
+    """Return a number of processes; ``auto``: one for each core we may use."""
+    if text == "auto":
+        return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    number: int = _number(int, 1, MAX_WORKERS)(text)
+    return number
+
+
+WORKERS.__name__ = "count"  # argparse: "invalid count value: ..."
+
+
+LOG_LEVEL = choice("debug", "info", "warn", "error", "critical")
 PORT = _number(int, 0, 65535)
 COUNT = _number(int, 0)
 POSITIVE = _number(int, 1)
@@ -85,6 +101,9 @@ METAVARS = {
     "hostname": "NAME",
     "log_level": "LEVEL",
     "log_output": "WHERE",
+    "page": "WHAT",
+    "page_token": "TOKEN",
+    "megaphone_api_url": "URL",
     "prometheus_host": "ADDRESS",
     "public_url": "URL",
     "router_host": "ADDRESS",
@@ -112,7 +131,7 @@ class Option(NamedTuple):
         """What stands for the value in the help text."""
         if self.kind is PORT:
             return "PORT"
-        if self.kind in (COUNT, POSITIVE, PERCENT, int):
+        if self.kind in (COUNT, POSITIVE, PERCENT, WORKERS, int):
             return "N"
         if self.kind is SECONDS:
             return "SECONDS"
@@ -476,6 +495,28 @@ CONNECTION: OptionGroup = (
             COUNT,
             0,
             "seconds to say hello in, 0: off",
+        ),
+        Option(
+            "megaphone_api_url",
+            "MEGAPHONE_API_URL",
+            TEXT,
+            None,
+            "where broadcasts are fetched for user agents that subscribe to them; none: there are"
+            " no broadcasts",
+        ),
+        Option(
+            "megaphone_api_token",
+            "MEGAPHONE_API_TOKEN",
+            TEXT,
+            None,
+            "the Authorization header sent there, all of it, e.g. Bearer 1234; none: no header",
+        ),
+        Option(
+            "megaphone_poll_interval",
+            "MEGAPHONE_POLL_INTERVAL",
+            POSITIVE,
+            30,
+            "seconds between two looks there",
         ),
     ),
 )

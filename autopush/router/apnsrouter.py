@@ -8,7 +8,6 @@ expiration, because Apple doesn't show or keep it else (B13). Only behind a key 
 from __future__ import annotations
 
 import hashlib
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from OpenSSL import SSL
 
+from autopush import clock
 from autopush.exceptions import InvalidConfig, RouterException
+from autopush.message.urgency import NORMAL
 from autopush.net.http2 import Busy, Http2Error
 from autopush.router.apns2 import (
     APNS_MAX_CONNECTIONS,
@@ -259,8 +260,8 @@ class APNSRouter(BridgeRouter):
                 token,
                 payload,
                 str(uuid.uuid4()),
-                priority=not background,
-                exp=expiration(notification.ttl, time.time()),
+                priority=not background and notification.urgency >= NORMAL,
+                exp=expiration(notification.ttl, clock.now()),
                 push_type="background" if background else "alert",
                 collapse_id=self._collapse_id(notification, name),
             )

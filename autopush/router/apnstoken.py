@@ -5,7 +5,6 @@ Source: Apple, "Establishing a token-based connection to APNs"; spec/bridges 10.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import orjson
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from autopush import clock
 from autopush.message.encoding import base64url_encode
 from autopush.ssl import parse_private_key
 
@@ -34,11 +34,11 @@ class ProviderToken:
     """
 
     def __init__(
-        self, key_id: str, team_id: str, pem: bytes, now: Callable[[], float] = time.time
+        self, key_id: str, team_id: str, pem: bytes, now: Callable[[], float] | None = None
     ) -> None:
         self.key_id = key_id
         self.team_id = team_id
-        self._now = now
+        self._now = now or clock.now
         self._token = ""
         self._made_at = 0.0
         key = parse_private_key(pem)

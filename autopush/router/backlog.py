@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from autopush.message.urgency import least_of
+
 if TYPE_CHECKING:
     from autopush.db.interface import User
     from autopush.message.notification import WebPushNotification
@@ -53,9 +55,12 @@ class Backlogs:
         """Count a message that is about to be stored, unless it is one too many; whether it isn't.
 
         One that replaces another of its topic never is, nor one for a user agent that may be
-        connected: it may have read what was stored before.
+        connected: it may have read what was stored before, unless that was less urgent than what it
+        wants.
         """
-        if not self.limit or notification.live or user.get("node_id"):
+        if not self.limit:
+            return True
+        if (notification.live or user.get("node_id")) and notification.urgency >= least_of(user):
             return True
         absence = self._absence(user)
         messages = absence.messages

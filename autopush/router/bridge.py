@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
+from autopush import clock
 from autopush.exceptions import RouterException
 from autopush.metrics import make_tags
 from autopush.router.interface import IRouter, RouterResponse
@@ -111,7 +111,7 @@ def parse_retry_after(value: str | bytes | None, now: float | None = None) -> in
     else:
         try:
             date = parsedate_to_datetime(text)
-            seconds = round(date.timestamp() - (time.time() if now is None else now))
+            seconds = round(date.timestamp() - (clock.now() if now is None else now))
         except (ValueError, TypeError, OverflowError):
             return None
     return max(1, min(seconds, MAX_RETRY_AFTER))

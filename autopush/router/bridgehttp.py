@@ -325,9 +325,12 @@ class BodyReader(Protocol):
 
     ``finished`` fires with it, or fails with :class:`BridgeUnavailable`: it is too long or ends
     too early. Cancelling it cuts the connection.
+
+    :param limit: bytes
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = BODY_LIMIT) -> None:
+        self._limit = limit
         self.finished: Deferred[bytes] = Deferred(lambda _: self._abort())
         self._parts: list[bytes] = []
         self._size = 0
@@ -335,7 +338,7 @@ class BodyReader(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._size += len(data)
         self._parts.append(data)
-        if self._size > BODY_LIMIT and not self.finished.called:
+        if self._size > self._limit and not self.finished.called:
             self.finished.errback(BridgeUnavailable("the answer is too long"))
             self._abort()
 

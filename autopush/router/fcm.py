@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig, RouterException
+from autopush.message.urgency import NORMAL
 from autopush.router.bridge import (
     MIN_TTL,
     BridgeRouter,
@@ -189,7 +190,7 @@ class FCMRouter(BridgeRouter):
             "collapse_key": COLLAPSE_KEY,
             "data": payload_members(notification, self_contained=False),
             "notification": {},
-            "priority": "high",
+            "priority": "high" if notification.urgency >= NORMAL else "normal",
             "time_to_live": ttl,
             "to": token,
         }

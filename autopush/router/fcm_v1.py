@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 
 from autopush.exceptions import RouterException
+from autopush.message.urgency import NORMAL
 from autopush.router.bridge import AES128GCM, accepted, clamp_ttl, payload_members
 from autopush.router.bridgehttp import BridgeError, no_answer, please_wait
 from autopush.router.fcm import FCMRouter
@@ -82,7 +83,13 @@ class FCMv1Router(FCMRouter):
         self._check_size(notification, data)
         client = self._client(router_data, errno=900)
         ttl = clamp_ttl(notification.ttl, self.min_ttl)
-        payload = {"ttl": ttl, "payload": data, "dryrun": router_data.get("dryrun")}
+        payload = {
+            "ttl": ttl,
+            "payload": data,
+            "dryrun": router_data.get("dryrun"),
+            # The other one waits while the device dozes.
+            "priority": "HIGH" if notification.urgency >= NORMAL else "NORMAL",
+        }
         try:
             result = await client.send(token, payload)
         except FCMSenderIdMismatch as exc:

@@ -34,6 +34,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush import clock
 from autopush.constants import DEFAULT_ROUTER_TIMEOUT
 from autopush.exceptions import InvalidConfig
 from autopush.router.bridgehttp import (
@@ -245,7 +246,7 @@ class FCMv1:
         if credentials.expiry is None:
             return Token(credentials.token, 0)
         ends = credentials.expiry  # in UTC, naive
-        left = ends.replace(tzinfo=UTC) - datetime.now(UTC)
+        left = ends.replace(tzinfo=UTC) - datetime.fromtimestamp(clock.now(), UTC)
         return Token(credentials.token, max(0.0, left.total_seconds()))
 
     async def _token(self) -> str:
@@ -273,10 +274,15 @@ class FCMv1:
         """Return the body of a request.
 
         :param token: the device's
-        :param notif: ``ttl`` (seconds) and ``payload``, a map of texts
+        :param notif: ``ttl`` (seconds) and ``payload``, a map of texts; perhaps ``priority`` and
+            ``dryrun``
         """
         # Without it Android keeps messages back while the device sleeps (B7).
-        android = {"ttl": f"{int(notif['ttl'])}s", "priority": "HIGH", "data": notif["payload"]}
+        android = {
+            "ttl": f"{int(notif['ttl'])}s",
+            "priority": notif.get("priority", "HIGH"),
+            "data": notif["payload"],
+        }
         body: JSONDict = {"message": {"token": token, "android": android}}
         if self.dry_run or notif.get("dryrun"):
             body["validate_only"] = True
@@ -343,7 +349,7 @@ class FCMv1:
         raise self._refusal(code, name, error)
 
     def _refusal(self, code: int, name: str, error: JSONDict) -> Exception:
-        if name in ("UNREGISTERED", "NOT_FOUND"):
+        if name == "UNREGISTERED":
             return FCMNotFoundError("FCM Recipient no longer available")
         if name == "INVALID_ARGUMENT" and names_token(error):
             return FCMNotFoundError("FCM Recipient no longer available", 410)
@@ -363,7 +369,8 @@ class FCMv1:
 
 
 PERMANENT = frozenset({"UNREGISTERED", "NOT_FOUND", "SENDER_ID_MISMATCH", "INVALID_ARGUMENT"})
-"""Errors that no waiting cures, whatever the status."""
+"""Errors that no waiting cures, whatever the status. ``NOT_FOUND`` by itself may mean the project,
+which is the operator's mistake and ends no subscription."""
 
 RETRIED = frozenset({"QUOTA_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED"})
 """Errors after which the same message may be sent again."""

@@ -11,13 +11,13 @@
           ▲                                                 │ 200
           └─────────────────────────────────────────────────┘
 
-A connection node in this process is called directly instead. Before a message is stored, it is seen
-whether there is room for it: 429 if not.
+What is less urgent than the record asks for is only stored. A connection node in this process is
+called directly instead. Before a message is stored, it is seen whether there is room for it: 429 if
+not.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,10 @@ import orjson
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from autopush import clock
 from autopush.addresses import is_node_url
 from autopush.exceptions import RouterException, StoreBusy, StoreError, UserFull
+from autopush.message.urgency import least_of
 from autopush.metrics import SinkMetrics
 from autopush.net.nodeclient import NodeBusy, NodeGone
 from autopush.router.backlog import Backlogs
@@ -75,17 +77,17 @@ class WebPushRouter(IRouter):
         node: Node | None = None,
         metrics: IMetrics | None = None,
         *,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.conf = conf
-        self._now = now
+        self._now = now or clock.now
         self.db = db
         self.agent = agent
         self.node = node
         if metrics is None:
             metrics = node.metrics if node is not None else SinkMetrics()
         self.metrics = metrics
-        self.backlogs = Backlogs(conf.msg_limit, now)
+        self.backlogs = Backlogs(conf.msg_limit, self._now)
 
     def register(
         self, uaid: str, router_data: JSONDict, app_id: str, *args: object, **kwargs: object
@@ -110,7 +112,9 @@ class WebPushRouter(IRouter):
         """Deliver a notification, or store it for later; see :meth:`route_notification`."""
         user = uaid_data
         node_id = user.get("node_id")
-        if node_id and await self._send_notification(notification, user, node_id):
+        if "urgency" in user and _withheld(notification, user):
+            notification.live = bool(node_id)
+        elif node_id and await self._send_notification(notification, user, node_id):
             return self.delivered_response(notification)
         await self._save_notification(notification, user)
         try:
@@ -130,6 +134,8 @@ class WebPushRouter(IRouter):
             # Moved meanwhile: nobody may be reading the old month any more (spec/storage S17).
             await self._follow(notification, user["current_month"], fresh["current_month"])
         node_id = fresh.get("node_id")
+        if "urgency" in fresh and _withheld(notification, fresh):
+            node_id = None  # its user agent will look for it itself when it wants it
         if node_id and await self._send_notification_check(fresh, node_id):
             return self.delivered_response(notification)
         return self.stored_response(notification)
@@ -297,6 +303,11 @@ class WebPushRouter(IRouter):
 
     def _location(self, notification: WebPushNotification) -> str:
         return f"{self.conf.endpoint_url}/m/{notification.message_id}"
+
+
+def _withheld(notification: WebPushNotification, user: User) -> bool:
+    """Whether a message is less urgent than what its user agent wants (spec/broadcasts 2)."""
+    return notification.urgency < least_of(user)
 
 
 def not_saved(reason: StoreError) -> RouterException:

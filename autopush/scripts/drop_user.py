@@ -11,11 +11,12 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
+from autopush.app.progress import Progress, rate
 from autopush.app.standalone import dsn_of
 from autopush.config import AutopushConfig, DDBTableConfig
-from autopush.db.offline import Offline, offline_from_config
+from autopush.db.offline import Offline, OfflineSqlite, offline_from_config
 from autopush.exceptions import InvalidConfig, StoreError
 from autopush.options.optionparser import Examples, OptionParser
 from autopush.options.tables import COUNT, POSITIVE, SECONDS
@@ -47,11 +48,13 @@ def parse(args: Sequence[str] | None) -> Namespace:
         help="drop whose last connect lies this many months back, or more",
     )  # fmt: skip
     parser.add_argument(
-        "--batch_size", type=POSITIVE, metavar="N", default=25, help="users before each pause"
-    )
+        "--batch_size", type=POSITIVE, metavar="N",
+        help="users before each pause (default: 25; SQLite: 1000, in one write)",
+    )  # fmt: skip
     parser.add_argument(
-        "--pause_time", type=SECONDS, metavar="SECONDS", default=1, help="length of a pause"
-    )
+        "--pause_time", type=SECONDS, metavar="SECONDS",
+        help="length of a pause (default: 1; SQLite: 0)",
+    )  # fmt: skip
     parser.add_argument("--dry_run", action="store_true", help="count only: change nothing")
     parser.add_argument(
         "--limit", type=COUNT, metavar="N", default=0, help="stop after so many users, 0: all"
@@ -80,11 +83,31 @@ def first_kept(months_ago: int, now: time.struct_time) -> int:
     return int(f"{month // 12:04}{month % 12 + 1:02}000000")
 
 
+class Pace(NamedTuple):
+    """How fast users are deleted.
+
+    :ivar told: whether each batch is a line where nobody sits at a terminal
+    """
+
+    batch: int
+    pause: float
+    told: bool
+
+
+def pace(db: Offline, ns: Namespace) -> Pace:
+    """Return what the options say, or what is right for the database: units of DynamoDB are shared
+    with the nodes, while SQLite takes no longer for many than for one."""
+    batch, pause = (1000, 0) if isinstance(db, OfflineSqlite) else (25, 1)
+    pause = pause if ns.pause_time is None else ns.pause_time
+    return Pace(ns.batch_size or batch, pause, bool(pause) or ns.pause_time is not None)
+
+
 def purge(
     db: Offline,
     ns: Namespace,
     before: int,
     sleep: Callable[[float], None] = time.sleep,
+    progress: Progress | None = None,
 ) -> int:
     """Delete in batches; returns the number of users dropped (or, in a dry run, found).
 
@@ -93,16 +116,27 @@ def purge(
     users = db.stale_users(before)
     if ns.limit:
         users = islice(users, ns.limit)
-    total = 0
-    while batch := list(islice(users, ns.batch_size)):
-        if ns.dry_run:
-            total += len(batch)
-            continue
-        dropped = sum(db.drop(user) for user in batch)
+    speed = pace(db, ns)
+    total = seen = 0
+    while batch := list(islice(users, speed.batch)):
+        seen += len(batch)
+        dropped = len(batch) if ns.dry_run else db.drop_all(batch)
         total += dropped
-        print(f"Deleted {dropped} user records, pausing for {ns.pause_time:g} seconds.")
-        sleep(ns.pause_time)
+        live = progress is not None and progress.live
+        if ns.dry_run or live or not speed.told:
+            if progress is not None:
+                progress.update(seen)
+        else:
+            print(f"Deleted {dropped} user records, pausing for {speed.pause:g} seconds.")
+        if not ns.dry_run:
+            sleep(speed.pause)
     return total
+
+
+def expected(db: Offline, ns: Namespace, before: int) -> int | None:
+    """Return how many users will be looked at; None: that isn't known."""
+    count = db.count_stale(before)
+    return min(count, ns.limit) if count is not None and ns.limit else count
 
 
 def drop_users(args: Sequence[str] | None = None, resource: Any = None) -> str | None:
@@ -116,13 +150,17 @@ def drop_users(args: Sequence[str] | None = None, resource: Any = None) -> str |
         )
         db = offline_from_config(conf, resource)
         print(f"Deleting users with a last_connect {ns.months_ago} months ago.")
-        total = purge(db, ns, first_kept(ns.months_ago, time.localtime()))
+        before = first_kept(ns.months_ago, time.localtime())
+        doing = "Counting" if ns.dry_run else "Deleting"
+        progress = Progress(doing, "users", expected(db, ns, before))
+        total = purge(db, ns, before, progress=progress)
+        took = rate(total, progress.finish(), "users")
     except (InvalidConfig, StoreError) as exc:
         return f"drop_users: error: {exc}"
     if ns.dry_run:
         print(f"Dry run: {total} user records would be deleted.")
     else:
-        print(f"Finished old user purge. Deleted {total} user records.")
+        print(f"Finished old user purge. Deleted {total} user records {took}.")
     return None
 
 

@@ -1,14 +1,14 @@
 """How many users, channels and stored messages there are, and which users are forgotten: one slow
 round over all of them.
 
-A user agent that says hello gets a record. Many never subscribe, or unsubscribe again, and don't
-come back: nobody can send to them, but their records would stay for ever. So those that have no
-channel and were not seen for long are deleted. Should one come back after all, it gets another
-UAID, and has nothing to lose by that.
+A user agent gets a record with its first channel, and in older releases with its first hello. Many
+unsubscribe again and don't come back: nobody can send to them, but their records would stay for
+ever. So those that have no channel and were not seen for long are deleted. Should one come back
+after all, it gets another UAID, and has nothing to lose by that.
 
 A round goes through the records in slices, each a transaction of some milliseconds, with a pause in
 between for other writers. Then, where there are metrics, through channels and messages in the same
-way.
+way; where there are none, those are counted when somebody looks.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 ROUND_INTERVAL = 600
 """Seconds from the beginning of a round to that of the next: as old is what is told of users."""
+
+STOCK_INTERVAL = 30
+"""Seconds after which channels and messages are counted again for somebody who looks."""
 
 SLICE_PAUSE = 0.1
 """Seconds between two slices of a round, for other writers."""
@@ -46,6 +49,7 @@ class Census:
         self._node = node
         self._forget_after = forget_after
         self._counting = False
+        self._looked: float | None = None
 
     def begin(self) -> None:
         """Begin a round, unless the last one is still under way. To be called now and then."""
@@ -68,6 +72,25 @@ class Census:
                     node.stock = await self._take_stock()
         except StoreError as error:
             self.log.warn("Users not counted: {error}", error=str(error))
+        finally:
+            self._counting = False
+
+    def freshen(self) -> None:
+        """Count channels and messages for somebody who looks, unless that was done a moment ago or
+        a round is under way."""
+        background = self._node.background
+        now = background.clock.seconds()
+        recent = self._looked is not None and now - self._looked < STOCK_INTERVAL
+        if not recent and not self._counting:
+            self._looked = now
+            background.watch(Deferred.fromCoroutine(self._restock()))
+
+    async def _restock(self) -> None:
+        self._counting = True
+        try:
+            self._node.stock = await self._take_stock()
+        except StoreError as error:
+            self.log.warn("Channels and messages not counted: {error}", error=str(error))
         finally:
             self._counting = False
 

@@ -14,9 +14,13 @@ its own module, and what they share is the data of :mod:`~autopush.session.sessi
     > {"messageType": "unregister", "channelID": "<uuid>", "code": 200}         registration
     < {"messageType": "unregister", "channelID": "<uuid>", "code": 200, "status": 200}
     > {"messageType": "broadcast_subscribe", "broadcasts": {"<id>": "<version>"}}  broadcasts
-    < {"messageType": "broadcast", "broadcasts": {"errors": {"<id>": "..."}}}
+    < {"messageType": "broadcast", "broadcasts": {"<id>": "<version>"}}            broadcasts
+    > {"messageType": "urgency", "min": "<very-low, low, normal or high>"}      urgency
+    < {"messageType": "urgency", "status": 200}
     > {}                                                                        acks
     < {}
+    > {"messageType": "<anything else>"}
+    < {"messageType": "error", "status": 400, "reason": "Unknown messageType", ...}
 """
 
 from __future__ import annotations
@@ -25,8 +29,17 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from autopush.session import acks, broadcasts, cleanup, direct, drain, hello, registration
-from autopush.session.errors import Malformed
+from autopush.session import (
+    acks,
+    broadcasts,
+    cleanup,
+    direct,
+    drain,
+    hello,
+    registration,
+    urgency,
+)
+from autopush.session.errors import UNKNOWN_MESSAGE, Malformed, NotUnderstood
 from autopush.session.events import log
 from autopush.session.session import BaseSession
 from autopush.session.states import State
@@ -37,6 +50,10 @@ MAX_QUEUED = 1000
 """Messages kept while a hello is processed. Reading stops with the first one, so only what came
 in the same piece is more; a user agent has no reason to send even ten."""
 
+MAX_NOT_UNDERSTOOD = 20
+"""Messages in a row that we don't know before we close. User agents of tomorrow may say what those
+of today don't, and must not be shut out for it; who says nothing else is none."""
+
 COMMANDS: dict[str, Callable[[BaseSession, JSONDict], None]] = {
     "ack": acks.ack,
     "broadcast_subscribe": broadcasts.subscribe,
@@ -45,6 +62,7 @@ COMMANDS: dict[str, Callable[[BaseSession, JSONDict], None]] = {
     "ping": acks.ping,
     "register": registration.register,
     "unregister": registration.unregister,
+    "urgency": urgency.change,
 }
 
 UNIDENTIFIED, DRAINING_TOPICS, LIVE = State.UNIDENTIFIED, State.DRAINING_TOPICS, State.LIVE
@@ -70,6 +88,8 @@ class Session(BaseSession):
         """A JSON object came from the user agent. Never raises."""
         try:
             self._dispatch(message)
+        except NotUnderstood as error:
+            self._not_understood(str(error))
         except Malformed as error:
             self.complain(error)
         except Exception:
@@ -82,6 +102,8 @@ class Session(BaseSession):
     def output_resumed(self) -> None:
         """The connection can take more output again."""
         drain.advance(self)
+        if self.broadcasts is not None:
+            self.node.broadcasts.resumed(self)
 
     def closed(self) -> Deferred[None]:
         """TCP has ended. May be called again.
@@ -137,12 +159,12 @@ class Session(BaseSession):
         if DRAINING_TOPICS <= state <= LIVE:
             kind = message.get("messageType")
             command = COMMANDS.get(kind) if kind.__class__ is str else None
-            if command is not None:
-                command(self, message)
-            elif not message:
-                acks.ping(self, message)
-            else:
-                self.close()
+            if command is None:
+                if message:
+                    raise NotUnderstood("unknown messageType")
+                command = acks.ping
+            command(self, message)
+            self.not_understood = 0
         elif state is UNIDENTIFIED:
             if message.get("messageType") == "hello":
                 hello.begin(self, message)
@@ -150,6 +172,17 @@ class Session(BaseSession):
                 self.close()
         elif state < CLOSING:
             self._enqueue(message)
+
+    def _not_understood(self, reason: str) -> None:
+        node = self.node
+        if node.metered:
+            node.metrics.increment("ua.command.unknown")
+        log.info("Malformed message", reason=reason, uaid_hash=self.uaid_hash)
+        self.not_understood += 1
+        if self.not_understood >= MAX_NOT_UNDERSTOOD:
+            self.close()
+        else:
+            self.wire.send(UNKNOWN_MESSAGE)
 
     def _enqueue(self, message: JSONDict) -> None:
         if self.queue is None:

@@ -55,6 +55,7 @@ class Node(BaseNode):
             session.wire.output_paused
             or session.state is MOVING_MONTH
             or (unacked is not None and len(unacked) >= self.max_unacked)
+            or notification.urgency < session.least
         ):
             return BUSY
         if self.store_direct and notification.ttl:
@@ -102,6 +103,7 @@ class Node(BaseNode):
 
     async def _shut_down(self) -> None:
         self.background.hurry()
+        self.broadcasts.stop()
         try:
             for session in list(self.clients.values()):
                 session.close()

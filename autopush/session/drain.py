@@ -15,9 +15,10 @@ from uuid import UUID
 from twisted.internet.defer import Deferred
 
 from autopush.exceptions import StoreBusy
-from autopush.session import direct, ends, month, settle
+from autopush.session import direct, ends, month, settle, urgency
 from autopush.session.events import identity, log, sent
 from autopush.session.states import State
+from autopush.types import JSONDict
 
 if TYPE_CHECKING:
     from autopush.db.interface import Batch
@@ -59,7 +60,9 @@ def _begin_pass(session: BaseSession) -> None:
     """From the first row that may be there: a message may have been stored behind others that were
     acknowledged since, and whose rows no longer tell (spec/storage 17.6)."""
     session.to(DRAINING_TOPICS)
+    settle.flush(session)
     session.position = session.passed
+    session.withheld, session.topics_read = None, ""
 
 
 def advance(session: BaseSession) -> None:
@@ -120,6 +123,8 @@ async def _round(session: BaseSession) -> bool:
         return False
     moved = _move_on(session, batch, topics)
     live, removals = _sort_out(session, new, ended)
+    if topics and session.least:
+        _skip_topics(session, messages)
     if live:
         _send_live(session, live)
         return False
@@ -151,6 +156,14 @@ def _move_on(session: BaseSession, batch: Batch, topics: bool) -> bool:
     return True
 
 
+def _skip_topics(session: BaseSession, messages: list[WebPushNotification]) -> None:
+    """Don't read again, in this pass, the topics at its beginning that aren't urgent enough."""
+    for notification in messages:
+        if notification.urgency >= session.least:
+            break
+        session.topics_read = notification.sort_key
+
+
 def _next_phase(session: BaseSession, topics: bool) -> None:
     """The last page of this phase of the pass was read."""
     if session.stale:
@@ -166,6 +179,9 @@ async def _fetch(session: BaseSession, topics: bool, limit: int) -> Batch:
     assert session.uaid is not None
     if not topics:
         return await store.fetch_since(session.month, session.uaid, session.position, limit)
+    read = session.topics_read
+    if read:
+        return await store.fetch_topics(session.month, session.uaid, limit, read)
     batch = await store.fetch_topics(session.month, session.uaid, limit)
     if batch.channels is not None and batch.channels.exists:
         session.channels = frozenset(batch.channels.chids)
@@ -183,8 +199,11 @@ def _sort_out(
         if notification.channel_id in ended or _comes_again(session, notification):
             removals.append(settle.discard(session, notification))
             continue
+        over = notification.expired(now)
+        if session.least and not over and urgency.withheld(session, notification):
+            continue
         session.stored_retrieved += 1
-        if not notification.expired(now):
+        if not over:
             live.append(notification)
         elif notification.sortkey_timestamp is None:
             removals.append(settle.discard(session, notification))
@@ -203,6 +222,7 @@ def _send_live(session: BaseSession, messages: list[WebPushNotification]) -> Non
     stored = session.stored
     if stored is None:
         stored = session.stored = {}
+    frames: list[JSONDict] = []
     for notification in messages:
         key = (str(notification.channel_id), notification.version)
         if key in stored:
@@ -213,12 +233,13 @@ def _send_live(session: BaseSession, messages: list[WebPushNotification]) -> Non
         session.sent_count += _is_backlog(session, notification)
         if session.sent_count > (node.conf.msg_limit or math.inf):
             log.debug("Too many messages", **identity(session))
+            session.wire.send_all(frames)
             drop_user(session)
             return
-        frame = notification.websocket_format()
+        frames.append(notification.websocket_format())
         if node.metered:
             sent(node, notification, "Stored")
-        session.wire.send(frame)
+    session.wire.send_all(frames)
 
 
 def _is_backlog(session: BaseSession, notification: WebPushNotification) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
-from autopush.logging import enabled
+from autopush.logging import enabled, for_people
 
 if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 log = Logger(namespace="autopush.websocket.PushServerProtocol")
 """The documented name space of all these events."""
 
-__all__ = ["enabled", "extract_code", "identity", "log", "log_ack", "redacted", "sent"]
+__all__ = [
+    "enabled",
+    "extract_code",
+    "for_people",
+    "identity",
+    "log",
+    "log_ack",
+    "redacted",
+    "sent",
+    "took",
+]
 
 
 class Identified(Protocol):
@@ -49,6 +59,14 @@ def extract_code(message: dict[str, Any]) -> int:
 def identity(session: Identified) -> dict[str, Any]:
     """The fields every event of an identified session carries."""
     return {"uaid_hash": session.uaid_hash, **session.user_agent.info}
+
+
+def took(node: Counting, began: float) -> dict[str, Any]:
+    """Fields for people only: how a command that was answered 200 ended, and how soon.
+
+    :param began: when it came, by the node's clock
+    """
+    return {"status": 200, "took": node.now() - began}
 
 
 def redacted(endpoint: str) -> str:

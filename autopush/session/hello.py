@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 from autopush.db.interface import MOVING_FROM, User
 from autopush.exceptions import StoreError
 from autopush.ids import parse_uuid, validate_uaid
-from autopush.session import broadcasts, peers, records, upkeep
+from autopush.session import peers, records, upkeep, urgency
 from autopush.session.errors import hello_error
-from autopush.session.events import enabled, identity, log
+from autopush.session.events import enabled, for_people, identity, log, took
 from autopush.session.month import is_later
 from autopush.session.states import State
 from autopush.types import JSONDict
@@ -21,12 +21,13 @@ from autopush.types import JSONDict
 if TYPE_CHECKING:
     from autopush.session.session import BaseSession
 
-_ABSENT = object()
-
 OVERLOAD_DELAY = (4, 9)
 """Seconds, lower limit and upper limit (exclusive), before a user agent hears that the store
 fails: they would all be back at once otherwise."""
 
+
+AHEAD = 1000
+"""ms by which the connections of a worker may be ahead of the clock: each has one of its own."""
 
 SETTLING = 1.0
 """Seconds for which the user agent's last connection here may still write acknowledgements."""
@@ -57,8 +58,11 @@ def begin(session: BaseSession, message: JSONDict) -> None:
     session.uaid = uaid
     session.existing_uaid = valid
     session.to(State.IDENTIFYING)
-    wanted = message.get("broadcasts", _ABSENT)
-    Deferred.fromCoroutine(_identify(session, valid, wanted))
+    session.least = urgency.asked(message)
+    if valid:
+        Deferred.fromCoroutine(_identify(session, message))
+    else:
+        _welcome(session, message)
 
 
 def duplicate(session: BaseSession, _: JSONDict) -> None:
@@ -87,17 +91,26 @@ def _refuse(session: BaseSession, reason: str, status: int) -> None:
     session.close()
 
 
-async def _identify(session: BaseSession, valid: bool, wanted: Any) -> None:
+def _welcome(session: BaseSession, message: JSONDict) -> None:
+    """Answer a user agent that offers no UAID: nothing has to be read, and nothing is written."""
+    try:
+        _finish(session, _anew(session), message, session.node.now())
+    except Exception:
+        _fail(session)
+
+
+async def _identify(session: BaseSession, message: JSONDict) -> None:
     node, uaid = session.node, session.uaid
     assert uaid is not None
+    began = node.now()
     node.identifying[uaid] += 1
     try:
-        entry = await _enter(session, valid)
+        entry = await _enter(session)
         # The connection may have ended, or be ending, meanwhile; the record stays as it is.
         if session.state is not State.IDENTIFYING:
             return
         if entry.written:
-            _finish(session, entry, wanted)
+            _finish(session, entry, message, began)
         else:
             _refuse(session, "already_connected", 500)
     except StoreError as error:
@@ -105,13 +118,17 @@ async def _identify(session: BaseSession, valid: bool, wanted: Any) -> None:
         if session.state is State.IDENTIFYING:
             session.start_timer(session.node.randrange(*OVERLOAD_DELAY), _overloaded)
     except Exception:
-        log.failure("Unexpected error")
-        session.wire.send(hello_error("error", 503))
-        session.close()
+        _fail(session)
     finally:
         node.identifying[uaid] -= 1
         if not node.identifying[uaid]:
             del node.identifying[uaid]
+
+
+def _fail(session: BaseSession) -> None:
+    log.failure("Unexpected error")
+    session.wire.send(hello_error("error", 503))
+    session.close()
 
 
 def _overloaded(session: BaseSession) -> None:
@@ -119,30 +136,33 @@ def _overloaded(session: BaseSession) -> None:
     session.close()
 
 
-async def _enter(session: BaseSession, valid: bool) -> Entry:
-    """Write the record that leads to this connection: the known user's, or a new one."""
+async def _enter(session: BaseSession) -> Entry:
+    """Have the known user's record lead to this connection; who has none gets another UAID."""
     node = session.node
     assert session.uaid is not None
-    if valid:
-        written, record = await node.store.return_user(
-            session.uaid, node.router_url, session.connected_at
-        )
-        if record is not None and written:
-            return _take_over(session, record, record)
-        if record is not None and _accepts(session, record):
-            entry = await _return(session, record)
-            if entry is not None:
-                return entry
-        session.uaid = uuid.uuid4().hex
-    session.uaid_reset = True
-    session.reset_uaid = session.rotate = False
-    session.month = node.store.months.current
-    written, previous = await node.store.register_user(
-        records.new_record(
-            session.uaid, node.router_url, session.connected_at, session.month, node.now()
-        )
+    written, record = await node.store.return_user(
+        session.uaid, node.router_url, session.connected_at
     )
-    return Entry(written, previous, False)
+    if record is not None and written:
+        return _take_over(session, record, record)
+    if record is not None and _accepts(session, record):
+        entry = await _return(session, record)
+        if entry is not None:
+            return entry
+    session.uaid = uuid.uuid4().hex
+    return _anew(session)
+
+
+def _anew(session: BaseSession) -> Entry:
+    """Begin with a user agent that has nothing yet.
+
+    Its record is written with its first channel (:func:`autopush.session.registration.register`):
+    before that nobody can send to it, and most never have one (decisions/new-users).
+    """
+    session.uaid_reset = True
+    session.reset_uaid = session.rotate = session.recorded = False
+    session.month = session.node.store.months.current
+    return Entry(True, {}, False)
 
 
 def _accepts(session: BaseSession, record: User) -> bool:
@@ -192,18 +212,23 @@ def _outdo(session: BaseSession, record: User) -> None:
     """Don't let our own past shut out this user agent.
 
     Where there are no other nodes, a record from a moment later than any connection of this process
-    can only come from before a restart, and from before the clock was set back. In a cluster it is
-    refused until the clock has passed it (quirk Q34).
+    can only come from before a restart, and from before the clock was set back. So can, among
+    workers of one service, one from the future. In a cluster it is refused until the clock has
+    passed it (quirk Q34).
     """
     node = session.node
-    if node.peers is not None:
+    node_id, stored = record.get("node_id"), records.number(record["connected_at"])
+    if stored is None:
         return
-    stored = records.number(record["connected_at"])
-    if record.get("node_id") == node.router_url and stored is not None and stored > node.latest:
+    if node.peers is None:
+        outdated = node_id == node.router_url and stored > node.latest
+    else:
+        outdated = node_id in node.siblings and stored > max(node.now() * 1000 + AHEAD, node.latest)
+    if outdated:
         session.connected_at = stored + 1
 
 
-def _finish(session: BaseSession, entry: Entry, wanted: Any) -> None:
+def _finish(session: BaseSession, entry: Entry, message: JSONDict, began: float) -> None:
     node = session.node
     assert session.uaid is not None
     if node.stopping:
@@ -219,12 +244,15 @@ def _finish(session: BaseSession, entry: Entry, wanted: Any) -> None:
     _leave_other_node(session, entry.previous)
     node.clients[session.uaid] = session
     session.to(State.LIVE)
-    session.wire.send(_reply(session, wanted))
-    if enabled("debug"):
+    session.wire.send(_reply(session, message))
+    if for_people():
+        log.info("hello", **identity(session), shown=took(node, began))
+    elif enabled("debug"):
         log.debug("hello", **identity(session))
     if node.metered:
         node.metrics.increment("ua.command.hello")
     if entry.known:
+        urgency.begin(session, entry.previous, message)
         # The channels must live as long as the user agent comes here (spec/storage S2).
         node.background.persist(node.store.touch_channels, session.month, session.uaid)
         _note_move(session, entry.previous)
@@ -235,6 +263,7 @@ def _finish(session: BaseSession, entry: Entry, wanted: Any) -> None:
             # is not waited for.
             session.start_timer(SETTLING, type(session).start)
             other.row_operations_done().addCallback(lambda _: session.check())
+        urgency.note(session, entry.previous)
     session.replay()
 
 
@@ -258,7 +287,7 @@ def _leave_other_node(session: BaseSession, previous: User) -> None:
         node.background.watch(Deferred.fromCoroutine(request))
 
 
-def _reply(session: BaseSession, wanted: Any) -> JSONDict:
+def _reply(session: BaseSession, message: JSONDict) -> JSONDict:
     conf = session.node.conf
     reply: JSONDict = {
         "messageType": "hello",
@@ -269,6 +298,6 @@ def _reply(session: BaseSession, wanted: Any) -> JSONDict:
     }
     if conf.auto_ping_interval:
         reply["ping"] = conf.auto_ping_interval
-    if wanted is not _ABSENT:
-        reply["broadcasts"] = broadcasts.answer(wanted)
+    if "broadcasts" in message:
+        reply["broadcasts"] = session.node.broadcasts.answer(session, message["broadcasts"])
     return reply

@@ -7,6 +7,7 @@ from typing import Any
 from autopush.constants import RECORD_VERSION
 from autopush.db.interface import Months, User
 from autopush.db.lastconnect import generate_last_connect, has_connected_this_month
+from autopush.message.urgency import NAMES, VERY_LOW
 from autopush.options.bridges import BRIDGES
 
 NO_IDENTITY = 104
@@ -45,8 +46,14 @@ def needs_reset(record: User) -> bool:
     return version is None or version < RECORD_VERSION
 
 
-def new_record(uaid: str, node_id: str, connected_at: int, month: str, now: float) -> User:
-    """The record of a user agent that is new, or has to start anew."""
+def new_record(
+    uaid: str, node_id: str, connected_at: int, month: str, now: float, least: int = VERY_LOW
+) -> User:
+    """The record of a user agent that is new, or has to start anew.
+
+    :param least: the least urgency it wants to be sent at once
+    """
+    urgency = {} if least == VERY_LOW else {"urgency": NAMES[least]}
     return {
         "uaid": uaid,
         "router_type": "webpush",
@@ -55,6 +62,7 @@ def new_record(uaid: str, node_id: str, connected_at: int, month: str, now: floa
         "last_connect": generate_last_connect(now),
         "record_version": RECORD_VERSION,
         "current_month": month,
+        **urgency,
     }
 
 

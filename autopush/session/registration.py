@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred
 from autopush.exceptions import ChannelLimit, StoreError
 from autopush.ids import parse_uuid
 from autopush.message.endpoint_token import check_subscription_key
-from autopush.session import direct, drain, settle
+from autopush.session import direct, drain, records, settle
 from autopush.session.errors import MORE_INFO, Malformed
-from autopush.session.events import enabled, extract_code, identity, log, redacted
+from autopush.session.events import enabled, extract_code, identity, log, redacted, took
 from autopush.session.states import State
 from autopush.types import JSONDict
 
@@ -80,7 +80,6 @@ def unregister(session: BaseSession, message: JSONDict) -> None:
     if node.metered:
         node.metrics.increment("ua.command.unregister")
     session.unregisters += 1
-    _log_unregister(session, message, given)
     Deferred.fromCoroutine(_unregister(session, message, chid))
 
 
@@ -131,10 +130,11 @@ def _refused(session: BaseSession, chid: Any, status: int, reason: str) -> None:
 async def _register(session: BaseSession, chid: str, key: str | None) -> None:
     node = session.node
     assert session.uaid is not None
+    began = node.now()
     session.hold_reading()
     try:
         endpoint = node.conf.make_endpoint(session.uaid, chid, key)
-        await node.store.add_channel(session.month, session.uaid, chid)
+        await _add(session, chid)
     except ChannelLimit:
         _refused(session, chid, 403, TOO_MANY)
     except StoreError as error:
@@ -144,12 +144,29 @@ async def _register(session: BaseSession, chid: str, key: str | None) -> None:
         log.failure("Unexpected error", extra="Failed to register")
         session.wire.send({**SERVER_ERROR, "channelID": chid})
     else:
-        _registered(session, chid, endpoint)
+        _registered(session, chid, endpoint, began)
     session.release_reading()
+
+
+async def _add(session: BaseSession, chid: str) -> None:
+    """Have the channel stored, and with a new user's first one its record."""
+    node = session.node
+    assert session.uaid is not None
+    if session.recorded:
+        await node.store.add_channel(session.month, session.uaid, chid)
+        return
+    # The month may have changed since the hello.
+    month = node.store.months.current
+    record = records.new_record(
+        session.uaid, node.router_url, session.connected_at, month, node.now(), session.least
+    )
+    session.month = await node.store.add_first_channel(record, chid)
+    session.recorded = True
 
 
 async def _unregister(session: BaseSession, message: JSONDict, chid: str) -> None:
     assert session.uaid is not None
+    began = session.node.now()
     session.hold_reading()
     settle.flush(session)
     try:
@@ -162,11 +179,12 @@ async def _unregister(session: BaseSession, message: JSONDict, chid: str) -> Non
         session.wire.send(UNREGISTER_ERROR)
     else:
         session.wire.send({**message, "status": 200})
+        _log_unregister(session, message, began)
         _forget(session, chid)
     session.release_reading()
 
 
-def _registered(session: BaseSession, chid: str, endpoint: str) -> None:
+def _registered(session: BaseSession, chid: str, endpoint: str, began: float) -> None:
     session.wire.send(
         {
             "messageType": "register",
@@ -185,18 +203,20 @@ def _registered(session: BaseSession, chid: str, endpoint: str) -> None:
             endpoint=redacted(endpoint),
             user_agent=session.user_agent.text,
             **identity(session),
+            shown=took(session.node, began),
         )
 
 
-def _log_unregister(session: BaseSession, message: JSONDict, given: str) -> None:
+def _log_unregister(session: BaseSession, message: JSONDict, began: float) -> None:
     if enabled("info"):
         code = {"code": extract_code(message)} if "code" in message else {}
         log.info(
             "Unregister",
-            channel_id=given,
+            channel_id=message["channelID"],
             user_agent=session.user_agent.text,
             **code,
             **identity(session),
+            shown=took(session.node, began),
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import random
-import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
@@ -17,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
-from autopush import addresses, useragent
+from autopush import addresses, clock as wall_clock, useragent
 from autopush.ids import hash_uaid
+from autopush.message.urgency import VERY_LOW
 from autopush.session.background import Background
+from autopush.session.broadcasts import Broadcasts
 from autopush.session.errors import Malformed
 from autopush.session.events import log
 from autopush.session.moves import Moves
@@ -66,7 +67,7 @@ class BaseNode(ABC):
         clock: Clock,
         peers: Peers | None = None,
         *,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         randrange: Callable[[int, int], int] = random.randrange,
     ) -> None:
         self.conf = conf
@@ -76,10 +77,11 @@ class BaseNode(ABC):
         self.histograms = bool(getattr(metrics, "histograms", False))
         self.clock = clock
         self.peers = peers
-        self.now = now
+        self.now = now or wall_clock.now
         self.randrange = randrange
         self.clients: dict[str, BaseSession] = {}
         """The live session of each UAID."""
+        self.broadcasts = Broadcasts(self.clients, clock, metrics)
         self.identifying: Counter[str] = Counter()
         """UAIDs whose hello is under way: their records may lead here already."""
         self.saving: set[BaseSession] = set()
@@ -96,6 +98,8 @@ class BaseNode(ABC):
         self.stopping = False
         self.store_direct = conf.store_direct
         self.max_unacked = conf.max_direct_unacked
+        self.siblings = frozenset(f"http://{host}" for host in conf.worker_sockets)
+        """Node ids of the workers of this service, with ours: they have the same clock."""
 
     @property
     def router_url(self) -> str:
@@ -112,6 +116,8 @@ class BaseSession(ABC):
 
     __slots__ = (
         "ack_writes",
+        "broadcast_seen",
+        "broadcasts",
         "channels",
         "check_wanted",
         "connected_at",
@@ -124,14 +130,17 @@ class BaseSession(ABC):
         "gathering",
         "host",
         "last_ping",
+        "least",
         "leaving",
         "month",
         "nacks",
         "node",
+        "not_understood",
         "passed",
         "position",
         "queue",
         "reading_holds",
+        "recorded",
         "registers",
         "reset_uaid",
         "rotate",
@@ -146,11 +155,13 @@ class BaseSession(ABC):
         "stored_acked",
         "stored_retrieved",
         "timer",
+        "topics_read",
         "uaid",
         "uaid_reset",
         "unregisters",
         "user_agent",
         "wire",
+        "withheld",
     )
 
     def __init__(
@@ -165,6 +176,8 @@ class BaseSession(ABC):
         self.state = UNIDENTIFIED
         self.uaid: str | None = None
         self.month = ""
+        # Whether the store has a record of the user: that of a new one comes with the first channel
+        self.recorded = True
         # Flags of the record (spec/websocket 8): what to do once everything stored is read.
         self.rotate = self.reset_uaid = False
         # Statistics (spec/websocket 16)
@@ -183,19 +196,31 @@ class BaseSession(ABC):
         self.ack_writes = 0
         self.row_operations = 0
         self.row_waiters: Waiters[None] | None = None
+        # The conversation
+        self.last_ping: float | None = None
+        self.queue: list[JSONDict] | None = None
+        self.reading_holds = 0
+        self.not_understood = 0
+        # Broadcasts: names subscribed to, and the number of the last change that was told
+        self.broadcasts: frozenset[str] | None = None
+        self.broadcast_seen = 0
+        self.saved: Deferred[None] | None = None
+        self._begin_to_read()
+
+    def _begin_to_read(self) -> None:
         # The stored loop: how far it has read in this pass, and the read pointer in storage, up to
         # which nothing has to be read again, as far as is known here
         self.position: int | None = None
         self.passed: int | None = None
         self.channels: frozenset[str] | None = None
         self.sent_count = 0
+        # Urgency: the least level that is sent; of what waits for a lower one, the first timestamp,
+        # and the sort key up to which there is nothing else among the topics
+        self.least = VERY_LOW
+        self.withheld: int | None = None
+        self.topics_read = ""
         self.fetching = self.stale = self.check_wanted = False
         self.timer: Call | None = None
-        # The conversation
-        self.last_ping: float | None = None
-        self.queue: list[JSONDict] | None = None
-        self.reading_holds = 0
-        self.saved: Deferred[None] | None = None
 
     # ---- what takes commands
 

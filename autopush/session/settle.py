@@ -1,7 +1,7 @@
 """How storage learns what was acknowledged (spec/websocket 10).
 
-The row of a topic message is deleted, and so is every other one where the store says that this is
-cheap (:attr:`~autopush.db.interface.Store.deletes_read`). Elsewhere a pointer moves over the
+Where the store says that it is cheap (:attr:`~autopush.db.interface.Store.deletes_read`), rows are
+deleted. Elsewhere that of a topic message is, and for the others a pointer moves over the
 acknowledged beginning only, in one write however many that are, and what is acknowledged behind
 something that is not is deleted by itself::
 
@@ -13,7 +13,8 @@ The pointer may only come to rest on a row that stays: who stores a message late
 the rows that are there (spec/storage 17.6). So a row that was deleted by itself is none to move to.
 
 An acknowledgement is *processed* when its write is durable. That write begins at once when it was
-the last of its batch, else within :data:`GATHER`, and at the end of the session.
+the last of its batch, else within :data:`GATHER`, or in the next turn of the event loop where rows
+are deleted, and at the end of the session.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def acknowledged(session: BaseSession, key: Key, notification: WebPushNotificati
         session.settling = set()
     session.settling.add(key)
     stamp = notification.sortkey_timestamp
-    if stamp is None or session.node.store.deletes_read:
+    if session.node.store.deletes_read:
+        _done(session, Done(stamp or 0, notification, key))
+    elif stamp is None:
         _write(session, [key], _delete(session, notification))
     else:
         _done(session, Done(stamp, notification, key))
@@ -75,7 +78,8 @@ def settle(session: BaseSession) -> None:
     if not _outstanding(session):
         flush(session)
     elif session.gathering is None:
-        session.gathering = session.node.clock.callLater(GATHER, _gathered, session)
+        delay = 0 if session.node.store.deletes_read else GATHER
+        session.gathering = session.node.clock.callLater(delay, _gathered, session)
 
 
 def flush(session: BaseSession) -> None:
@@ -85,6 +89,9 @@ def flush(session: BaseSession) -> None:
         session.gathering = None
     done, session.done = session.done, None
     if not done:
+        return
+    if session.node.store.deletes_read:
+        _delete_all(session, done)
         return
     limit = _limit(session)
     beginning = [row for row in done if limit is None or row.stamp < limit]
@@ -102,6 +109,16 @@ def flush(session: BaseSession) -> None:
         if limit is not None and row.stamp >= limit and row.notification is not None:
             keys = [] if row.key is None else [row.key]
             _write(session, keys, _delete(session, row.notification))
+
+
+def _delete_all(session: BaseSession, done: list[Done]) -> None:
+    node = session.node
+    rows = [row.notification for row in done if row.notification is not None]
+    _write(
+        session,
+        [row.key for row in done if row.key is not None],
+        node.background.persist(node.store.delete_messages, session.month, rows),
+    )
 
 
 def _done(session: BaseSession, row: Done) -> None:
@@ -125,7 +142,8 @@ def _outstanding(session: BaseSession) -> bool:
 
 
 def _limit(session: BaseSession) -> int | None:
-    """Timestamp of the first row that was read but not acknowledged; None if all were."""
+    """Timestamp of the first row that was read but not acknowledged, or not sent because it is not
+    urgent enough; None if all were."""
     settling = session.settling or ()
     stamps = [
         notification.sortkey_timestamp
@@ -133,6 +151,7 @@ def _limit(session: BaseSession) -> int | None:
         if key not in settling
     ]
     stamps.append(direct.pointer_limit(session))
+    stamps.append(session.withheld)
     return min((stamp for stamp in stamps if stamp is not None), default=None)
 
 

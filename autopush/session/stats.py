@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ COUNTERS = (
     "unregisters",
     "registers",
 )
+_counts = attrgetter(*COUNTERS)
 
 
 def session_fields(session: BaseSession, seconds: int) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def session_fields(session: BaseSession, seconds: int) -> dict[str, Any]:
         **agent.info,
         **agent.tags,  # the limited families replace the full ones
         "connection_time": seconds,
-        **{name: getattr(session, name) for name in COUNTERS},
+        **dict(zip(COUNTERS, _counts(session), strict=True)),
     }
 
 

@@ -55,6 +55,11 @@ class Upkeep:
         for move in self._node.moves.due():
             self._look_back(move)
 
+    def whole_round(self) -> None:
+        """See to all connections at once, where a day has passed at once."""
+        for session in list(self._node.clients.values()):
+            self._visit(session)
+
     def finish(self) -> None:
         """The node stops: take the looks that are due later now."""
         for move in self._node.moves.take_all():
@@ -71,7 +76,9 @@ class Upkeep:
         clients = self._node.clients
         for _ in range(min(self._share, len(self._rest))):
             session = clients.get(self._rest.pop())
-            if session is not None and self._node.now() - session.connected_at / 1000 >= DAY:
+            if session is None or not session.recorded:
+                continue  # nothing is stored for it
+            if self._node.now() - session.connected_at / 1000 >= DAY:
                 self._visit(session)
 
     def _visit(self, session: BaseSession) -> None:

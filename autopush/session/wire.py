@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from autopush.types import JSONDict
@@ -16,6 +17,9 @@ class Wire(Protocol):
 
     def send(self, message: JSONDict) -> None:
         """Send one JSON object as a text frame; dropped in silence when closing."""
+
+    def send_all(self, messages: Sequence[JSONDict]) -> None:
+        """As :meth:`send` of each, in as few pieces as possible."""
 
     def close(self, code: int | None = None) -> None:
         """Send a close frame (empty body without ``code``), flush and end TCP."""
@@ -36,6 +40,9 @@ class NoWire:
 
     def send(self, message: JSONDict) -> None:
         """Drop the message."""
+
+    def send_all(self, messages: Sequence[JSONDict]) -> None:
+        """Drop the messages."""
 
     def close(self, code: int | None = None) -> None:
         """Nothing is open."""

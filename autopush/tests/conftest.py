@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from twisted.logger import globalLogBeginner
@@ -31,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for part in ("connect", "read", "write", "pool"):
         setattr(DEFAULT_TIMEOUT_CONFIG, part, PATIENCE)
     util.DEFAULT_TIMEOUT_DURATION = LONGEST_TEST
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
     nowhere: Any = lambda event: None  # noqa: E731
     globalLogBeginner.beginLoggingTo([nowhere], True, redirectStandardIO=False)
     changes.install()

@@ -12,6 +12,7 @@ from autopush.addresses import (
     canonical_url,
     get_amid,
     get_ec2_instance_id,
+    is_loopback,
     is_node_url,
     resolve_ip,
 )
@@ -121,3 +122,18 @@ class TestMetadata:
         monkeypatch.setattr(requests, "get", get)
         assert get_amid() is None
         assert get_ec2_instance_id() is None
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LocalHost", "127.0.0.1", "127.200.0.1", "::1", "::ffff:127.0.0.1"]
+)
+def test_what_leads_to_this_machine(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "0.0.0.0", "::", "10.0.0.1", "::ffff:10.0.0.1", "localhost.example", "127.1", "[::1]"],
+)
+def test_what_may_lead_elsewhere(host):
+    assert not is_loopback(host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +15,17 @@ import autopush.db
 from autopush import ids
 from autopush.app.standalone import has_own_endpoint_port, standalone_config
 from autopush.config import (
+    OWN_SEGMENTS,
     AutopushConfig,
     DDBTableConfig,
     SSLConfig,
     _init_crypto_key,
     announced_host,
     bracketed,
-    normalize_origin,
+    normalize_public_url,
 )
 from autopush.exceptions import InvalidConfig, VapidAuthException
+from autopush.http import StandaloneHTTPFactory
 from autopush.metrics import SinkMetrics
 from autopush.options.parser import parse_connection, parse_endpoint, parse_standalone
 from autopush.tests.tlsfiles import make_certificate
@@ -193,7 +196,7 @@ def test_ipv6_addresses_are_bracketed():
     ],
 )
 def test_public_url_is_normalised(url, origin):
-    assert normalize_origin(url) == origin
+    assert normalize_public_url(url) == (origin, "")
     assert AutopushConfig(public_url=url, endpoint_port=1).endpoint_url == origin
 
 
@@ -203,7 +206,15 @@ def test_public_url_is_normalised(url, origin):
         "push.example.org",
         "ftp://push.example.org",
         "https://",
-        "https://push.example.org/path",
+        "https://example.org/pa th",
+        "https://example.org/a//b",
+        "https://example.org/../b",
+        "https://example.org/a/.",
+        "https://example.org/%41",
+        "https://example.org/päth",
+        "https://example.org/wpush",
+        "https://example.org/v1/push",
+        "https://example.org/path;x",
         "https://push.example.org?x=1",
         "https://push.example.org#x",
         "https://user@push.example.org",
@@ -219,7 +230,42 @@ def test_public_url_is_normalised(url, origin):
 )
 def test_bad_public_url(url):
     with pytest.raises(InvalidConfig, match="Invalid public_url"):
-        normalize_origin(url)
+        normalize_public_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "path"),
+    [
+        ("https://example.org/push", "https://example.org", "/push"),
+        ("HTTPS://Example.ORG:443/Push/", "https://example.org", "/Push"),
+        ("http://localhost:8080/a/b.c/~d_e-f", "http://localhost:8080", "/a/b.c/~d_e-f"),
+        ("https://example.org/pages", "https://example.org", "/pages"),
+        ("https://example.org/...", "https://example.org", "/..."),
+    ],
+)
+def test_public_url_may_have_a_path(url, origin, path):
+    conf = AutopushConfig(public_url=url, endpoint_port=1)
+    assert (conf.public_origin, conf.public_path) == (origin, path)
+    assert conf.endpoint_url == conf.public_url == origin + path
+    conf.compute_urls()
+    assert conf.endpoint_url == origin + path
+
+
+def test_public_url_without_a_path_is_the_origin():
+    conf = AutopushConfig(public_url="https://push.example.org", endpoint_port=1)
+    assert (conf.public_origin, conf.public_path) == (None, "")
+
+
+def test_public_url_begins_with_no_path_of_the_service():
+    """Where a proxy takes the path off, nothing could tell them apart."""
+    patterns = (*StandaloneHTTPFactory.ap_handlers, *StandaloneHTTPFactory.health_ap_handlers)
+    first = {re.match(r"\^?/(\w+)", pattern) for pattern, _ in patterns}
+    assert {match[1] for match in first if match} == OWN_SEGMENTS
+
+
+def test_a_service_below_a_path_says_nothing_about_its_host():
+    assert standalone("--public_url", "https://example.org/push").sts_max_age == 0
+    assert standalone("--public_url", "https://example.org").sts_max_age == 31536000
 
 
 # ------------------------------------------------------------------------------- from_argparse
@@ -544,3 +590,24 @@ def test_allowed_origins():
 def test_malformed_allowed_origins(bad):
     with pytest.raises(InvalidConfig, match="allowed_origins"):
         standalone("--allowed_origins", bad)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("megaphone.example", "ftp://a/", "http:///x", "http://a:0/", "http://a:x/", "http://[a/"),
+        *("http://user:secret@a/", "http://a/b c", "http://a\u00e4/"),
+    ],
+)
+def test_a_source_of_broadcasts_that_cant_be_one(url):
+    with pytest.raises(InvalidConfig, match="megaphone_api_url") as caught:
+        AutopushConfig(megaphone_api_url=url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_source_of_broadcasts():
+    conf = AutopushConfig(
+        megaphone_api_url="https://a.example:8/b/?c", megaphone_api_token="secret"
+    )
+    assert conf.megaphone_api_url == "https://a.example:8/b/?c"
+    assert "secret" not in repr(conf)

@@ -17,10 +17,11 @@ from autopush.tests import TREE
 PACKAGE = TREE / "autopush"
 
 LAYERS: dict[str, str] = {
+    "tests of others": "testing",
     "documented names": "base crypto_key diagnostic_cli haproxy jwt main_argparse protocol utils",
     "commands": "__main__",
-    "applications": "main",
-    "tools": "doctor scripts",
+    "applications": "main workers",
+    "tools": "control doctor scripts",
     "process": "app",
     "HTTP applications": "http",
     "user agents": "websocket",

@@ -80,12 +80,12 @@ def test_start_up_lines(make):
 
 def test_logs_are_json_when_standard_output_is_no_terminal(make):
     events = [json.loads(line) for line in make().lines if line.startswith("{")]
-    assert any(e["Fields"]["message"].startswith("EndpointHTTPFactory starting") for e in events)
+    assert any(e["Fields"]["message"].startswith("StandaloneHTTPFactory starting") for e in events)
 
 
 def test_human_logs(make):
     lines = make("--human_logs").lines
-    assert any(re.match(r"\d{4}-.*EndpointHTTPFactory starting on", line) for line in lines)
+    assert any(re.match(r"\d{4}-.*StandaloneHTTPFactory starting on", line) for line in lines)
 
 
 def test_port_0_takes_any_free_port_and_urls_say_which(tmp_path):
@@ -136,6 +136,41 @@ def test_public_url_is_in_endpoints_and_start_up_lines(make):
     assert endpoint_of(server).startswith("https://push.example.org/wpush/")
     assert "dom.push.serverURL = wss://push.example.org/" in server.output
     assert "allowInsecure" not in server.output
+
+
+def test_public_url_with_a_path(make):
+    server = make("--public_url", "https://example.org/push/")
+    assert endpoint_of(server).startswith("https://example.org/push/wpush/")
+    assert "dom.push.serverURL = wss://example.org/push/\n" in server.output
+    assert "page:       https://example.org/push/\n" in server.output
+
+
+def page_and_figures(server):
+    with httpx.Client(base_url=server.endpoint_url, trust_env=False) as client:
+        return [client.get(path).status_code for path in ("/", "/page/figures")]
+
+
+def test_the_page_is_there_unless_it_is_not_wanted(make):
+    server = make()
+    assert f"page:       {server.endpoint_url}/\n" in server.output
+    assert page_and_figures(server) == [200, 200]
+    server = make("--page", "off")
+    assert "page:" not in server.output
+    assert page_and_figures(server) == [404, 404]
+
+
+def test_the_page_without_figures(make):
+    server = make("--page", "info")
+    assert "page:" in server.output
+    assert page_and_figures(server) == [200, 404]
+
+
+def test_the_page_is_where_the_http_api_is(make):
+    server = make(separate=True)
+    assert f"page:       {server.endpoint_url}/\n" in server.output
+    assert page_and_figures(server) == [200, 200]
+    page = httpx.get(server.endpoint_url, trust_env=False).text
+    assert f">{server.ws_url}<" in page
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
@@ -365,6 +400,8 @@ def test_lost_key_file(stopped, tmp_path):
     [
         (["--log_output", "/nowhere/log"], "Can't use /nowhere/log: No such file or directory"),
         (["--public_url", "nonsense"], "Invalid public_url"),
+        (["--public_url", "https://example.org/v1"], "/v1 is a path of the service itself"),
+        (["--page_token", "short"], "Invalid page_token"),
         (["--crypto_key", "short"], "Invalid crypto_key"),
         (
             ["--ssl_key", "/nowhere/key"],
@@ -554,22 +591,43 @@ def test_start_says_where_the_database_is(tmp_path):
     )
 
 
-@pytest.mark.parametrize("kind", ["connection", "standalone"])
-def test_connections_that_stay_are_looked_after(kind, tmp_path, monkeypatch):
+def set_up(kind, tmp_path, *words):
+    """An application of this kind with all its services."""
     from autopush import main
-    from autopush.app.process import Timer
     from autopush.options import parser as main_argparse
-    from autopush.session.upkeep import STEP, Upkeep
     from autopush.ssl import undo_monkey_patch_ssl_wrap_socket
 
-    steps: list[Upkeep] = []
-    monkeypatch.setattr(Upkeep, "step", lambda upkeep: steps.append(upkeep))
     application = getattr(main, f"{kind.capitalize()}Application")
-    words = ["--db_dsn", f"sqlite://{tmp_path}/file", "--statsd_host", ""]
+    words = ["--db_dsn", f"sqlite://{tmp_path}/file", "--statsd_host", "", *words]
     ns = getattr(main_argparse, f"parse_{kind}")([], words)
     app = application.from_argparse(SimpleNamespace(**{**vars(ns), "no_aws": True}))
     app.setup()
     undo_monkey_patch_ssl_wrap_socket()
+    return app
+
+
+@pytest.mark.parametrize("kind", ["connection", "standalone"])
+def test_broadcasts_are_fetched_where_there_is_a_source(kind, tmp_path):
+    from autopush.app.megaphone import Megaphone
+
+    def fetching(*words):
+        return [part for part in set_up(kind, tmp_path, *words) if isinstance(part, Megaphone)]
+
+    assert fetching() == []
+    (one,) = fetching(
+        *("--megaphone_api_url", "http://127.0.0.1:1/", "--megaphone_poll_interval", "7")
+    )
+    assert one.step == 7
+
+
+@pytest.mark.parametrize("kind", ["connection", "standalone"])
+def test_connections_that_stay_are_looked_after(kind, tmp_path, monkeypatch):
+    from autopush.app.process import Timer
+    from autopush.session.upkeep import STEP, Upkeep
+
+    steps: list[Upkeep] = []
+    monkeypatch.setattr(Upkeep, "step", lambda upkeep: steps.append(upkeep))
+    app = set_up(kind, tmp_path)
     (timer,) = [part for part in app if isinstance(part, Timer) and part.step == STEP]
     function, args, kwargs = timer.call
     function(*args, **kwargs)

@@ -186,7 +186,10 @@ def test_configuration_errors_are_one_critical_log_line(start):
     output = node.process.communicate(timeout=30)[0]
     assert node.process.returncode == 1
     (line,) = output.splitlines()
-    assert line.endswith("[autopush.main#critical] Invalid JSON specified for APNS config options")
+    assert line.endswith(
+        "[autopush.main#critical] Invalid JSON specified for APNS config options"
+        " (apns_creds, command line)"
+    )
 
 
 def test_bad_log_level_is_a_wrong_option(start):

@@ -127,6 +127,7 @@ class NoAccessHandler(BaseWebHandler):
     """The answer to a registration without a key."""
 
     cors_methods = "POST"
+    _refusal_told = True
 
     def post(self, *_args: Any, **_kwargs: Any) -> None:
         """401."""

@@ -7,7 +7,6 @@ as keywords; every failure becomes the documented answer (spec/http-endpoint 3, 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache, wraps
 from inspect import isawaitable
@@ -19,11 +18,12 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush import clock
 from autopush.exceptions import InvalidRequest, RouterException, StoreBusy, StoreError
 from autopush.httpserver.connection import REASONS
 from autopush.httpserver.handler import BaseHandler
 from autopush.ids import hash_uaid
-from autopush.logging import enabled
+from autopush.logging import enabled, for_people
 from autopush.options.bridges import BRIDGES
 from autopush.types import JSONDict
 
@@ -61,7 +61,7 @@ UNANSWERED = {
 }
 """errno and message where no method of a handler answers."""
 
-FIELD_ERRNOS = {"ttl": 112, "topic": 113, "encryption": 111, "encryption-key": 101}
+FIELD_ERRNOS = {"ttl": 112, "topic": 113, "urgency": 116, "encryption": 111, "encryption-key": 101}
 """errno of a header that is missing or malformed, the first that is wrong counts."""
 
 BODY_ERRNO = 108
@@ -141,13 +141,13 @@ class ThreadedValidate:
             handler._response_err(exc)
 
     def _track_validation_timing(self, handler: BaseWebHandler, start_time: float) -> None:
-        handler._timings["validation_time"] = time.time() - start_time
+        handler._timings["validation_time"] = clock.now() - start_time
 
     def _decorator(self, func: Method) -> Method:
         @wraps(func)
         async def wrapper(handler: BaseWebHandler, *args: Any, **kwargs: Any) -> None:
             request: JSONDict = {}
-            start_time = time.time()
+            start_time = clock.now()
             try:
                 result = await self._validate_request(request, handler, *args, **kwargs)
             except Exception as exc:
@@ -199,8 +199,17 @@ def standard_error(
     return body
 
 
-def count_refused(metrics: IMetrics, status_code: int, errno: int | None) -> None:
-    """Count a request that was answered with an error of the public documentation."""
+def count_refused(application: Any, status_code: int, errno: int | None) -> None:
+    """Count a request that was answered with an error of the public documentation.
+
+    :param application: ``metrics``, and the counter ``refused``
+    """
+    application.refused[status_code, errno or 0] += 1
+    tell_refused(application.metrics, status_code, errno)
+
+
+def tell_refused(metrics: IMetrics, status_code: int, errno: int | None) -> None:
+    """Tell the metrics of such a request."""
     if metrics.active:
         metrics.increment("requests.refused", tags=[f"errno:{errno or 0}", f"code:{status_code}"])
 
@@ -256,6 +265,10 @@ class BaseWebHandler(BaseHandler):
     challenge: ClassVar[str] = PREF_SCHEME
 
     _handling_message = False
+    _about: tuple[str | None, str | None] = (None, None)
+    """UAID and channel of whom a request is about that a rule refused, as far as they are known."""
+    _refusal_told = False
+    """Whether another line of the log tells that this request was refused, and why."""
 
     def prepare(self) -> None:
         """Check the client's certificate, then add the headers of section 3.3."""
@@ -325,8 +338,10 @@ class BaseWebHandler(BaseHandler):
             self.set_header(name, value)
         if status_code == 410:
             self._headers["Cache-Control"] = "max-age=86400"
-        count_refused(self.metrics, status_code, body["errno"])
+        count_refused(self.application, status_code, body["errno"])
         self.finish(json.dumps(body).encode())
+        if not self._refusal_told and enabled("info"):
+            self._tell_refusal(body)
 
     def _count_error(self, status_code: int, router_type: str | None, vapid: Any) -> None:
         if self._handling_message and status_code >= 300 and self.metrics.active:
@@ -357,7 +372,7 @@ class BaseWebHandler(BaseHandler):
     def _finish_error(self, code: int) -> None:
         """Where no method has answered: 405, TLS client certificates, mistakes."""
         errno, message = UNANSWERED.get(code, (999, REASONS.get(code)))
-        count_refused(self.metrics, code, errno)
+        count_refused(self.application, code, errno)
         self._headers["Content-Type"] = "application/json"
         self.finish(json.dumps(standard_error(code, errno, message)).encode())
 
@@ -415,6 +430,7 @@ class BaseWebHandler(BaseHandler):
         if isinstance(exc, ConnectionDone):
             return
         # The text is a value, not the format: it may contain braces (Q35).
+        self._refusal_told = True
         self.log.failure(
             "{text}",
             failure_of(exc),
@@ -458,6 +474,7 @@ class BaseWebHandler(BaseHandler):
 
     def _log_router_exception(self, exc: RouterException) -> None:
         if exc.status_code >= 500:
+            self._refusal_told = True
             self.log.failure(
                 "{text}",
                 failure_of(exc),
@@ -492,6 +509,7 @@ class BaseWebHandler(BaseHandler):
                 vapid=vapid,
             )
             return
+        self.application.accepted += 1
         self.set_status(status_code)
         for name, value in response.headers.items():
             if value is not None:
@@ -506,16 +524,45 @@ class BaseWebHandler(BaseHandler):
                 ],
             )
         self.finish(response.response_body or None)
+        if for_people():
+            self._tell(response, router_type)
         if enabled("debug"):
             self._track_timing(status_code=response.logged_status)
 
     # ---- logs
 
+    def _tell(self, response: RouterResponse | RouterException, router_type: str | None) -> None:
+        """Log what became of a message, for people."""
+
+    def _tell_refusal(self, body: JSONDict) -> None:
+        """Log whom the answer was refused to, and why; of a flood of them not each."""
+        errno = body["errno"] or 0
+        if self.application.refusals.take(errno):
+            self.log.info(
+                "Refused",
+                client_info=self._client_info,
+                reason=body.get("message", ""),
+                status_code=body["code"],
+                errno=errno,
+                **self._whom(),
+                shown={"took": clock.now() - self._start_time},
+            )
+
+    def _whom(self) -> JSONDict:
+        """Fields of whom a request is about that a rule refused."""
+        uaid, channel = self._about
+        fields = {"uaid_hash": uaid and self._uaid_hash(uaid), "channel_id": channel}
+        return {name: value for name, value in fields.items() if value}
+
+    def _took(self, **fields: Any) -> JSONDict:
+        """Fields for people only: how a request ended that was answered 200, and how soon."""
+        return {"status": 200, "took": clock.now() - self._start_time, **fields}
+
     def _track_timing(self, status_code: int | None = None) -> None:
         """Log how long the parts of the request took."""
         if not enabled("debug"):
             return
-        self._timings["request_time"] = time.time() - self._start_time
+        self._timings["request_time"] = clock.now() - self._start_time
         self.log.debug(
             "Request timings",
             client_info=self._client_info,
@@ -552,7 +599,9 @@ class NotFoundHandler(BaseWebHandler):
     def get(self, *_args: Any, **_kwargs: Any) -> None:
         self.set_status(404, "Page not found")
         self._headers.update(self.HEADERS)
-        count_refused(self.metrics, 404, 102)
+        if self.conf.public_path:
+            del self._headers["Strict-Transport-Security"]
+        count_refused(self.application, 404, 102)
         self.finish(self.BODY)
 
     put = post = delete = get

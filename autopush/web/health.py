@@ -58,6 +58,7 @@ class HealthHandler(BaseWebHandler):
             failure = Failure()
             parts = {"storage": "Internal error"}
         body: JSONDict = {**_STATUS, "clients": self._clients()}
+        workers = await self._workers()
         users = self._users()
         if users is not None:
             body["users"] = users
@@ -75,9 +76,25 @@ class HealthHandler(BaseWebHandler):
                 name=name,
                 client_info=self._client_info,
             )
+        if workers is not None:
+            body.update(workers)
         if body["status"] != "OK":
             self.set_status(503)
         self.finish(body)
+
+    async def _workers(self) -> JSONDict | None:
+        """What differs where the service has several processes; None: it has one."""
+        if self.application.whole is None:
+            return None
+        try:
+            whole: JSONDict = await self.application.whole()
+        except Exception as error:
+            return {"status": "NOT OK", "workers": {"error": str(error)}}
+        if whole["users"] is None:
+            del whole["users"]
+        if any(one["status"] == "NOT OK" for one in whole["workers"].values()):
+            whole["status"] = "NOT OK"
+        return whole
 
     def _clients(self) -> int:
         """User agents connected to this process."""

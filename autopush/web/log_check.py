@@ -9,6 +9,8 @@ from autopush.web.base import BaseWebHandler
 class LogCheckHandler(BaseWebHandler):
     """Answers 418 after logging, or 404 for kinds of error it doesn't know."""
 
+    _refusal_told = True
+
     def authenticate_peer_cert(self) -> bool:
         """Open to everybody."""
         return True

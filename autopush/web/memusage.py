@@ -6,6 +6,7 @@ What PyPy could tell more (its heap dump, its JIT's memory) CPython can't; inste
 
 from __future__ import annotations
 
+import _sqlite3
 import ctypes
 import gc
 import os
@@ -50,6 +51,7 @@ def memusage(do_dump_rpy_heap: bool = True, do_objgraph: bool = True) -> str:
         pmap_extended,
         jemalloc_stats,
         glibc_malloc_info,
+        sqlite_memory,
         gc_stats,
         traced_lines,
     ]
@@ -121,6 +123,21 @@ def glibc_malloc_info(stream: TextIO) -> None:
             raise OSError("malloc_info failed")
         file.seek(0)
         stream.write(file.read().decode("utf-8", "replace"))
+
+
+def sqlite_memory(stream: TextIO) -> None:
+    """Write what SQLite has allocated: its page caches and statements.
+
+    :raises OSError: its library can't be found
+    """
+    for name in ("libsqlite3.so.0", _sqlite3.__file__):
+        library = ctypes.CDLL(name)
+        used = getattr(library, "sqlite3_memory_used", None)
+        if used is not None:
+            used.restype = library.sqlite3_memory_highwater.restype = ctypes.c_int64
+            most = library.sqlite3_memory_highwater(0)
+            stream.write(f"SQLite: {used()} bytes now, {most} at most\n")
+            return
 
 
 def gc_stats(stream: TextIO) -> None:

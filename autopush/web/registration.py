@@ -76,13 +76,14 @@ class BaseRegistrationHandler(BaseWebHandler):
         )
         return result.written
 
-    def _log_registered(self, uaid: UUID, endpoint: str) -> None:
+    def _log_registered(self, uaid: UUID, chid: UUID, endpoint: str) -> None:
         if enabled("info"):
             self.log.info(
                 "Register",
                 client_info=self._client_info,
                 endpoint=endpoint,
                 uaid_hash=self._uaid_hash(uaid.hex),
+                shown=self._took(channel_id=chid.hex),
             )
 
 
@@ -111,7 +112,7 @@ class NewRegistrationHandler(BaseRegistrationHandler):
         }
         self.routers[router_type].amend_endpoint_response(response, router_data)
         self._success(response)
-        self._log_registered(uaid, endpoint)
+        self._log_registered(uaid, chid, endpoint)
 
     async def _register_user_and_channel(
         self, uaid: UUID, chid: UUID, router_type: str, router_data: JSONDict
@@ -194,7 +195,7 @@ class SubRegistrationHandler(BaseRegistrationHandler):
             self._validation_err(InvalidRequest("Too many channels: end some first", 403, 115))
             return
         self._success({"uaid": uaid.hex, "channelID": chid.hex, "endpoint": endpoint})
-        self._log_registered(uaid, endpoint)
+        self._log_registered(uaid, chid, endpoint)
 
 
 class ChannelRegistrationHandler(BaseRegistrationHandler):
@@ -215,6 +216,7 @@ class ChannelRegistrationHandler(BaseRegistrationHandler):
                     client_info=self._client_info,
                     channel_id=chid.hex,
                     uaid_hash=self._uaid_hash(uaid.hex),
+                    shown=self._took(),
                 )
             return
         if enabled("debug"):

@@ -8,14 +8,15 @@ all are kept; every failure becomes the documented answer (spec/http-endpoint 3,
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, ClassVar
 
 import attrs
 
+from autopush import clock
 from autopush.httpserver.request import Headers
+from autopush.ids import parse_uuid
 from autopush.types import JSONDict
 from autopush.web.base import RequestSchema
 
@@ -49,6 +50,18 @@ class ParsedRequest:
     keywords: JSONDict = attrs.field(factory=dict, init=False)
     router_type: str | None = attrs.field(default=None, init=False)
     vapid: bool = attrs.field(default=False, init=False)
+
+    def whom(self) -> tuple[str | None, str | None]:
+        """UAID (hex) and channel of whom the request is about, as far as the path tells."""
+        return _hex(self.path.get("uaid")), _hex(self.path.get("chid"))
+
+
+def _hex(text: str | None) -> str | None:
+    """Return the digits of a UUID; None: it is none."""
+    try:
+        return parse_uuid(text).hex if text else None
+    except ValueError:
+        return None
 
 
 class RulesSchema(RequestSchema):
@@ -84,7 +97,7 @@ def validated(kind: type[ParsedRequest]) -> Callable[[Callable[..., Any]], Calla
         async def wrapper(handler: Any, **path: str | None) -> None:
             request = handler.request
             parsed = kind(handler.application, request.headers, request.body, path)
-            start_time = time.time()
+            start_time = clock.now()
             refused: Exception | None = None
             try:
                 for rule in kind.rules:
@@ -93,8 +106,9 @@ def validated(kind: type[ParsedRequest]) -> Callable[[Callable[..., Any]], Calla
                         await pending
             except Exception as exc:
                 refused = exc
-            handler._timings["validation_time"] = time.time() - start_time
+            handler._timings["validation_time"] = clock.now() - start_time
             if refused is not None:
+                handler._about = parsed.whom()
                 handler._refuse(refused, parsed.router_type, parsed.vapid)
                 return
             try:

@@ -11,12 +11,13 @@ import re
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from marshmallow import EXCLUDE, Schema, fields, validates_schema
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
 
 from autopush.constants import MAX_TTL
 from autopush.exceptions import InvalidRequest
 from autopush.message.crypto_key import CryptoKey
 from autopush.message.notification import worth_caching
+from autopush.message.urgency import NAMES, NORMAL, level_of
 from autopush.types import JSONDict
 
 VALID_BASE64_URL = re.compile(r"[0-9A-Za-z_-]+=*")
@@ -45,6 +46,16 @@ class HeaderInteger(fields.Integer):
         return super()._deserialize(value, *args, **kwargs)
 
 
+class HeaderUrgency(fields.Field[int]):
+    """One of the four words of RFC 8030 5.3, in any case; loads its level."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        level = level_of(value.strip().lower())
+        if level is None:
+            raise ValidationError(f"Must be one of: {', '.join(NAMES)}.")
+        return level
+
+
 class HeaderSchema(Schema):
     """Headers by lower-case name; others are not looked at."""
 
@@ -53,10 +64,11 @@ class HeaderSchema(Schema):
 
 
 class WebPushBasicHeaderSchema(HeaderSchema):
-    """``TTL`` (seconds, None when absent) and ``Topic``."""
+    """``TTL`` (seconds, None when absent), ``Topic`` and ``Urgency`` (a level)."""
 
     ttl = HeaderInteger(load_default=None)
     topic = fields.String(load_default=None)
+    urgency = HeaderUrgency(load_default=NORMAL)
 
     @validates_schema(skip_on_field_errors=False)
     def check(self, data: JSONDict, **_kwargs: Any) -> None:
@@ -178,19 +190,23 @@ class BasicHeaders(NamedTuple):
 
     ttl: int | None
     topic: str | None
+    urgency: int
 
 
 @lru_cache(CACHED_HEADERS)
-def load_basic_headers(ttl: str | None, topic: str | None) -> BasicHeaders:
-    """Check ``TTL`` and ``Topic`` (section 5.4).
+def load_basic_headers(
+    ttl: str | None, topic: str | None, urgency: str | None = None
+) -> BasicHeaders:
+    """Check ``TTL``, ``Topic`` (section 5.4) and ``Urgency`` (spec/broadcasts 2).
 
     :raises InvalidRequest: errno 113, 114
-    :raises marshmallow.ValidationError: ``TTL`` is no integer
+    :raises marshmallow.ValidationError: ``TTL`` is no integer, ``Urgency`` none of the four words
     """
-    headers = {"ttl": ttl, "topic": topic}
+    headers = {"ttl": ttl, "topic": topic, "urgency": urgency}
     data = BASIC_SCHEMA.load({name: value for name, value in headers.items() if value is not None})
     seconds = data["ttl"]
-    return BasicHeaders(None if seconds is None else min(seconds, MAX_TTL), data["topic"])
+    seconds = None if seconds is None else min(seconds, MAX_TTL)
+    return BasicHeaders(seconds, data["topic"], data["urgency"])
 
 
 def load_crypto_headers(headers: dict[str, str]) -> dict[str, str]:

@@ -5,13 +5,13 @@ The order of the checks is that of :attr:`PushRequest.rules`.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from cryptography.fernet import InvalidToken
 from marshmallow import ValidationError
 
+from autopush import clock
 from autopush.clock import ms_time
 from autopush.exceptions import (
     InvalidRequest,
@@ -130,8 +130,8 @@ def check_headers_and_size(message: PushRequest) -> None:
     errors: JSONDict = {}
     result: JSONDict = {}
     try:
-        result["ttl"], result["topic"] = load_basic_headers(
-            headers.find("ttl"), headers.find("topic")
+        result["ttl"], result["topic"], result["urgency"] = load_basic_headers(
+            headers.find("ttl"), headers.find("topic"), headers.find("urgency")
         )
         if conf.require_ttl and result["ttl"] is None:
             raise InvalidRequest(MISSING_TTL, errno=111)
@@ -165,9 +165,8 @@ def authenticate_sender(message: PushRequest) -> None:
     if not auth:
         return
     conf = app.conf
-    claims = vapid.authenticate(
-        auth, public_key, conf.endpoint_url, time.time(), conf.use_cryptography
-    )
+    origin = conf.public_origin or conf.endpoint_url
+    claims = vapid.authenticate(auth, public_key, origin, clock.now(), conf.use_cryptography)
     if app.metrics.active:
         app.metrics.increment(f"updates.vapid.draft{auth['version']:02}")
     message.keywords["jwt"] = {"jwt_crypto_key": public_key, "jwt_data": claims}
@@ -210,7 +209,8 @@ class PushRequest(ParsedRequest):
 
     :ivar endpoint: what the token in the URL says, and ``Authorization``
     :ivar user: the user's record
-    :ivar checked_headers: ``ttl``, ``topic`` and those that tell how the body is encrypted
+    :ivar checked_headers: ``ttl``, ``topic``, ``urgency`` and those that tell how the body is
+        encrypted
     """
 
     rules = (
@@ -225,6 +225,11 @@ class PushRequest(ParsedRequest):
     endpoint: EndpointToken = attrs.field(init=False)
     user: User = attrs.field(init=False)
     checked_headers: JSONDict = attrs.field(init=False)
+
+    def whom(self) -> tuple[str | None, str | None]:
+        """UAID and channel, if the token could be opened."""
+        endpoint: EndpointToken | None = getattr(self, "endpoint", None)
+        return (None, None) if endpoint is None else (endpoint.uaid, endpoint.channel.hex)
 
 
 class WebPushRequestSchema(RulesSchema):
@@ -316,7 +321,6 @@ class WebPushHandler(BaseWebHandler):
     _handling_message = True
     _message: tuple[User, WebPushNotification, JSONDict | None] | None = None
 
-    @validated(PushRequest)
     async def post(
         self,
         subscription: JSONDict,
@@ -335,16 +339,20 @@ class WebPushHandler(BaseWebHandler):
         if notification.headers and self.metrics.active:
             encoding = notification.headers["encoding"]
             self.metrics.increment(f"updates.notification.encoding.{encoding}")
-        start_time = time.time()
+        start_time = clock.now()
         try:
             response = await router.route(notification, user)
         except RouterException as exc:
             await self._router_fail_err(exc, router_type, jwt, notification.uaid.hex)
             return
-        route_time = self._timings["route_time"] = time.time() - start_time
+        route_time = self._timings["route_time"] = clock.now() - start_time
         if self.metrics.histograms:
             self.metrics.observe("notification.route_time", route_time)
         await self._router_completed(response, user, router_type, jwt)
+
+    route = post
+    """The same for what has passed the checks already."""
+    post = validated(PushRequest)(route)
 
     async def _router_completed(
         self, response: RouterResponse, uaid_data: User, router_type: str, vapid: Any
@@ -371,7 +379,7 @@ class WebPushHandler(BaseWebHandler):
         if enabled("debug"):
             self._log_success(response)
         if self.metrics.active:
-            self.metrics.timing("notification.request_time", time.time() - self._start_time)
+            self.metrics.timing("notification.request_time", clock.now() - self._start_time)
         self._router_response(response, router_type, vapid)
 
     def _log_success(self, response: RouterResponse) -> None:
@@ -379,6 +387,19 @@ class WebPushHandler(BaseWebHandler):
             self.log.debug("Router miss, message stored.", client_info=self._client_info)
         elif 200 in (response.status_code, response.logged_status):
             self.log.debug("Successful delivery", client_info=self._client_info)
+
+    def _tell(self, response: RouterResponse | RouterException, router_type: str | None) -> None:
+        assert self._message is not None
+        _, notification, _ = self._message
+        self.log.info(
+            "Message",
+            uaid_hash=self._uaid_hash(notification.uaid.hex),
+            channel_id=notification.channel_id.hex,
+            message_size=notification.data_length,
+            outcome=outcome(response, router_type),
+            status_code=response.status_code,
+            shown={"took": clock.now() - self._start_time},
+        )
 
     @property
     def _client_info(self) -> JSONDict:
@@ -407,3 +428,12 @@ class WebPushHandler(BaseWebHandler):
             for name in list(jwt["jwt_data"])[:MAX_LOGGED_CLAIMS]:
                 info[f"jwt_{name}"] = jwt["jwt_data"][name]
         return info
+
+
+def outcome(response: RouterResponse | RouterException, router_type: str | None) -> str:
+    """Return what became of a message that was taken, for people."""
+    if router_type in BRIDGES:
+        return f"passed to {router_type}"
+    if response.logged_status == 204:
+        return "dropped (TTL 0, and nobody there)"
+    return "stored" if was_stored(response) else "delivered"

@@ -16,10 +16,17 @@ from autopush.session import Node, Session
 from autopush.waiters import Waiters
 from autopush.web.access import Access
 from autopush.websocket import overrides
+from autopush.websocket.handshake import HOOKS, ShortOpening
 from autopush.websocket.members import ProtocolMembers
 from autopush.websocket.origins import Origins
 from autopush.websocket.timeouts import Timeouts
-from autopush.websocket.trimmed import bind_options, server_protocol
+from autopush.websocket.trimmed import (
+    FAREWELL_HOOKS,
+    SlimServerProtocol,
+    bind_options,
+    keeps,
+    server_protocol,
+)
 from autopush.websocket.unfinished import Unfinished
 from autopush.websocket.wire import PushWire
 
@@ -40,10 +47,20 @@ CLOSE_STEP = 0.1
 BASE = server_protocol()
 
 
-class PushServerProtocol(ProtocolMembers, PushWire, BASE):  # type: ignore[misc,valid-type]
+class PushServerProtocol(ProtocolMembers, ShortOpening, PushWire, BASE):  # type: ignore[misc,valid-type]
     """The WebSocket of one user agent."""
 
     parent_class = BASE
+
+
+def _shorter(protocol: type) -> dict[str, bool]:
+    """Return which shorter ways a program's class of connections leaves open."""
+    slim = issubclass(protocol, PushServerProtocol) and BASE is SlimServerProtocol
+    return {
+        "short_opening": slim and keeps(protocol, PushServerProtocol, HOOKS),
+        "short_sends": slim and keeps(protocol, PushServerProtocol, ("send", "sendMessage")),
+        "short_farewell": slim and keeps(protocol, PushServerProtocol, FAREWELL_HOOKS),
+    }
 
 
 class PushServerFactory(WebSocketServerFactory):
@@ -120,7 +137,7 @@ class PushServerFactory(WebSocketServerFactory):
         """Decide by the class of the connections which way they take."""
         own = overrides.replaced(self.protocol)
         self.new_session = overrides.session_class(self._session, own)
-        self.protocol = bind_options(self, overrides.routes(own))
+        self.protocol = bind_options(self, {**_shorter(self.protocol), **overrides.routes(own)})
 
     def buildProtocol(self, addr: Any) -> Any:
         """Return the protocol of a new connection; its options are those of the constructor."""

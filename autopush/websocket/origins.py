@@ -75,7 +75,12 @@ def read(value: bytes) -> Found:
     return Found(PLAIN.fullmatch(value.strip()) is not None, pages)
 
 
-_read_cached = lru_cache(maxsize=REMEMBERED)(read)
+_remembered = lru_cache(maxsize=REMEMBERED)(read)
+
+
+def read_cached(value: bytes) -> Found:
+    """As :func:`read`; what is not too long is remembered."""
+    return _remembered(value) if len(value) <= MAX_REMEMBERED else read(value)
 
 
 def origins_in(head: bytes) -> list[Found]:
@@ -83,10 +88,7 @@ def origins_in(head: bytes) -> list[Found]:
 
     :param head: request line and headers, up to and including the empty line
     """
-    return [
-        _read_cached(value) if len(value) <= MAX_REMEMBERED else read(value)
-        for value in HEADER.findall(head)
-    ]
+    return [read_cached(value) for value in HEADER.findall(head)]
 
 
 def show(head: bytes, found: list[Found]) -> bytes:
@@ -102,7 +104,7 @@ def show(head: bytes, found: list[Found]) -> bytes:
 class Origins:
     """Those that are let in.
 
-    :param conf: ``endpoint_url`` and ``ws_url`` are ours; ``allowed_origins`` are so, too
+    :param conf: those of ``endpoint_url`` and ``ws_url`` are ours; ``allowed_origins`` are so, too
     """
 
     def __init__(self, conf: AutopushConfig) -> None:
@@ -132,7 +134,8 @@ class Origins:
     def _own(self) -> set[str | None]:
         """Our pages' origins; ports may be known only since the start."""
         conf = self._conf
-        return {origin_of(conf.endpoint_url), origin_of(conf.ws_url.replace("ws", "http", 1))}
+        endpoint = conf.public_origin or conf.endpoint_url
+        return {origin_of(endpoint), origin_of(conf.ws_url.replace("ws", "http", 1))}
 
 
 def _is_its_host(origin: str, head: bytes) -> bool:

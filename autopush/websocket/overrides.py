@@ -58,6 +58,7 @@ def routes(own: frozenset[str]) -> dict[str, Any]:
         members.update(_process=_process, _check=_check, obeyed=None)
     if "sendJSON" in own:
         members["send"] = _send
+        members["short_sends"] = False
     return members
 
 

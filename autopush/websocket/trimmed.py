@@ -18,6 +18,7 @@ the stock class (:func:`server_protocol`). The test-suite runs the same checks a
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import autobahn
@@ -36,10 +37,12 @@ from autopush.websocket.unfinished import STRANGER_MESSAGE
 CONNECTING = WebSocketProtocol.STATE_CONNECTING
 OPEN = WebSocketProtocol.STATE_OPEN
 CLOSING = WebSocketProtocol.STATE_CLOSING
+CLOSED = WebSocketProtocol.STATE_CLOSED
 
 TEXT, BINARY = 0x81, 0x82
 PING, PONG = 0x89, 0x8A
 CLOSE = 0x08
+CLOSE_FRAME = 0x80 | CLOSE
 MASKED = 0x80
 
 FAST_FRAMES = {
@@ -55,8 +58,33 @@ FAST_FRAMES = {
 }
 """First bytes of the frames handled without Autobahn. Missing: close, reserved bits and opcodes."""
 
+FAREWELL = b"\x88\x02\x03\xe8"
+"""Our answer to a close frame: one with code 1000."""
+
+FAREWELL_HOOKS = (
+    "consumeData",
+    "dropConnection",
+    "onCloseFrame",
+    "processData",
+    "sendCloseFrame",
+    "sendData",
+    "sendFrame",
+)
+"""Members of a protocol without which there is no shorter way to answer a close frame."""
+
 HEADER_16 = struct.Struct("!BBH").pack
 HEADER_64 = struct.Struct("!BBQ").pack
+
+
+def head(first: int, size: int) -> bytes:
+    """Return the header of a server's frame.
+
+    :param first: its first byte
+    :param size: bytes of its payload
+    """
+    if size < 126:
+        return bytes((first, size))
+    return HEADER_16(first, 126, size) if size < 65536 else HEADER_64(first, 127, size)
 
 
 def unmask(payload: bytes, mask: bytes) -> bytes:
@@ -227,6 +255,10 @@ class SlimServerProtocol(Farewell):
     state = CONNECTING
     connected = 1
 
+    short_farewell = False
+    """Whether nothing of a program's own is in the way of :meth:`_bids_farewell`; set on the
+    factory's class."""
+
     _scratch: dict[str, Any] | None = None
     _fragments: tuple[bool, bytearray] | None = None
     """A message that has not arrived completely: whether it is binary, and what is there."""
@@ -261,13 +293,27 @@ class SlimServerProtocol(Farewell):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._connectionLost(reason)  # type: ignore[arg-type]
 
+    def _connectionLost(self, reason: str) -> None:
+        # Not by way of the server's own, which only counts and tells its log at some length.
+        WebSocketProtocol._connectionLost(self, reason)
+        self.factory.countConnections -= 1
+
+    def opens_at_once(self, data: bytes, head: Any = None) -> bool:
+        """Answer a handshake without Autobahn, if that is possible.
+
+        :param data: all that was received
+        :param head: the request, if an HTTP server has read it already
+        """
+        return False
+
     def dataReceived(self, data: bytes) -> None:
         if self.state == OPEN:
             self._frames_received(data)
             if self._partial is not None or self._fragments is not None or self._held is not None:
                 self._count()
         elif self.state == CONNECTING:
-            self._dataReceived(data)
+            if self._scratch is not None or not self.opens_at_once(data):
+                self._dataReceived(data)
         elif self.state == CLOSING:
             self._after_close(data)
 
@@ -300,14 +346,15 @@ class SlimServerProtocol(Farewell):
         """
         if self.state != OPEN:
             raise Disconnected("Attempt to send on a closed protocol")
-        first = BINARY if isBinary else TEXT
-        size = len(payload)
-        if size < 126:
-            self.transport.write(bytes((first, size)) + payload)
-        elif size < 65536:
-            self.transport.write(HEADER_16(first, 126, size) + payload)
-        else:
-            self.transport.write(HEADER_64(first, 127, size) + payload)
+        self.transport.write(head(BINARY if isBinary else TEXT, len(payload)) + payload)
+
+    def send_texts(self, payloads: Sequence[bytes]) -> None:
+        """Send messages as one frame each, all in one piece: a system call, and likely a packet,
+        for many. The connection must be open."""
+        pieces: list[bytes] = []
+        for payload in payloads:
+            pieces += (head(TEXT, len(payload)), payload)
+        self.transport.write(b"".join(pieces))
 
     # ---- frames
 
@@ -364,6 +411,8 @@ class SlimServerProtocol(Farewell):
             or length < MASKED
             or kind[1] != (self._fragments is not None and not kind[0])
         ):
+            if first == CLOSE_FRAME and self._bids_farewell(data, at, size):
+                return size
             self._hand_over(data[at:])
             return at
         length &= 0x7F
@@ -390,6 +439,27 @@ class SlimServerProtocol(Farewell):
         else:
             self._fragment(payload, *kind[1:])
         return end
+
+    def _bids_farewell(self, data: bytes, at: int, size: int) -> bool:
+        """Answer a close frame as Autobahn does, if it is one of those that browsers send."""
+        length = data[at + 1]
+        if not self.short_farewell or self._fragments is not None:
+            return False
+        if length == MASKED and size - at >= 6:
+            code: int | None = None
+        elif length == MASKED + 2 and size - at >= 8:
+            code = int.from_bytes(unmask(data[at + 6 : at + 8], data[at + 2 : at + 6]), "big")
+            if code not in (1000, 1001) and not 3000 <= code < 5000:
+                return False
+        else:
+            return False
+        self.remoteCloseCode, self.localCloseCode = code, 1000
+        self.wasClean = self.droppedByMe = True
+        self.transport.write(FAREWELL)
+        self.unregisterProducer()
+        self.state = CLOSED
+        self._closeConnection(False)
+        return True
 
     def _wait(self, wanted: int, data: bytes, at: int) -> int:
         self._partial = (wanted, bytearray(data[at:]))
@@ -509,6 +579,11 @@ def bind_options(
     # A function in a class would become a method.
     options["perMessageCompressionAccept"] = staticmethod(options["perMessageCompressionAccept"])
     return type(base.__name__, (base,), {**options, **(members or {}), "factory": factory})
+
+
+def keeps(protocol: type, base: type, members: Iterable[str]) -> bool:
+    """Whether a protocol class has these members as they were in one it is made of."""
+    return all(getattr(protocol, name) is getattr(base, name) for name in members)
 
 
 def server_protocol() -> type[WebSocketServerProtocol]:

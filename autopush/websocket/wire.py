@@ -20,7 +20,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -35,6 +35,7 @@ from autopush.session import Session
 from autopush.session.stats import base_tags
 from autopush.types import JSONDict
 from autopush.web.access import REFUSAL, UNAUTHORIZED
+from autopush.web.base import tell_refused
 from autopush.websocket.handshake import REASON_TEXTS, normalize_head
 from autopush.websocket.origins import FORBIDDEN, MAX_LOGGED, origins_in, show
 from autopush.websocket.trimmed import OPEN
@@ -119,6 +120,10 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
     output_paused = False
     """Whether more than ``SEND_BUFFER`` bytes wait to be sent (spec/websocket 12)."""
 
+    short_sends = False
+    """Whether :meth:`send_all` may join frames; set on the factory's class."""
+    send_texts: Callable[[Sequence[bytes]], None]
+
     spent = 0
     """Seconds the HTTP server has taken to read the request: they count as time to the hello."""
 
@@ -174,6 +179,7 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         if access is not None and not access.shown(request.path, request.params.get("key", ())):
             peer = getattr(self.transport.getPeer(), "host", "")
             access.refuse(request.headers.get("x-forwarded-for", peer))
+            tell_refused(factory.node.metrics, 401, 109)
             raise ConnectionDeny(401, UNAUTHORIZED)
         self.session = factory.new_session(
             factory.node, self, ms_time(), request.headers.get("user-agent"), request.host
@@ -237,6 +243,19 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         self.sendMessage(payload, False)
         if self.output_paused:
             self._backlog += len(payload)
+            if self._backlog > BACKLOG_LIMIT:
+                self._hold(BACKLOG_HOLD)
+
+    def send_all(self, messages: Sequence[JSONDict]) -> None:
+        """Send JSON objects, in one piece if nothing of a program's own is in the way."""
+        if not self.short_sends or self.state != OPEN:
+            for message in messages:
+                self.send(message)
+            return
+        payloads = [encode_message(message) for message in messages]
+        self.send_texts(payloads)
+        if self.output_paused:
+            self._backlog += sum(map(len, payloads))
             if self._backlog > BACKLOG_LIMIT:
                 self._hold(BACKLOG_HOLD)
 

@@ -216,4 +216,87 @@ MESSAGE = Picture(
     ),
 )
 
-PICTURES = {picture.name: picture for picture in (PROCESSES, MESSAGE)}
+UNIFIEDPUSH = Picture(
+    "unifiedpush",
+    "The way of a message with UnifiedPush",
+    360,
+    206,
+    boxes=(
+        Box("server of the app", 6, 6, 160, 44, ("Mastodon and others",)),
+        Box("autopush", 242, 6, 112, 44, ("this service",), ours=True),
+        Box("application", 18, 146, 124, 44),
+        Box("distributor", 230, 146, 112, 44, ("such as Sunup",)),
+    ),
+    arrows=(
+        Arrow(
+            "server of the app",
+            "autopush",
+            ((166, 28), (242, 28)),
+            "POST of an encrypted message",
+            (Text("POST", 204, 21, "middle"),),
+        ),
+        Arrow(
+            "autopush",
+            "distributor",
+            ((286, 50), (286, 146)),
+            "WebSocket, one for all applications",
+            (Text("WebSocket", 278, 92, "end"),),
+            both=True,
+        ),
+        Arrow(
+            "distributor",
+            "application",
+            ((230, 168), (142, 168)),
+            "the endpoint, then messages",
+            (Text("endpoint,", 186, 148, "middle"), Text("messages", 186, 161, "middle")),
+        ),
+        Arrow(
+            "application",
+            "server of the app",
+            ((80, 146), (80, 50)),
+            "endpoint and keys",
+            (Text("endpoint, keys", 88, 92),),
+        ),
+    ),
+    frames=(Box("phone or desktop", 6, 116, 348, 84, ("application", "distributor")),),
+)
+
+PROXY = Picture(
+    "proxy",
+    "A reverse proxy in front of the service",
+    360,
+    270,
+    boxes=(
+        Box("user agents", 6, 6, 140, 42, ("browsers, phones",)),
+        Box("application servers", 206, 6, 148, 42, ("that send",)),
+        Box("reverse proxy", 76, 112, 208, 44, ("TLS, certificate, port 443",)),
+        Box("autopush_standalone", 76, 218, 208, 44, ("port 8080 on loopback",), ours=True),
+    ),
+    arrows=(
+        Arrow(
+            "user agents",
+            "reverse proxy",
+            ((112, 48), (112, 112)),
+            "WebSockets, wss://push.example.org/",
+            (Text("wss://", 104, 84, "end"),),
+            both=True,
+        ),
+        Arrow(
+            "application servers",
+            "reverse proxy",
+            ((248, 48), (248, 112)),
+            "POST, https://push.example.org/",
+            (Text("https://", 256, 84),),
+        ),
+        Arrow(
+            "reverse proxy",
+            "autopush_standalone",
+            ((180, 156), (180, 218)),
+            "both without TLS, and the address of the client",
+            (Text("both without TLS,", 188, 182), Text("X-Forwarded-For", 188, 196)),
+            both=True,
+        ),
+    ),
+)
+
+PICTURES = {picture.name: picture for picture in (PROCESSES, MESSAGE, UNIFIEDPUSH, PROXY)}

@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 
 import autopush.db
+from autopush import clock
 from autopush.constants import MAX_EXPIRY, THREAD_POOL_SIZE
 from autopush.db.dynamodb import tables
 from autopush.db.dynamodb.client import (
@@ -254,7 +255,7 @@ class Message:
         self.tablename = tablename
         self.resource = boto_resource
         self.table = DynamoDBTable(boto_resource, tablename)
-        self.messages = Messages(_call(boto_resource), _hash, time.time)
+        self.messages = Messages(_call(boto_resource), _hash, clock.now)
 
     def table_status(self) -> str | None:
         """State of the table, such as ``ACTIVE``."""
@@ -328,7 +329,7 @@ class Router:
         self.table = get_router_table(
             conf.tablename, conf.read_throughput, conf.write_throughput, boto_resource=resource
         )
-        self.users = Users(_call(resource), conf.tablename, _hash, lambda: int(time.time()))
+        self.users = Users(_call(resource), conf.tablename, _hash, lambda: int(clock.now()))
 
     def table_status(self) -> str | None:
         """State of the table, such as ``ACTIVE``."""

@@ -19,7 +19,7 @@ from autopush.db.dynamodb.end import ChannelEnd
 from autopush.db.dynamodb.items import Item
 from autopush.db.dynamodb.messages import KEPT, Messages, channel_set
 from autopush.db.dynamodb.users import Users
-from autopush.db.interface import Channels
+from autopush.db.interface import Channels, User
 from autopush.db.rows import channel_ids
 
 IN_ROW, ENDED = "in a row", "ended"
@@ -43,6 +43,21 @@ class ChannelSets:
         self._messages = messages
         self._tables = tables
         self._current = current
+
+    def begin(self, user: User, chid: str, settled: bool) -> str:
+        """See :meth:`Store.add_first_channel`.
+
+        :param settled: whether nobody is moving users of this month
+        """
+        uaid, month = user["uaid"], user["current_month"]
+        registered = self._users.register(user)
+        if registered.written and settled:
+            self._messages.add_channels(month, uaid, {chid})
+            return str(month)
+        there = (self._users.get(uaid) or {}).get("current_month")
+        month = there if there in self._tables() else month
+        self.add(month, uaid, chid)
+        return str(month)
 
     # ---- while months change
 

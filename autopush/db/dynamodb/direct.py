@@ -23,6 +23,7 @@ import orjson
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
+from autopush import clock
 from autopush.db.dynamodb.http import Address, ThinTransport, address_of, split_url
 
 OPERATIONS = {
@@ -116,7 +117,7 @@ class Signer:
         )
 
     def _now(self) -> str:
-        now = int(time.time())
+        now = int(clock.now())
         second, text = self._second
         if second != now:
             text = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))

@@ -15,6 +15,7 @@ from autopush.constants import MAX_EXPIRY
 from autopush.db.interface import User
 from autopush.db.rows import TIMESTAMPED, TOPIC
 from autopush.message.notification import WebPushNotification
+from autopush.message.urgency import NAMES, NORMAL
 
 Value = dict[str, Any]
 """``{"S": text}``, ``{"N": digits}``, ..."""
@@ -167,6 +168,8 @@ def write_message(user: str, notification: WebPushNotification, now: int) -> Ite
     if notification.live:
         # Not in 1.58.3, which leaves alone what it doesn't know.
         item["live"] = {"N": "1"}
+    if notification.urgency != NORMAL:
+        item["urgency"] = {"S": NAMES[notification.urgency]}
     return item
 
 
@@ -204,5 +207,6 @@ def read_message(uaid: UUID, item: Item) -> WebPushNotification:
             "headers": headers,
             "data": data,
             "live": "live" in item,
+            "urgency": item["urgency"].get("S") if "urgency" in item else None,
         },
     )

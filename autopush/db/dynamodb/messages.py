@@ -188,11 +188,12 @@ class Messages:
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     def topics(
-        self, month: str, uaid: str, limit: int = 10, touch: bool = False
+        self, month: str, uaid: str, limit: int = 10, touch: bool = False, after: str = ""
     ) -> tuple[int | None, list[WebPushNotification], Channels]:
         """The pointer; topic and low-sorting legacy rows, at most ``limit`` - 1; the channels.
 
         :param touch: also refresh the channel row's expiry where it lags behind
+        :param after: sort key behind which to begin; then there are neither pointer nor channels
         """
         reader = _Reader(self, month, uaid, limit - 1)
         pointer: int | None = None
@@ -200,12 +201,17 @@ class Messages:
         lags = False
         values = {":uaid": self.key(uaid), ":end": TOPICS_END}
         # The channel row comes first, if there is one (quirk S8).
-        rows = self._pages(month, "chidmessageid < :end", values, lambda: reader.left() + 1)
+        condition = "chidmessageid < :end"
+        if after:
+            condition = "chidmessageid BETWEEN :after AND :end"
+            values[":after"] = after
+        rows = self._pages(month, condition, values, lambda: reader.left() + 1)
         for page in rows:
             for item in page:
-                if item["chidmessageid"]["S"] != CHANNEL_ROW:
+                sort_key = item["chidmessageid"]["S"]
+                if sort_key not in (CHANNEL_ROW, after):
                     reader.take(item)
-                else:
+                elif sort_key == CHANNEL_ROW:
                     pointer = number_of(item, "current_timestamp")
                     channels = Channels(True, channel_set(item))
                     lags = self._lags(item)

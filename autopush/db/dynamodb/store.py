@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -28,6 +27,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush import clock
 from autopush.db.deadlines import Deadlines, Due, TooLate
 from autopush.db.dynamodb import tables
 from autopush.db.dynamodb.channels import ChannelSets
@@ -100,7 +100,7 @@ class DynamoStore(Store):
         message_table: Any,
         rotation: bool = True,
         key_hash: str = "",
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         threadpool: Any = None,
         preflight_uaid: str | None = None,
         deadline: float = DEADLINE,
@@ -110,7 +110,7 @@ class DynamoStore(Store):
         self._pool = threadpool
         self._router_table = router_table
         self._message_table = message_table
-        self._now = now
+        now = self._now = now or clock.now
         self._preflight_uaid = preflight_uaid or f"deadbeef00000000deadbeef{uuid4().hex[:8]}"
         self._stop = threading.Event()
         self._call: Call = caller(client)
@@ -385,6 +385,10 @@ class DynamoStore(Store):
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
         return self._user_write(uaid, self.users.clear_node, uaid, node_id, connected_at)
 
+    def set_urgency(self, uaid: str, urgency: str, connection: Connection) -> Deferred[bool]:
+        """Note the least urgency that the user wants to be sent at once."""
+        return self._user_write(uaid, self.users.set_urgency, uaid, urgency, connection)
+
     # ---- channels
 
     def _channel_write(self, uaid: str, function: Callable[..., T], *args: Any) -> Deferred[T]:
@@ -397,6 +401,12 @@ class DynamoStore(Store):
         if not self.months.settled(month):
             return self._channel_write(uaid, self.channel_sets.add, month, uaid, chid)
         return self._channel_write(uaid, self.messages.add_channels, month, uaid, {chid})
+
+    def add_first_channel(self, user: User, chid: str) -> Deferred[str]:
+        """Write the record of a new user and its first channel in one turn of a thread."""
+        keys = (user["uaid"], "user"), (user["uaid"], "channels")
+        settled = self.months.settled(user["current_month"])
+        return self._write(keys, self.channel_sets.begin, dict(user), chid, settled)
 
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member."""
@@ -456,10 +466,12 @@ class DynamoStore(Store):
             return self._write(keys, self.messages.delete, month, notification)
         return self._write(keys, delete_message, self.users, self.messages, month, notification)
 
-    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
+    def fetch_topics(
+        self, month: str, uaid: str, limit: int = 10, after: str = ""
+    ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
         touch = self._touches.pop((month, uaid), None)
-        read = self._read(self.messages.topics, month, uaid, limit, touch is not None)
+        read = self._read(self.messages.topics, month, uaid, limit, touch is not None, after)
         if touch is not None:
             read.addBoth(_tell, touch)
         return read.addCallback(lambda found: Batch(*found))

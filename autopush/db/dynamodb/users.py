@@ -337,6 +337,12 @@ class Users:
             values["leaving"] = leaving
         return self._update_if(uaid, update, condition, values)
 
+    def set_urgency(self, uaid: str, urgency: str, connection: Connection) -> bool:
+        """See :meth:`autopush.db.interface.Store.set_urgency`."""
+        values: dict[str, str | int] = {"urgency": urgency, **connection._asdict()}
+        condition = f"attribute_exists(router_type) AND {OF_CONNECTION}"
+        return self._update_if(uaid, "SET urgency = :urgency", condition, values)
+
     def month_reached(self, uaid: str, old: str) -> bool:
         """Note that nothing is left in the month which the user has left; whether it was news."""
         of_move = f"{MOVING_FROM} = :old"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush import clock
 from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.groupwriter import COMMIT_DELAY
 from autopush.db.interface import Store, StoreUnusable
@@ -27,6 +27,7 @@ from autopush.db.sqlite import (
 from autopush.db.sqlite.cache import ReadCache, WalIndex
 from autopush.db.sqlite.errors import store_error
 from autopush.db.sqlite.health import HealthCheck
+from autopush.db.sqlite.turns import Turns
 from autopush.db.writes import Call, Delete, Put, WriteBatch
 from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.message.notification import WebPushNotification
@@ -62,6 +63,7 @@ class SqliteFile(Store):
     :param key_hash: UAIDs are stored as their HMAC with this key, unless it is empty
     :param now: seconds since the epoch
     :param commit_delay: seconds a write waits for others to share its transaction
+    :param shared: other processes write to the file as much, and take turns
     """
 
     def __init__(
@@ -71,8 +73,9 @@ class SqliteFile(Store):
         month: str = "message",
         router_table: str = "router",
         key_hash: str = "",
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         commit_delay: float = COMMIT_DELAY,
+        shared: bool = False,
     ) -> None:
         self.log = Logger()
         self.path = os.path.abspath(path)
@@ -81,7 +84,7 @@ class SqliteFile(Store):
         self._router_table = router_table
         self._key = key_maker(key_hash)
         """Returns the key of a user in the file."""
-        self._now = now
+        self._now = now or clock.now
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | Away | None = None
         """The connection, while the file is there."""
@@ -91,7 +94,11 @@ class SqliteFile(Store):
         """The cache's, while the file is away."""
         self._cache = ReadCache()
         self._writer = sqlite_writer.SqliteWriter(
-            reactor, lambda: sqlite_schema.open_writer(self.path), self._cache, commit_delay
+            reactor,
+            lambda: sqlite_schema.open_writer(self.path),
+            self._cache,
+            commit_delay,
+            Turns(self.path) if shared else None,
         )
         self._health = HealthCheck(self.path, reactor, self._writer, lambda sql: self._row(sql, ()))
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 _CHUNKS = (32, 16, 8, 4, 2, 1)
 """Rows per statement; few sizes, so that the statements stay in the connection's cache."""
 
-_COLUMNS = "uaid, sortkey, updateid, data, headers, ttl, timestamp, expiry, live"
+_COLUMNS = "uaid, sortkey, updateid, data, headers, ttl, timestamp, expiry, live, urgency"
 
 _LAST_KEY = (
     "(SELECT max(sortkey) FROM messages"
@@ -37,7 +37,8 @@ _PASSED = (
 """The latest timestamp that is stored or read, as a number."""
 
 FETCH = (
-    "SELECT id, sortkey, updateid, data, headers, ttl, timestamp, expiry, live FROM messages"
+    "SELECT id, sortkey, updateid, data, headers, ttl, timestamp, expiry, live, urgency"
+    " FROM messages"
     " WHERE uaid = ? AND sortkey > ? AND sortkey < ? AND expiry > ? ORDER BY sortkey LIMIT ?"
 )
 
@@ -84,18 +85,18 @@ def _values(rows: int, columns: int) -> str:
 
 @functools.cache
 def _replace_sql(rows: int) -> str:
-    return f"INSERT OR REPLACE INTO messages ({_COLUMNS}) {_values(rows, 9)}"
+    return f"INSERT OR REPLACE INTO messages ({_COLUMNS}) {_values(rows, 10)}"
 
 
 @functools.cache
 def _append_sql(rows: int) -> str:
     """Insert those rows that come after all the user has, be it stored or read."""
-    columns = ", ".join(f"column{number}" for number in range(1, 10))
+    columns = ", ".join(f"column{number}" for number in range(1, 11))
     return (
-        f"INSERT INTO messages ({_COLUMNS}) SELECT {columns} FROM ({_values(rows, 10)})"
-        f" WHERE '{TIMESTAMPED}' || column10 || ':'"
+        f"INSERT INTO messages ({_COLUMNS}) SELECT {columns} FROM ({_values(rows, 11)})"
+        f" WHERE '{TIMESTAMPED}' || column11 || ':'"
         f" > ifnull({_LAST_KEY.format(uaid='column1')}, '')"
-        f" AND column10 > ifnull({_POINTER.format(uaid='column1')}, 0)"
+        f" AND column11 > ifnull({_POINTER.format(uaid='column1')}, 0)"
     )
 
 
@@ -161,12 +162,13 @@ def _put_late(connection: sqlite3.Connection, op: Put) -> None:
     A reader who is past its timestamp would never see it, so it gets the next one that is free;
     unless it is stored already, then that row is replaced.
     """
-    uaid, sort_key, update_id, data, headers, ttl, timestamp, expiry, live = op.columns
+    uaid, sort_key, update_id, *content = op.columns
     replaced = connection.execute(
-        "UPDATE messages SET data = ?, headers = ?, ttl = ?, timestamp = ?, expiry = ?, live = ?"
+        "UPDATE messages SET data = ?, headers = ?, ttl = ?, timestamp = ?, expiry = ?, live = ?,"
+        " urgency = ?"
         f" WHERE uaid = ? AND updateid = ? AND sortkey >= '{TIMESTAMPED}'"
         f" AND sortkey < '{AFTER_TIMESTAMPED}'",
-        (data, headers, ttl, timestamp, expiry, live, uaid, update_id),
+        (*content, uaid, update_id),
     ).rowcount
     if replaced:
         return
@@ -212,7 +214,7 @@ def restore(connection: sqlite3.Connection, op: Put, beside: Put) -> None:
 
     :param beside: the same without a topic, for when nobody can tell which of two is newer
     """
-    uaid, sort_key, update_id, *_, timestamp, _expiry, _live = op.columns
+    uaid, sort_key, update_id, *_, timestamp, _expiry, _live, _urgency = op.columns
     other = connection.execute(
         "SELECT updateid, timestamp FROM messages WHERE uaid = ? AND sortkey = ?", (uaid, sort_key)
     ).fetchone()

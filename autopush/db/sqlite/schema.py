@@ -1,4 +1,4 @@
-"""The database file: creating, opening, checking, migrating and copying it (spec/storage 17.1)."""
+"""The database file: creating, opening, checking and migrating it (spec/storage 17.1)."""
 
 from __future__ import annotations
 
@@ -43,15 +43,19 @@ _READER = ("query_only = ON", "mmap_size = 268435456")
 
 def open_writer(path: str) -> sqlite3.Connection:
     """A connection for the thread that writes."""
-    return _connect(path, WRITE_WAIT, *_COMMON, *_WRITER)
+    return connect(path, WRITE_WAIT, *_COMMON, *_WRITER)
 
 
 def open_reader(path: str) -> sqlite3.Connection:
     """A connection for the thread that reads."""
-    return _connect(path, READ_WAIT, *_COMMON, *_READER)
+    return connect(path, READ_WAIT, *_COMMON, *_READER)
 
 
-def _connect(path: str, wait: float, *pragmas: str) -> sqlite3.Connection:
+def connect(path: str, wait: float, *pragmas: str) -> sqlite3.Connection:
+    """Open a database that exists.
+
+    :param wait: seconds to wait for others that hold it
+    """
     # mode=rw: a file that has been moved away must not be replaced by an empty one.
     connection = sqlite3.connect(
         f"{Path(path).absolute().as_uri()}?mode=rw",
@@ -79,9 +83,9 @@ def prepare(path: str, schema: Path = SCHEMA_DIRECTORY) -> None:
     _create(path)
     connection = None
     try:
-        connection = _connect(path, LOCK_WAIT)
+        connection = connect(path, LOCK_WAIT)
         steps = schema_steps(schema)
-        _check(path, connection, len(steps))
+        check(path, connection, len(steps))
         _write_ahead(connection)
         _migrate(path, connection, steps)
     except sqlite3.Error as error:
@@ -129,14 +133,19 @@ def schema_steps(schema: Path = SCHEMA_DIRECTORY) -> list[str]:
     return [step.read_text(encoding="utf-8") for step in steps]
 
 
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    """Return the value of a pragma that has a number."""
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _check(path: str, connection: sqlite3.Connection, newest: int) -> int:
-    """The version of the file, if it is one of ours or empty."""
-    version = _pragma(connection, "user_version")
-    if _pragma(connection, "application_id") != APPLICATION_ID:
+def check(path: str, connection: sqlite3.Connection, newest: int) -> int:
+    """Return the version of the file, if it is one of ours or empty.
+
+    :param newest: version that is known
+    :raises StoreUnusable: it is neither, or newer
+    """
+    version = pragma(connection, "user_version")
+    if pragma(connection, "application_id") != APPLICATION_ID:
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if version or tables:
             raise StoreUnusable(
@@ -168,8 +177,8 @@ def _migrate(path: str, connection: sqlite3.Connection, steps: list[str]) -> Non
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Once more, now that no other process can be at it.
-        version = _check(path, connection, len(steps))
-        _check_complete(path, connection, steps[:version])
+        version = check(path, connection, len(steps))
+        check_complete(path, connection, steps[:version])
         for number, script in enumerate(steps[version:], start=version + 1):
             for statement in _statements(script):
                 connection.execute(statement)
@@ -181,7 +190,7 @@ def _migrate(path: str, connection: sqlite3.Connection, steps: list[str]) -> Non
             connection.execute("ROLLBACK")
 
 
-def _check_complete(path: str, connection: sqlite3.Connection, steps: list[str]) -> None:
+def check_complete(path: str, connection: sqlite3.Connection, steps: list[str]) -> None:
     """:raises StoreUnusable: it lacks what these steps have made"""
     lacking = missing(connection, steps)
     if lacking:
@@ -231,58 +240,3 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
     if statement.strip():
         yield statement
-
-
-def backup(path_from: str, path_to: str) -> None:
-    """Copy the database of a running server into a new file.
-
-    The copy is one consistent state and holds every write acknowledged before the call. The
-    server is not held up. Works from any process of the same machine.
-
-    :raises StoreUnusable: there is no such database, or the copy exists already or failed
-    """
-    if not os.path.isfile(path_from):
-        raise StoreUnusable(f"storage file {path_from} doesn't exist: name the one to copy")
-    try:
-        os.close(os.open(path_to, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        raise StoreUnusable(f"{path_to} exists already: name a new file for the copy") from None
-    except OSError as error:
-        raise StoreUnusable(
-            f"{path_to} can't be created ({error.strerror}): name another file"
-        ) from error
-    try:
-        _copy(path_from, path_to)
-    except BaseException as error:
-        _remove(path_to)
-        if isinstance(error, sqlite3.Error):
-            raise unusable(path_from, error) from error
-        raise
-
-
-def _copy(path_from: str, path_to: str) -> None:
-    source = target = None
-    try:
-        source = _connect(path_from, LOCK_WAIT)
-        if _pragma(source, "application_id") != APPLICATION_ID:
-            raise StoreUnusable(f"{path_from} belongs to another program: name the one to copy")
-        target = _connect(path_to, LOCK_WAIT)
-        # All pages in one step: a reader in WAL mode sees one state and holds up nobody, whereas
-        # several steps would start again at every write in between.
-        source.backup(target, pages=-1)
-        # One self-contained file, with nothing beside it.
-        target.execute("PRAGMA journal_mode = DELETE").fetchall()
-        if target.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
-            raise StoreUnusable(f"storage file {path_from} is damaged: restore an older backup")
-    finally:
-        for connection in (source, target):
-            if connection is not None:
-                connection.close()
-
-
-def _remove(path: str) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        try:
-            os.unlink(path + suffix)
-        except FileNotFoundError:
-            pass

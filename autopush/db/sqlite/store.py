@@ -15,9 +15,8 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -98,16 +97,17 @@ class SqliteStore(SqliteFile):
         month: str = "message",
         router_table: str = "router",
         key_hash: str = "",
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         commit_delay: float = COMMIT_DELAY,
         max_stored: int = 0,
         max_stored_bytes: int = 0,
         share: int = 100,
+        shared: bool = False,
     ) -> None:
-        super().__init__(path, reactor, month, router_table, key_hash, now, commit_delay)
+        super().__init__(path, reactor, month, router_table, key_hash, now, commit_delay, shared)
         self._sweep_timer: Any = None  # IDelayedCall
         self._quota = StoredQuota(
-            self._count_messages, self._stored_size, now, max_stored, max_stored_bytes, share
+            self._count_messages, self._stored_size, self._now, max_stored, max_stored_bytes, share
         )
 
     def setup(self) -> Deferred[None]:
@@ -204,6 +204,11 @@ class SqliteStore(SqliteFile):
         key = self._key(uaid)
         return self._writer.call(lambda c: sqlite_records.clear_node(c, key, node_id, connected_at))
 
+    def set_urgency(self, uaid: str, urgency: str, connection: Connection) -> Deferred[bool]:
+        """Note the least urgency that the user wants to be sent at once."""
+        key, values = self._key(uaid), {"urgency": urgency}
+        return self._writer.call(lambda c: sqlite_records.update(c, key, values, connection))
+
     def survey(self, after: str, forgotten: Forgotten | None) -> Deferred[Survey | None]:
         """Look at the next ``SURVEY_SLICE`` records in one transaction."""
         if forgotten is not None:
@@ -233,6 +238,18 @@ class SqliteStore(SqliteFile):
         """
         key, times = self._key(uaid), self._times(bridge=month is None)
         return self._writer.call(lambda c: sqlite_records.add_channel(c, key, chid, *times))
+
+    def add_first_channel(self, user: User, chid: str) -> Deferred[str]:
+        """Write the record of a new user and its first channel in one transaction."""
+        new = {name: value for name, value in user.items() if name != "uaid"}
+        key, times = self._key(user["uaid"]), self._times()
+
+        def run(connection: sqlite3.Connection) -> StoreError | None:
+            sqlite_records.register(connection, key, new)
+            return sqlite_records.add_channel(connection, key, chid, *times)
+
+        month: str = user["current_month"]
+        return self._writer.call(run).addCallback(lambda _: month)
 
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member.
@@ -329,12 +346,25 @@ class SqliteStore(SqliteFile):
             notification.update_id or None,
         )
 
-    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
+    def delete_messages(
+        self, month: str, notifications: Sequence[WebPushNotification]
+    ) -> Deferred[None]:
+        """Delete the rows, or spare the writes."""
+        return self._writer.delete_all(
+            [
+                (self._key(one.uaid.hex), one.sort_key, one.update_id or None)
+                for one in notifications
+            ]
+        )
+
+    def fetch_topics(
+        self, month: str, uaid: str, limit: int = 10, after: str = ""
+    ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
         key = self._key(uaid)
         try:
             pointer = self._row(sqlite_records.GET_POINTER, (key, int(self._now())))
-            messages, _last = self._read(uaid, key, FIRST, TOPICS_END, limit - 1)
+            messages, _last = self._read(uaid, key, after or FIRST, TOPICS_END, limit - 1)
         except StoreError as error:
             return fail(error)
         return succeed(Batch(pointer[0] if pointer else None, messages))

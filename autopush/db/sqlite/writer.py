@@ -15,6 +15,7 @@ from autopush.db.groupwriter import COMMIT_DELAY, GroupWriter
 from autopush.db.sqlite import messages as sqlite_messages
 from autopush.db.sqlite.cache import ReadCache
 from autopush.db.sqlite.errors import concerns_whole_database, store_error
+from autopush.db.sqlite.turns import Turns
 from autopush.db.writes import Delete, Operation, Put, WriteBatch
 from autopush.exceptions import StoreError
 
@@ -102,6 +103,7 @@ class SqliteWriter(GroupWriter):
     :param open_connection: called in the writer thread
     :param cache: told of transactions that leave it valid
     :param commit_delay: seconds
+    :param turns: of the processes that write to the file; None: there is one
     """
 
     def __init__(
@@ -110,8 +112,10 @@ class SqliteWriter(GroupWriter):
         open_connection: Callable[[], sqlite3.Connection],
         cache: ReadCache,
         commit_delay: float = COMMIT_DELAY,
+        turns: Turns | None = None,
     ) -> None:
         super().__init__(reactor, "sqlite-writer", commit_delay)
+        self._turns = turns
         self._open_connection = open_connection
         self._cache = cache
         self._connection: sqlite3.Connection | None = None
@@ -119,7 +123,17 @@ class SqliteWriter(GroupWriter):
     def _store_error(self, error: BaseException) -> StoreError:
         return store_error(error)
 
+    def _begin_turn(self) -> None:
+        if self._turns is not None:
+            self._turns.take()
+
+    def _end_turn(self) -> None:
+        if self._turns is not None:
+            self._turns.give_back()
+
     def _disconnect(self) -> None:
+        if self._turns is not None:
+            self._turns.close()
         if self._connection is not None:
             self._connection.close()
 

@@ -210,6 +210,17 @@ def test_user_agents_get_a_close_frame_and_a_second_signal_ends_at_once(make, tm
         assert daemon.wait() == 1  # not in order
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_signals_that_come_together_are_one(make, tmp_path, command):
+    daemon = start(make, tmp_path, command)
+    for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+        daemon.process.send_signal(number)
+    assert daemon.wait() == 0
+    assert daemon.output.count("shutting down.") == 1
+    assert "Traceback" not in daemon.output
+    assert "ReactorNotRunning" not in daemon.output
+
+
 def test_it_ends_within_five_seconds_though_nothing_else_does(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(service, "reactor", clock)

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 
 import pytest
 from cryptography.fernet import Fernet
@@ -204,3 +205,19 @@ def test_autokey_prints_a_key_the_file_accepts():
     assert key is not None
     assert done.stdout == f'CRYPTO_KEY="{key}"\n'
     assert len(key) == 44
+
+
+def test_a_lock_whose_owner_has_gone_is_waited_for(tmp_path):
+    """Workers of a service that was killed have it until they have ended."""
+    first = DataDir(str(tmp_path))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / "lock").write_text(f"{gone.pid}\n")
+    released = threading.Timer(0.2, first.release)
+    released.start()
+    second = DataDir(str(tmp_path))
+    released.join()
+    assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+    with pytest.raises(StartError, match="in use"):
+        DataDir(str(tmp_path))
+    second.release()

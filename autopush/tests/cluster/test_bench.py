@@ -30,6 +30,11 @@ def test_bench_measures_every_part(store, tmp_path):
     if store == "dynamodb":
         calls = {name: row["value"] for name, row in figures.items() if "calls" in name}
         for name, value in calls.items():
-            expected = {"direct": 1, "stored": 4, "hello, new user": 1, "hello, returning user": 3}
+            expected = {
+                "direct": 1,
+                "stored": 4,
+                "first subscription": 2,
+                "hello, returning user": 3,
+            }
             if name.partition(":")[0] in expected:
                 assert value == pytest.approx(expected[name.partition(":")[0]], abs=0.3), name

@@ -174,6 +174,7 @@ async def test_internal_api(cluster):
             assert (answer.status_code, answer.text) == (status, text), (method, path)
         assert (await client.get("/status")).json()["status"] == "OK"
         async with await connected(cluster, 0) as browser:
+            await browser.register()
             record = cluster.storage.user(browser.uaid)
             assert (await client.put(f"/notif/{browser.uaid}")).text == "Notification check started"
             message = {

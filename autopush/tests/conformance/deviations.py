@@ -12,6 +12,8 @@ class Deviation(NamedTuple):
     step: int
     expect: dict[str, Any]
     reason: str
+    do: dict[str, Any] = {}
+    """What is done otherwise, where the recording waits for what does not come."""
 
 
 MORE_INFO = "http://autopush.readthedocs.io/en/latest/http.html#error-codes"
@@ -94,6 +96,24 @@ DEVIATIONS: dict[str, Deviation] = {
             "closed": False,
         },
         "spec/websocket Q6: a refused register says which channel, and that the key is no key",
+    ),
+    "ws_unknown/purge": Deviation(
+        1,
+        {
+            "frames": [
+                {
+                    "json": {
+                        "messageType": "error",
+                        "status": 400,
+                        "reason": "Unknown messageType",
+                        "more_info": MORE_INFO_WS,
+                    }
+                }
+            ],
+            "closed": False,
+        },
+        "spec/websocket 4: user agents of tomorrow may say what we don't know",
+        {"wait_for": "1 message(s)"},
     ),
     "ws_hello/webpush_user_by_http": Deviation(
         2,

@@ -125,7 +125,10 @@ class Run:
         try:
             for number, step in enumerate(self.case["steps"]):
                 if deviation is not None and deviation.step == number:
-                    step = {"do": step["do"], "expect": {**step["expect"], **deviation.expect}}
+                    step = {
+                        "do": {**step["do"], **deviation.do},
+                        "expect": {**step["expect"], **deviation.expect},
+                    }
                 answer = await self._do(step["do"])
                 if "expect" in step:
                     self._check(step, answer, f"step {number} {next(iter(step['do']))}")

@@ -212,6 +212,14 @@ class MemoryStore(Store):
         del record["node_id"]
         return True
 
+    @operation
+    def set_urgency(self, uaid: str, urgency: str, connection: Connection) -> bool:
+        record = self.users.get(uaid)
+        if not record or not is_about(record, connection):
+            return False
+        record["urgency"] = urgency
+        return True
+
     # ---- channels
 
     def _channels(self, month: str | None, uaid: str) -> ChannelRow | None:
@@ -337,12 +345,12 @@ class MemoryStore(Store):
         return messages, clean
 
     @operation
-    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Batch:
+    def fetch_topics(self, month: str, uaid: str, limit: int = 10, after: str = "") -> Batch:
         row = self._channels(month, uaid)
         messages: list[WebPushNotification] = []
         clean = False
         while not clean:
-            rows = self._range(month, uaid, "", TOPICS_END, limit - 1)
+            rows = self._range(month, uaid, after, TOPICS_END, limit - 1)
             messages, clean = self._read(month, uaid, rows)
         channels = Channels(row is not None, set(row.chids) if row else set())
         return Batch(row.pointer if row else None, messages, channels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 
 from autopush.constants import MAX_EXPIRY
@@ -15,6 +16,7 @@ from autopush.db.interface import Connection
 from autopush.db.lastconnect import generate_last_connect
 from autopush.exceptions import AutopushException
 from autopush.message.notification import WebPushNotification
+from autopush.message.urgency import NORMAL
 
 UAID = "deadbeef00000000deadbeef00000001"
 OTHER = "deadbeef00000000deadbeef00000002"
@@ -368,6 +370,38 @@ class StoreContract:
         )
         self.assertFalse((await self.store.list_channels(self.month, OTHER)).exists)
 
+    async def first(self, chid: str = CHID, **values: Any) -> Any:
+        record = {
+            "uaid": UAID,
+            "router_type": "webpush",
+            "connected_at": 1000,
+            "node_id": NODE,
+            "current_month": self.month,
+            **values,
+        }
+        return await self.store.add_first_channel(record, chid)
+
+    async def test_add_first_channel_writes_the_record(self):
+        self.assertEqual(await self.first(), self.month)
+        found = await self.store.get_subscription(UAID, CHID)
+        self.assertTrue(found.subscribed)
+        self.assertEqual((found.user["node_id"], found.user["connected_at"]), (NODE, 1000))
+
+    async def test_add_first_channel_may_be_repeated(self):
+        for chid in (CHID, CHID2, CHID):
+            self.assertEqual(await self.first(chid), self.month)
+        row = await self.store.list_channels(self.month, UAID)
+        self.assertEqual(row.chids, {CHID, CHID2})
+
+    async def test_add_first_channel_leaves_the_record_of_a_later_connection(self):
+        await self.register(connected_at=2000, node_id="http://later:1")
+        await self.store.add_channel(self.month, UAID, CHID2)
+        self.assertEqual(await self.first(), self.month)
+        user = await self.store.get_user(UAID)
+        self.assertEqual((user["node_id"], user["connected_at"]), ("http://later:1", 2000))
+        row = await self.store.list_channels(self.month, UAID)
+        self.assertEqual(row.chids, {CHID, CHID2})
+
     async def test_remove_channel_tells_whether_it_was_a_member(self):
         await self.store.add_channel(self.month, UAID, CHID)
         self.assertFalse(await self.store.remove_channel(self.month, UAID, CHID2))
@@ -539,6 +573,14 @@ class StoreContract:
         await self.put(message(TS + 5, version="token"), message(TS + 6, version="other"))
         self.assertTrue(await self.store.delete_message(self.month, message(TS, version="token")))
         self.assertEqual(versions(await self.since()), ["other"])
+
+    async def test_delete_messages(self):
+        await self.put(message(), message(TS + 1), message(TS + 2), topic("a", "1"))
+        gone = [message(), topic("a", "1"), message(TS + 2), message(TS + 9)]
+        self.assertIsNone(await self.store.delete_messages(self.month, gone))
+        self.assertEqual(versions(await self.since()), [f"version-{TS + 1}-"])
+        self.assertEqual(versions(await self.topics()), [])
+        self.assertIsNone(await self.store.delete_messages(self.month, []))
 
     async def test_delete_message_of_another_user(self):
         await self.put(message())
@@ -738,6 +780,68 @@ class StoreContract:
         marks = {notification.version: notification.live for notification in found}
         wanted = {"v": True, message().version: True, message(TS + 1).version: False}
         self.assertEqual(marks, wanted)
+
+    async def test_urgency_stays_with_a_message(self):
+        # spec/broadcasts 2
+        stamped = [message(TS + level, urgency=level, version=f"s{level}") for level in range(4)]
+        topics = [topic(f"t{level}", f"t{level}", urgency=level) for level in range(4)]
+        await self.put(*stamped, *topics)
+        await self.put(stamped[3], attrs.evolve(topics[0], urgency=3))
+        found = (await self.topics()).messages + (await self.since()).messages
+        levels = {notification.version: notification.urgency for notification in found}
+        wanted = {f"{kind}{level}": level for kind in "st" for level in range(4)}
+        self.assertEqual(levels, {**wanted, "t0": 3})
+
+    async def test_urgency_of_a_restored_message(self):
+        for one in (message(urgency=0, version="s"), topic("t", "t", urgency=1)):
+            await self.store.restore_message(self.month, one)
+        found = (await self.topics()).messages + (await self.since()).messages
+        levels = {notification.version: notification.urgency for notification in found}
+        self.assertEqual(levels, {"s": 0, "t": 1})
+
+    async def test_rows_without_urgency_are_normal(self):
+        # as nodes of 1.58.3 write them
+        await self._await(self.put_raw(f"02:{TS}:{CHID}", update_id="old"))
+        (found,) = (await self.since()).messages
+        self.assertEqual(found.urgency, NORMAL)
+
+    async def test_set_urgency(self):
+        # the minimum of a user, of the connection that says so only
+        ours = Connection(NODE, 1000)
+        self.assertFalse(await self.store.set_urgency(UAID, "high", ours))
+        self.assertIsNone(await self.store.get_user(UAID))
+        await self.register()
+        self.assertTrue(await self.store.set_urgency(UAID, "high", ours))
+        before = await self.store.get_user(UAID)
+        self.assertEqual(before["urgency"], "high")
+        for other in (Connection("http://other.example:8081", 1000), Connection(NODE, 999)):
+            self.assertFalse(await self.store.set_urgency(UAID, "low", other))
+        self.assertEqual(await self.store.get_user(UAID), before)
+        registration = await self.register(connected_at=2000)
+        self.assertEqual(registration.previous["urgency"], "high")
+        self.assertEqual((await self.store.get_user(UAID))["urgency"], "high")
+
+    async def test_the_minimum_comes_along_with_a_subscription(self):
+        await self.register()
+        await self.store.add_channel(self.month, UAID, CHID)
+        self.assertTrue((await self.store.get_subscription(UAID, CHID)).subscribed)
+        await self.store.set_urgency(UAID, "normal", Connection(NODE, 1000))
+        found = await self.store.get_subscription(UAID, CHID)
+        self.assertEqual(found.user["urgency"], "normal")
+
+    async def test_topics_behind_a_sort_key(self):
+        await self.store.add_channel(self.month, UAID, CHID)
+        topics = [topic(f"t{number:02}", f"v{number:02}") for number in range(12)]
+        await self.put(*topics, message())
+        read = await self.store.fetch_topics(self.month, UAID, 5)
+        self.assertEqual(versions(read), ["v00", "v01", "v02", "v03"])
+        after = read.messages[-1].sort_key
+        read = await self.store.fetch_topics(self.month, UAID, 5, after)
+        self.assertEqual(versions(read), ["v04", "v05", "v06", "v07"])
+        await self.store.delete_message(self.month, topics[7])
+        after = topics[7].sort_key
+        read = await self.store.fetch_topics(self.month, UAID, 10, after)
+        self.assertEqual(versions(read), ["v08", "v09", "v10", "v11"])
 
     async def test_an_empty_header_map_is_kept(self):
         # spec/websocket 5.6: `headers` is there with every payload

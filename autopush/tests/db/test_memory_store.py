@@ -70,8 +70,8 @@ class TestSqliteStore(StoreContract, TestCase):  # type: ignore[misc]
     def put_raw(self, sort_key: str, **columns: Any) -> None:
         self.sql(
             "INSERT INTO messages (uaid, sortkey, updateid, data, headers, ttl, timestamp, expiry,"
-            " live)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " live, urgency)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             self.key,
             *raw_row(sort_key, columns),
         )

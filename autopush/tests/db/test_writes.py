@@ -7,12 +7,14 @@ import uuid
 from typing import Any
 
 from hypothesis import given, settings, strategies as st
+from twisted.python.failure import Failure
 
 from autopush.db.rows import key_timestamp
 from autopush.db.sqlite import records as sqlite_records, schema as sqlite_schema
 from autopush.db.sqlite.cache import ReadCache
 from autopush.db.sqlite.writer import write
-from autopush.db.writes import Call, Delete, Put, WriteBatch
+from autopush.db.writes import Call, Delete, Put, Together, WriteBatch
+from autopush.exceptions import StoreError
 from autopush.message.notification import WebPushNotification
 from autopush.tests.db.memory_store import MemoryStore
 from autopush.tests.db.store_contract import CHID, CHID2, START, TS, UAID, message
@@ -116,3 +118,19 @@ def test_no_reader_ever_misses_a_message(batches):
             passed = key_timestamp(rows[-1][1]) or 0
     assert sorted(seen) == sorted(f"v{n}" for n in range(number))
     database.connection.close()
+
+
+def test_together_fires_when_all_are_answered():
+    for failures in ([], [1], [0, 2]):
+        together = Together(3)
+        outcomes: list[Any] = []
+        together.deferred.addBoth(outcomes.append)
+        for number in range(3):
+            assert outcomes == []
+            if number in failures:
+                together.errback(Failure(StoreError(number)))
+            else:
+                together.callback(True)
+        (outcome,) = outcomes
+        assert outcome is None if not failures else outcome.value.args == (failures[0],)
+    assert Together(0).deferred.called

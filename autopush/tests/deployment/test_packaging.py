@@ -172,6 +172,8 @@ def test_imported_packages_are_locked():
             continue
         for module in set(imports(path)) - {"autopush"} - sys.stdlib_module_names:
             packages = {canonical(name) for name in owners.get(module, [module])}
+            if (path.name, module) == ("plugin.py", "pytest"):
+                continue  # which nobody but pytest imports
             assert packages & set(pins), f"{path.name} imports {module}"
 
 
@@ -210,11 +212,13 @@ def test_files_that_are_no_modules_are_packaged():
     )
     package = TREE / "autopush"
     named = {path for pattern in re.findall(r'"(.*?)"', patterns) for path in package.glob(pattern)}
+    left_out = {"tests", "bundle", "__pycache__"}
     assert named == {
         path
-        for pattern in ("*.sql", "py.typed")
-        for path in package.rglob(pattern)
-        if "tests" not in path.parts
+        for path in package.rglob("*")
+        if path.is_file()
+        and path.suffix != ".py"
+        and not left_out.intersection(path.relative_to(package).parts)
     }
 
 

@@ -45,7 +45,7 @@ def modules_of(*packages: Any) -> list[str]:
 def http_errors() -> list[Emission]:
     """Every error answer of the HTTP API; ``errno`` is ``"none"`` where there is no such member."""
     names = [*modules_of(autopush.web, autopush.router), "autopush.message.vapid", "autopush.http"]
-    names += ["autopush.message.notification"]
+    names += ["autopush.message.notification", "autopush.web.page.handlers"]
     found = Program([*names, "autopush.message.endpoint_token"]).emissions(is_answer, read_http)
     return [one for one in found if one.text not in UNREACHABLE | WRAPPED]
 

@@ -44,19 +44,6 @@ def server(tmp_path_factory):
 # ---------------------------------------------------------------------------------- the whole
 
 
-@pytest.fixture(scope="module")
-def manual(tmp_path_factory):
-    """The built manual's folder, and what Sphinx did and said."""
-    html = tmp_path_factory.mktemp("manual")
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, html],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    return html, done
-
-
 def test_sphinx_has_nothing_to_say(manual):
     """Links between pages, references to options, terms and code, and the markup are right."""
     html, done = manual
@@ -238,6 +225,16 @@ def test_errnos_are_explained():
     assert explained == used
 
 
+def test_errnos_that_are_never_sent():
+    text = pages()["http"]
+    sentence = text[text.index("Never sent:") : text.index("1.58.3 published 101")]
+    never = set(re.findall(r"\b\d{1,3}\b", sentence))
+    assert len(never) == 4
+    assert not never & {str(one.errno) for one in http_errors()}
+    assert not never & {row[3] for row in table("field-table")}
+    assert not {200, 202, 301} & {one.status for one in http_errors()}
+
+
 def test_every_websocket_error_is_in_the_table():
     documented_errors = rows("websocket-errors")
     found = websocket_errors()
@@ -262,6 +259,9 @@ REGISTRATION = "/v1/webpush/docs/registration"
 SEALED = {"Content-Encoding": "aesgcm128", "TTL": "1"}
 FIELDS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("headers", "ttl", "Not a valid integer."): {"headers": {"TTL": "soon"}},
+    ("headers", "urgency", "Must be one of: very-low, low, normal, high."): {
+        "headers": {"TTL": "1", "Urgency": "soon"}
+    },
     ("headers", "encryption", "Missing data for required field."): {"headers": SEALED, "data": "x"},
     ("headers", "encryption-key", "Missing data for required field."): {
         "headers": SEALED,

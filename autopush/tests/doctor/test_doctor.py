@@ -459,7 +459,7 @@ def test_sqlite(examine, database, tmp_path):
     before = contents(tmp_path)
     level, text = one(examine("autopush"), "store")
     assert level is Level.OK
-    assert text == f"{database}, schema 2, 1 user, 0 messages"
+    assert text == f"{database}, schema 3, 1 user, 0 messages"
     assert contents(tmp_path) == before
 
 
@@ -487,10 +487,10 @@ def test_sqlite_that_is_not_as_it_should_be(examine, database, spoil, level, tex
 def test_sqlite_with_an_older_schema(examine, database, monkeypatch, tmp_path):
     schema = tmp_path / "schema"
     shutil.copytree(sqlite_schema.SCHEMA_DIRECTORY, schema)
-    (schema / "003.sql").write_text("")
+    (schema / "004.sql").write_text("")
     monkeypatch.setattr(store, "SCHEMA_DIRECTORY", schema)
     results = about(examine("autopush"), "store")
-    assert results[0] == (Level.WARN, f"{database} will be migrated from schema 2 to 3")
+    assert results[0] == (Level.WARN, f"{database} will be migrated from schema 3 to 4")
 
 
 def test_sqlite_that_can_not_be_made(examine, tmp_path):
@@ -811,3 +811,46 @@ def test_bridges_with_unusable_credentials(examine, tmp_path):
 def test_bridges_are_for_the_endpoint_node(examine):
     results = examine("autopush", "--adm_creds", json.dumps({"p": {}}))
     assert about(results, "adm") == []
+
+
+# -------------------------------------------------------------------------------------- broadcasts
+
+NAME = "megaphone_api_url"
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "text"),
+    [
+        ({}, Level.OK, "1 broadcast"),
+        ({"json": {"broadcasts": {}}}, Level.WARN, "0 broadcasts"),
+        ({"status": 500}, Level.FAIL, "no broadcasts: status 500"),
+        ({"body": "<html>"}, Level.FAIL, "no broadcasts: no JSON"),
+        ({"json": {"broadcasts": []}}, Level.FAIL, "no broadcasts: no object of broadcasts"),
+        ({"action": "reset"}, Level.FAIL, "no broadcasts: ConnectionError"),
+    ],
+)
+def test_broadcasts(examine, answer, level, text):
+    with Background("megaphone") as mock:
+        source = mock["megaphone"]
+        if answer:
+            source.script.add(answer)
+        url = source.environment()["MEGAPHONE_API_URL"]
+        results = examine("autopush", f"--{NAME}", url, "--megaphone_api_token", source.token)
+    assert one(results, NAME) == (level, text)
+    assert all(source.token not in result.text for result in results)
+
+
+def test_broadcasts_that_can_not_be_told(examine):
+    with Background("megaphone") as mock:
+        source = mock["megaphone"]
+        source.configure({"broadcasts": {"a": "1", "b": 2}})
+        options = [f"--{NAME}", f"{source.url}/v1/broadcasts/"]
+        results = examine("autopush", *options, "--megaphone_api_token", source.token)
+    assert about(results, NAME) == [
+        (Level.WARN, "1 of 2 can't be told to user agents"),
+        (Level.OK, "1 broadcast"),
+    ]
+
+
+def test_no_broadcasts_are_well(examine):
+    assert about(examine("autopush"), NAME) == []

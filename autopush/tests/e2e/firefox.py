@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import re
@@ -126,13 +127,51 @@ class Firefox:
             "browsingContext.navigate", context=self._context, url=url, wait="complete"
         )
 
+    async def load(self, script: str) -> None:
+        """Run a script in the page, whatever its policy says."""
+        await self.command(
+            "script.evaluate",
+            expression=f"{script};undefined",
+            target={"context": self._context},
+            awaitPromise=False,
+        )
+
+    async def press(self, key: str) -> None:
+        """Press a key, and let it go."""
+        actions = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
+        await self.command(
+            "input.performActions",
+            context=self._context,
+            actions=[{"type": "key", "id": "keyboard", "actions": actions}],
+        )
+
+    async def resize(self, width: int, height: int) -> None:
+        """Give the page that many pixels of CSS."""
+        await self.command(
+            "browsingContext.setViewport",
+            context=self._context,
+            viewport={"width": width, "height": height},
+        )
+
+    async def screenshot(self) -> bytes:
+        """The whole page as WebP, which is a third of PNG."""
+        taken = await self.command(
+            "browsingContext.captureScreenshot",
+            context=self._context,
+            origin="document",
+            format={"type": "image/webp", "quality": 0.75},
+        )
+        return base64.b64decode(taken["data"])
+
     async def run(self, expression: str) -> Any:
-        """Evaluate JavaScript in the page, awaiting a promise; the value must fit in JSON."""
+        """Evaluate JavaScript in the page, as if its user had just clicked, awaiting a promise; the
+        value must fit in JSON."""
         result = await self.command(
             "script.evaluate",
             expression=f"(async () => JSON.stringify(await ({expression})))()",
             target={"context": self._context},
             awaitPromise=True,
+            userActivation=True,
         )
         if result["type"] != "success":
             raise AssertionError(result["exceptionDetails"]["text"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from collections.abc import Callable
@@ -9,7 +10,14 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from autopush.tests.e2e.clients import JSON, Subscription, UserAgent, VapidSender, send
+from autopush.tests.e2e.clients import (
+    JSON,
+    Subscription,
+    UserAgent,
+    VapidSender,
+    b64decode,
+    send,
+)
 from autopush.tests.e2e.harness import Server, eventually
 from autopush.tests.e2e.raw import AES128GCM, RawAgent, post_bytes
 
@@ -296,3 +304,33 @@ def test_many_connections_end_at_once(server: Server) -> None:
     for one in sockets:
         one.close()
     eventually(lambda: server.descriptors <= before + 2)
+
+
+LONG = 300_000
+"""Bytes, far above what RFC 8030 asks for."""
+
+
+@pytest.mark.parametrize("delivery", ["direct", "stored"])
+async def test_max_data_may_be_far_above_4096(
+    make_server: Callable[..., Server], delivery: str
+) -> None:
+    """Nothing else is in the way of a body of this length, and one byte more is refused as ever."""
+    server = await asyncio.to_thread(make_server("--max_data", str(LONG)).start)
+    agent = await UserAgent.open(server.ws_url)
+    subscription = await agent.register()
+    if delivery == "stored":
+        await agent.close()
+    headers = {"TTL": "60", "Content-Encoding": "aes128gcm"}
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        for length, status in ((LONG, 201), (LONG + 1, 413)):
+            answer = await client.post(
+                subscription.endpoint, content=b"x" * length, headers=headers
+            )
+            assert answer.status_code == status
+    assert answer.json()["message"].endswith(f"Data payload must be smaller than {LONG}")
+    if delivery == "stored":
+        agent = await UserAgent.open(server.ws_url, agent.uaid)
+    frame = await agent.receive("notification")
+    assert b64decode(frame["data"]) == b"x" * LONG
+    await agent.ack_and_wait(frame)
+    await agent.close()

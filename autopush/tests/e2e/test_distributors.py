@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any
 
 import pytest
+import requests
 
-from autopush.tests.e2e.clients import JSON, Subscription, UserAgent, VapidSender, send
+from autopush.tests.e2e.clients import (
+    JSON,
+    Subscription,
+    UserAgent,
+    VapidSender,
+    b64decode,
+    send,
+)
 from autopush.tests.e2e.harness import Server
 
 
@@ -90,4 +99,29 @@ async def test_a_distributor_subscribes_receives_and_comes_back(
 
     agent = await distributor.connect(server)
     await agent.nothing()
+    await agent.close()
+
+
+async def test_mastodon_and_a_gateway_send(server: Server) -> None:
+    """The older encryption and signature; a body that is only called encrypted."""
+    distributor, sender = Sunup(), VapidSender()
+    agent = await distributor.connect(server)
+    subscription = await distributor.subscribe(agent, key=sender.public_key)
+    mastodon: dict[str, Any] = {"encoding": "aesgcm", "vapid": sender.draft01, "ttl": 172800}
+    answer = await send(subscription, b"mentioned", headers={"Urgency": "normal"}, **mastodon)
+    assert answer.status_code == 201
+    frame = await agent.receive("notification")
+    assert subscription.decrypt(frame) == b"mentioned"
+    await distributor.acknowledge(agent, frame)
+
+    open_to_all = await distributor.subscribe(agent)
+    plain = b'{"notification": {"event_id": "$x", "room_id": "!y"}}'
+    headers = {"TTL": "86400", "Content-Encoding": "aes128gcm", "Urgency": "high"}
+    answer = await asyncio.to_thread(
+        requests.post, open_to_all.endpoint, plain, headers=headers, timeout=60
+    )
+    assert answer.status_code == 201
+    frame = await agent.receive("notification")
+    assert b64decode(frame["data"]) == plain
+    await distributor.acknowledge(agent, frame)
     await agent.close()

@@ -20,6 +20,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pywebpush import webpush
 
+from automock.running import Background
 from autopush.scripts.autokey import access_key
 from autopush.tests.e2e.clients import QUIET, UserAgent, VapidSender
 from autopush.tests.e2e.firefox import PROGRAM, Firefox
@@ -387,3 +388,32 @@ async def test_page_of_another_origin_sends(
             "enough is waiting": (429, 203),
         }
         assert (await page.fetch(location, "DELETE"))["status"] == 204
+
+
+async def test_firefox_hears_of_broadcasts(
+    make_server: Callable[..., Server], site: str, profile: Path
+) -> None:
+    """It subscribes to the changes of remote settings by itself, is told what it lacks and what
+    changes, and asks for the new settings each time (which aren't to be had here)."""
+
+    async def logged(text: str, times: int = 1) -> None:
+        while sum(text in line for line in firefox.log) < times:
+            await asyncio.sleep(0.1)
+
+    name, asked = "remote-settings/monitor_changes", "Polling for changes failed"
+    with Background("megaphone") as mock:
+        source = mock["megaphone"]
+        options = ["--megaphone_api_url", f"{source.url}/v1/broadcasts"]
+        options += ["--megaphone_api_token", source.token, "--megaphone_poll_interval", "1"]
+        server = await asyncio.to_thread(make_server(*options).start)
+        async with Firefox(profile, **{"dom.push.serverURL": server.ws_url}) as firefox:
+            await firefox.open(site)
+            await logged("receivedBroadcastMessage:")
+            assert any(f'adding listener" "{name}"' in line for line in firefox.log)
+            await logged(asked)
+            before = sum(asked in line for line in firefox.log)
+            source.configure({"broadcasts": {name: '"2"'}})
+            await logged('{phase:"broadcast"}')
+            await logged(asked, before + 1)
+        (told,) = [line for line in firefox.log if '{phase:"broadcast"}' in line]
+        assert f'{{\'{name}\':"\\"2\\""}}' in told

@@ -12,9 +12,9 @@ ROUNDS = 6
 HOURS = 3600.0
 
 
-@pytest.mark.parametrize(("seed", "terms"), [(1, 0.0), (2, 0.5)])
-async def test_promises_are_kept(tmp_path: Path, seed: int, terms: float) -> None:
-    loop = KillLoop(tmp_path, seed, terms)
+@pytest.mark.parametrize(("seed", "terms", "workers"), [(1, 0.0, 1), (2, 0.5, 1), (3, 0.2, 3)])
+async def test_promises_are_kept(tmp_path: Path, seed: int, terms: float, workers: int) -> None:
+    loop = KillLoop(tmp_path, seed, terms, workers)
     try:
         ledger = await loop.run(ROUNDS, HOURS)
     finally:

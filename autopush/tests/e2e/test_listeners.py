@@ -23,7 +23,7 @@ async def test_shared_port_serves_both(server: Server) -> None:
         answer = await client.get("/status")
         assert (answer.status_code, answer.json()["status"]) == (200, "OK")
         assert (await client.get("/health")).status_code == 200
-        assert (await client.get("/")).status_code == 404
+        assert (await client.get("/nothing")).status_code == 404
     for path in ("", "some/path?x=1"):
         async with await UserAgent.open(server.ws_url + path) as agent:
             assert agent.uaid

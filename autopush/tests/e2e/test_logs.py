@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import os
+import pty
 import random
+import re
 import socket
+import subprocess
 import uuid
 from collections.abc import Callable
 
@@ -14,7 +18,11 @@ import httpx
 import pytest
 
 from autopush.tests.e2e.clients import UserAgent, VapidSender, send
-from autopush.tests.e2e.harness import Server
+from autopush.tests.e2e.harness import READY, STOP_WITHIN, Server, environment, eventually
+
+MakeServer = Callable[..., Server]
+KEY = "k" * 22
+"""An access key."""
 
 
 def hidden(server: Server, ident: str) -> str:
@@ -84,10 +92,56 @@ async def test_secrets_never_reach_the_log(make_server: Callable[..., Server], f
             assert value[:40] not in output, what
     # The lines are there, only without the secrets.
     for event in ("Register", "Successful delivery", "Ack", "Nack", "Session"):
-        assert event in output, event
+        assert (event in output) or (form == "human" and f"] {event.lower()} " in output), event
     if form == "json":
         for uaid in uaids:
             assert hidden(server, uaid) in output
+
+
+def test_standard_output_is_json_lines_and_nothing_else(make_server: MakeServer) -> None:
+    """What people want to know at the start is on the other stream."""
+    server = make_server("--access_key", KEY)
+    with subprocess.Popen(
+        server.command,
+        cwd=server.home,
+        env=environment(server.home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        told = list(iter(process.stderr.readline, f"{READY}\n"))
+        process.terminate()
+        lines, rest = process.stdout.read().splitlines(), process.stderr.read()
+    assert process.returncode == 0
+    assert f"    dom.push.serverURL = {server.ws_url}<access key>\n" in told
+    assert rest == ""
+    assert len(lines) > 3
+    for line in lines:
+        assert json.loads(line)["Fields"]["message"]
+    assert KEY not in "".join([*told, *lines])
+
+
+def test_the_start_is_told_to_whoever_sits_at_a_terminal(make_server: MakeServer) -> None:
+    """Also when the log goes elsewhere."""
+    server = make_server("--access_key", KEY)
+    ours, theirs = pty.openpty()
+    log = server.home / "log"
+    with log.open("wb") as file, open(ours, errors="replace") as terminal:
+        process = subprocess.Popen(
+            server.command,
+            cwd=server.home,
+            env=environment(server.home),
+            stdout=file,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        told = [line.strip() for line in iter(terminal.readline, f"{READY}\n")]
+        process.terminate()
+        assert process.wait(STOP_WITHIN) == 0
+    assert f"dom.push.serverURL = {server.ws_url}{KEY}" in told
+    for line in log.read_text().splitlines():
+        assert json.loads(line)["Fields"]["message"]
 
 
 async def test_json_lines(make_server: Callable[..., Server]) -> None:
@@ -119,6 +173,57 @@ async def test_json_lines(make_server: Callable[..., Server]) -> None:
     assert delivered["uaid_hash"] == name
     assert delivered["message_id"] == events["Ack"]["message_id"]
     assert delivered["message_id"] == hidden(server, frame["version"])
+
+
+async def test_lines_for_people(make_server: MakeServer) -> None:
+    """What happened to whom: one line each, at the level that is written by default."""
+    server = await asyncio.to_thread(make_server("--human_logs").start)
+    begin = len(server.lines)
+    agent = await UserAgent.open(server.ws_url)
+    first, second = await agent.register(), await agent.register()
+    await send(first, b"direct")
+    await agent.ack_and_wait(await agent.receive("notification"))
+    await agent.send({"messageType": "unregister", "channelID": second.channel})
+    await agent.receive("unregister")
+    assert (await send(second, b"refused")).status_code == 410
+    await agent.close()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        base = f"{server.endpoint_url}/v1/webpush/app/registration"
+        mobile = (await client.post(base, content="{}")).json()
+        right = {"Authorization": f"webpush {mobile['secret']}"}
+        path = f"{base}/{mobile['uaid']}/subscription/{mobile['channelID']}"
+        assert (await client.delete(path, headers=right)).status_code == 200
+        assert (await client.delete(path)).status_code == 401
+    await asyncio.to_thread(eventually, lambda: any("] session" in line for line in server.lines))
+    assert (await send(first, b"stored")).status_code == 201
+    assert await asyncio.to_thread(server.stop) == 0
+    assert agent.uaid
+    whom = f"uaid={hidden(server, agent.uaid)[:16]}"
+    one, two = (f"{whom} channel={subscription.channel}" for subscription in (first, second))
+    phone = f"uaid={hidden(server, mobile['uaid'])[:16]} channel={uuid.UUID(mobile['channelID'])}"
+    said = [
+        re.sub(r" in \d+ ms$", "", line.partition("] ")[2])
+        for line in server.lines[begin:]
+        if " uaid=" in line
+    ]
+    gone = 'from=127.0.0.1 errno=106 reason="Request did not validate No such subscription" 410'
+    size = r"bytes=\d+"
+    wanted = [
+        f"hello {whom} 200",
+        f"register {one} 200",
+        f"register {two} 200",
+        rf"message {one} {size} delivered 201",
+        f"unregister {two} 200",
+        f"refused {two} {gone}",
+        rf"session {whom} host=127.0.0.1( seconds=\d+)? direct_acked=1 registers=2 unregisters=1",
+        f"register {phone} 200",
+        f"unregister {phone} 200",
+        rf"refused {phone} from=127.0.0.1 errno=109 reason=\".*\" 401",
+        rf"message {one} {size} stored 201",
+    ]
+    assert len(said) == len(wanted), said
+    for pattern in wanted:
+        assert any(re.fullmatch(pattern, line) for line in said), (pattern, said)
 
 
 async def test_log_file(make_server: Callable[..., Server]) -> None:

@@ -25,6 +25,10 @@ async def test_users_without_a_subscription_are_forgotten(
     with_channel = await UserAgent.open(server.ws_url)
     await with_channel.register()
     without, lately = [await UserAgent.open(server.ws_url) for _ in range(2)]
+    for agent in (without, lately):
+        channel = (await agent.register()).channel
+        await agent.send({"messageType": "unregister", "channelID": channel})
+        await agent.receive("unregister")
     assert await asyncio.to_thread(server.stop) == 0
     with sqlite3.connect(server.data_dir / "autopush.sqlite3") as file:
         for agent, days in ((with_channel, 200), (without, 181), (lately, 179)):
@@ -33,6 +37,10 @@ async def test_users_without_a_subscription_are_forgotten(
                 "UPDATE users SET record = json_set(record, '$.connected_at', ?) WHERE uaid = ?",
                 (then, agent.uaid),
             )
+            if agent is not with_channel:
+                file.execute(
+                    "UPDATE channel_rows SET expiry = ? WHERE uaid = ?", (then // 1000, agent.uaid)
+                )
     file.close()
     await asyncio.to_thread(server.start)
     assert await asyncio.to_thread(eventually, lambda: health(server).get("users") == 2, every=0.2)

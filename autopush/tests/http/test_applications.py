@@ -134,6 +134,50 @@ class RoutingTest(AppTestCase):
         self.assertEqual(answer.body, b"ok")
 
 
+class PathTest(AppTestCase):
+    """A public URL with a path: a proxy takes it off, or doesn't."""
+
+    def setUp(self):
+        super().setUp()
+        self.conf = AutopushConfig(
+            hostname="localhost", statsd_host=None, public_url="https://example.org/a/push"
+        )
+        self.seen: list[tuple[str, str, Any]] = []
+
+        def execute(handler, transforms, *args, **kwargs):
+            self.seen.append((type(handler).__name__, handler.request.uri, kwargs))
+            handler.finish()
+
+        self.patch(BaseHandler, "_execute", execute)
+
+    def test_routes_are_found_with_it_and_without(self):
+        wire = Wire(self.endpoint())
+        for path in ("/wpush/v1/tok?x=/a/push/", V1, f"{V1}/{UAID}", "/m/id", "/status", "/none"):
+            wire.request("GET", path)
+            wire.request("GET", "/a/push" + path)
+            self.assertEqual(self.seen[-1], self.seen[-2])
+            self.assertEqual(self.seen[-1][1], path)
+
+    def test_it_is_taken_off_once(self):
+        Wire(self.endpoint()).request("GET", "/a/push/a/push/status")
+        self.assertEqual(self.seen[-1][0], "NotFoundHandler")
+
+    def test_others_are_not_taken_for_it(self):
+        wire = Wire(self.endpoint())
+        for path in ("/a/pushstatus", "/a/pus/status", "/A/push/status", "/b/a/push/status"):
+            wire.request("GET", path)
+            self.assertEqual(self.seen[-1][0], "NotFoundHandler", path)
+
+    def test_an_access_key_comes_behind_it(self):
+        self.conf.access_keys = ["k" * 22]
+        wire = Wire(self.endpoint())
+        for path in (f"/{'k' * 22}{V1}", f"/a/push/{'k' * 22}{V1}"):
+            wire.request("POST", path)
+            self.assertEqual(self.seen[-1][:2], ("NewRegistrationHandler", V1))
+        wire.request("POST", "/a/push" + V1)
+        self.assertEqual(self.seen[-1][0], "NoAccessHandler")
+
+
 class NotFoundTest(AppTestCase):
     def test_page(self):
         wire = Wire(self.endpoint())
@@ -238,6 +282,14 @@ class ApplicationTest(AppTestCase):
         self.assertEqual(self.endpoint().body_limit, 65536)
         self.conf.max_data = 10_000
         self.assertEqual(self.endpoint().body_limit, 160_000)
+
+    def test_a_node_takes_every_message_an_endpoint_takes(self):
+        # base64, and what is around it
+        internal = InternalRouterHTTPFactory(self.conf, None, {}, clock=Clock())
+        self.assertGreater(internal.body_limit, 2 * self.conf.max_data)
+        self.conf.max_data = 1_000_000
+        internal = InternalRouterHTTPFactory(self.conf, None, {}, clock=Clock())
+        self.assertGreater(internal.body_limit, 2 * self.conf.max_data)
 
     def test_without_certificates_there_is_no_context(self):
         self.assertIsNone(self.endpoint().ssl_cf())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, ServerFactory
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
@@ -25,6 +26,7 @@ from autopush.httpserver.connection import (
     PIPELINE_BYTES,
     RETRY_AFTER,
     WRITE_TIMEOUT,
+    HTTPConnection,
     HTTPServer,
     http_date,
 )
@@ -610,6 +612,76 @@ class HandOverTest(ConnectionTestCase):
         self.assertEqual(self.takers.taken, [])
 
 
+class InputEndsTest(ConnectionTestCase):
+    """A client may end its side as soon as it has asked."""
+
+    def setUp(self):
+        super().setUp()
+        self.app.upgrade_factory = self.takers = TakerFactory()
+
+    def end(self):
+        self.wire.transport.protocol.readConnectionLost()
+
+    def test_answers_under_way_are_sent(self):
+        later, last = GET.replace(b"/ ", b"/later "), GET.replace(b"/ ", b"/last ")
+        self.wire.send(later + later + last)
+        self.end()
+        for number in (0, 1):
+            self.assertTrue(self.wire.open)
+            self.app.answer(self.app.requests[number])
+        self.assertEqual(self.paths(), ["/later", "/later", "/last"])
+        self.assertTrue(self.wire.transport.disconnecting)
+
+    def test_nothing_is_left_to_answer(self):
+        for sent in (
+            b"",
+            GET,
+            GET[:9],
+            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nx",
+        ):
+            self.wire = Wire(self.app)
+            self.wire.send(sent)
+            self.end()
+            self.assertTrue(self.wire.transport.disconnecting, sent)
+
+    def test_incomplete_request_behind_the_last(self):
+        self.wire.send(GET.replace(b"/ ", b"/later ") + GET[:9])
+        self.end()
+        self.app.answer(self.app.requests[0])
+        self.assertEqual(self.paths(), ["/later"])
+        self.assertTrue(self.wire.transport.disconnecting)
+
+    def test_much_was_sent_ahead(self):
+        count = PIPELINE_BYTES // len(GET) + 2
+        self.wire.send(GET.replace(b"/ ", b"/later "), GET * count)
+        self.end()
+        self.app.answer(self.app.requests[0])
+        self.assertEqual(len(self.paths()), count + 1)
+        self.assertTrue(self.wire.transport.disconnecting)
+
+    def test_answers_are_read_slowly(self):
+        self.wire.connection.pauseProducing()
+        self.wire.send(GET)
+        self.end()
+        self.assertTrue(self.wire.open)
+        self.wire.connection.resumeProducing()
+        self.assertEqual(self.paths(), ["/"])
+        self.assertTrue(self.wire.transport.disconnecting)
+
+    def test_refused_request(self):
+        self.wire.send(b"{")
+        self.end()
+        self.assertEqual([answer.status for answer in self.wire.answers()], [400])
+        self.assertTrue(self.wire.transport.disconnecting)
+
+    def test_nobody_is_left_to_upgrade_for(self):
+        self.wire.send(GET.replace(b"/ ", b"/later ") + UPGRADE)
+        self.end()
+        self.app.answer(self.app.requests[0])
+        self.assertFalse(self.wire.open)
+        self.assertEqual(self.takers.taken, [])
+
+
 class DateTest(SynchronousTestCase):
     def test_format(self):
         self.assertRegex(http_date(), r"^\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$")
@@ -642,11 +714,13 @@ class SocketTest(TestCase):
         return AutopushSSLContextFactory(key, certificate)
 
     @staticmethod
-    def exchange(connection: socket.socket, data: bytes) -> bytes:
-        """Send everything, then read everything; closes the connection."""
+    def exchange(connection: socket.socket, data: bytes, end: bool = False) -> bytes:
+        """Send everything, end our side if wanted, then read everything; closes the connection."""
         connection.settimeout(60)
         with connection:
             connection.sendall(data)
+            if end:
+                connection.shutdown(socket.SHUT_WR)
             answer = b""
             while not answer.endswith(b"frame") and (piece := connection.recv(65536)):
                 answer += piece
@@ -716,6 +790,40 @@ class SocketTest(TestCase):
         proxy = b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n"
         await deferToThread(self.plain, port, proxy + b"GET / HTTP/1.0\r\n\r\n")
         self.assertEqual(self.app.requests[0].remote_ip, "203.0.113.9")
+
+    def half_closing(self, port: int, data: bytes) -> bytes:
+        return self.exchange(socket.create_connection(("127.0.0.1", port)), data, end=True)
+
+    async def answered_later(self, port: int, head: bytes = b"") -> None:
+        """The answer is made when the end of the client's side is known."""
+        ended: Deferred[None] = Deferred()
+        plain = HTTPConnection.readConnectionLost
+
+        def note(connection):
+            plain(connection)
+            ended.callback(None)
+
+        self.patch(HTTPConnection, "readConnectionLost", note)
+        request = head + GET.replace(b"/ ", b"/later ")
+        answer = deferToThread(self.half_closing, port, request)
+        await ended
+        self.app.answer(self.app.requests[0])
+        self.assertIn(b"X-Path: /later", await answer)
+
+    async def test_half_closed(self):
+        await self.answered_later(self.tcp())
+
+    async def test_half_closed_behind_a_proxy_header(self):
+        endpoint = HAProxyServerEndpoint(reactor, 0, interface="127.0.0.1")
+        port = self.listen(await endpoint.listen(self.app))
+        await self.answered_later(port, b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n")
+
+    async def test_input_of_others_ends_behind_a_proxy_header(self):
+        endpoint = HAProxyServerEndpoint(reactor, 0, interface="127.0.0.1")
+        port = self.listen(await endpoint.listen(self.app))
+        proxy = b"PROXY TCP4 203.0.113.9 127.0.0.1 1 2\r\n"
+        for data in (b"", proxy[:9], proxy + UPGRADE):
+            await deferToThread(self.half_closing, port, data)
 
     async def test_unix_socket(self):
         path = str(self.directory / "socket")

@@ -24,6 +24,7 @@ from autopush.logging import (
     redact_authorization,
     redact_text,
     redact_uri,
+    redaction,
 )
 
 TIME = 1_795_458_959.114454
@@ -131,6 +132,17 @@ class TestJsonFormat:
         found = fields(**dict.fromkeys(logging.IGNORED_KEYS - set(event()) - {"log_failure"}, "x"))
         assert set(found) == {"log_namespace", "log_level", "message"}
         assert "Type" in fields(Type="x")
+
+    @pytest.mark.parametrize("word", ["Session", "S" * 40, "a key", "key", "{key}", "eyJhbGci"])
+    @pytest.mark.parametrize("secrets", [(), ("key",)])
+    def test_o9_a_word_is_a_message_unless_it_is_a_secret(self, word, secrets):
+        redaction.hide(secrets)
+        try:
+            line = fields(log_format=word, key="value")
+        finally:
+            redaction.hide(())
+        text = word.replace("{key}", "value")
+        assert line["message"] == (text.replace("key", "...") if secrets else text)
 
     def test_client_info_and_timings_are_flattened_and_win_in_this_order(self):
         found = fields(

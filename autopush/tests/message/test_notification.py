@@ -16,6 +16,7 @@ from autopush.message import notification as module
 from autopush.message.crypto_key import CryptoKey
 from autopush.message.encoding import base64url_encode
 from autopush.message.notification import WebPushNotification
+from autopush.message.urgency import NORMAL
 
 FERNET = Fernet(Fernet.generate_key())
 UAID, CHID = uuid.UUID(int=2**127 + 5), uuid.UUID(int=77)
@@ -578,3 +579,18 @@ class TestValue:
         assert message(timestamp=1) != message(timestamp=2)
         with pytest.raises(AttributeError):
             message().unknown = 1
+
+
+class TestUrgency:
+    """spec/broadcasts 2"""
+
+    @pytest.mark.parametrize("level", range(4))
+    def test_urgency_is_told_to_other_nodes_unless_it_is_normal(self, level):
+        sent = message(message_id="id", urgency=level)
+        assert ("urgency" in sent.serialize()) == (level != NORMAL)
+        assert WebPushNotification.from_serialized(UAID, sent.serialize()).urgency == level
+
+    @pytest.mark.parametrize("value", [None, "", "soon", 3, ["low"], {}])
+    def test_urgency_that_is_none_is_normal(self, value):
+        data = {**message(message_id="id").serialize(), "urgency": value}
+        assert WebPushNotification.from_serialized(UAID, data).urgency == NORMAL

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 from unittest import mock
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
@@ -45,10 +48,46 @@ class EagerTest(TestCase):
     async def check(self) -> None:
         port = eager.listen_tcp(reactor, 0, Factory.forProtocol(Greeter), 50, "127.0.0.1")
         self.addCleanup(port.stopListening)
+        await self.read(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port))
+
+    async def read(self, endpoint: Any) -> None:
         reader = Reader()
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         await connectProtocol(endpoint, reader)
         assert await reader.done == b"hello" + BIG + b"bye"
+
+    async def test_unix_socket(self):
+        path = self.mktemp()[-90:].replace("/", "-")
+        port = eager.listen_unix(reactor, path, Factory.forProtocol(Greeter), 50)
+        await self.read(UNIXClientEndpoint(reactor, path))
+        assert issubclass(port.transport, eager.EagerUnixServer)
+        await port.stopListening()
+        assert not os.path.exists(path)
+
+    async def test_a_socket_that_others_have_too(self):
+        given = socket.create_server(("127.0.0.1", 0))
+        given.setblocking(False)
+        address = given.getsockname()
+        ports = [eager.adopt(reactor, given.dup(), Factory.forProtocol(Greeter)) for _ in range(2)]
+        await self.still_served(ports, TCP4ClientEndpoint(reactor, *address))
+        given.close()
+
+    async def test_a_unix_socket_that_others_have_too(self):
+        path = self.mktemp()[-90:].replace("/", "-")
+        given = socket.socket(socket.AF_UNIX)
+        given.bind(path)
+        given.listen()
+        given.setblocking(False)
+        ports = [eager.adopt(reactor, given.dup(), Factory.forProtocol(Greeter)) for _ in range(2)]
+        await self.still_served(ports, UNIXClientEndpoint(reactor, path))
+        given.close()
+        os.unlink(path)
+
+    async def still_served(self, ports: Any, endpoint: Any) -> None:
+        """One that stops leaves the socket to the other."""
+        await self.read(endpoint)
+        await ports[0].stopListening()
+        await self.read(endpoint)
+        await ports[1].stopListening()
 
     def test_all_arrives_in_order(self):
         assert eager.send_now is eager.write_through
@@ -65,3 +104,73 @@ class EagerTest(TestCase):
         for send in (eager.write_through, eager.write_later):
             assert send(transport, b"data") == b"data"
         assert transport.mock_calls == []
+
+
+class Echo(Protocol):
+    """Does what it is told, and notes how it ended."""
+
+    transport: Any
+    ends: list[Any]
+
+    def dataReceived(self, data: bytes) -> None:
+        for word in data.split():
+            if word == b"big":
+                self.transport.write(BIG)
+            elif word == b"close":
+                self.transport.loseConnection()
+                self.transport.loseConnection()
+            elif word == b"fin":
+                self.transport.loseWriteConnection()
+            elif word == b"abort":
+                self.transport.abortConnection()
+            elif word == b"fail":
+                self.transport.loseConnection()
+                raise ZeroDivisionError("on purpose")
+            else:
+                self.transport.write(word)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.ends.append(reason.type)
+
+
+class EndTest(TestCase):
+    """What is written before the end arrives, and the protocol hears of the end once."""
+
+    async def talk(self, words: bytes) -> tuple[bytes, list[Any]]:
+        factory = Factory.forProtocol(Echo)
+        ends: list[Any] = []
+        Echo.ends = ends
+        port = eager.listen_tcp(reactor, 0, factory, 50, "127.0.0.1")
+        self.addCleanup(port.stopListening)
+        reader = Reader()
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        (await connectProtocol(endpoint, reader)).transport.write(words)
+        return await reader.done, ends
+
+    async def check(self) -> None:
+        for words, expected, end in (
+            (b"hello close", b"hello", ConnectionDone),
+            (b"close", b"", ConnectionDone),
+            (b"close late", b"late", ConnectionDone),
+            (b"hello close big", b"hello" + BIG, ConnectionDone),
+            (b"big close more", BIG + b"more", ConnectionDone),
+            (b"close abort", b"", ConnectionAborted),
+            (b"hello fin close", b"hello", ConnectionDone),
+            (b"fail", b"", ZeroDivisionError),
+        ):
+            data, ends = await self.talk(words)
+            assert data == expected, words
+            assert ends == [end], words
+        assert len(self.flushLoggedErrors(ZeroDivisionError)) == 1
+
+    def test_at_once(self):
+        return Deferred.fromCoroutine(self.check())
+
+    def test_with_another_twisted(self):
+        self.patch(eager, "send_now", eager.write_later)
+        return Deferred.fromCoroutine(self.check())
+
+    def test_what_ended_while_it_could_be_read_is_not_written_to(self):
+        server = eager.EagerServer.__new__(eager.EagerServer)
+        server.connected = False
+        assert server.doWrite() is None

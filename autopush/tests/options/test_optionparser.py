@@ -17,7 +17,7 @@ from autopush.options.parser import (
     parse_standalone,
     standalone_parser,
 )
-from autopush.options.standalone import STANDALONE
+from autopush.options.standalone import PAGE_SHOWS, STANDALONE
 from autopush.options.tables import CONNECTION, ENDPOINT, FLAG, LIST, LOG_LEVEL, SHARED, SWITCH
 from autopush.scripts import autokey
 from autopush.scripts.drop_user import EXAMPLES as DROP_EXAMPLES, parse as parse_drop_users
@@ -35,9 +35,12 @@ IDS = [f"{parse.__name__}-{row.name}" for parse, row in OPTIONS]
 FLAGS = (FLAG, SWITCH)
 
 
+CHOICES = {LOG_LEVEL: "warn", PAGE_SHOWS: "info"}
+
+
 def value_of(row):
     """Return a text that may be the value of an option."""
-    return "true" if row.kind in FLAGS else "warn" if row.kind is LOG_LEVEL else "17"
+    return "true" if row.kind in FLAGS else CHOICES.get(row.kind, "17")
 
 
 def refused(capsys, parse, *args, files=()):
@@ -175,7 +178,7 @@ def test_a_bad_value_says_where_it_is_from(capsys, ini, monkeypatch, parse, row)
         return
     else:
         bad = "x"
-        text = f"--{row.name}: {'' if row.kind is LOG_LEVEL else 'invalid '}"
+        text = f"--{row.name}: {'' if row.kind in CHOICES else 'invalid '}"
         first, _ = refused(capsys, parse, f"--{row.name}=x")
         assert text in first and first.endswith("(command line)")
     path = ini(f"\n{row.name} = {bad}")

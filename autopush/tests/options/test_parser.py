@@ -450,9 +450,7 @@ def test_obsolete_options_are_accepted_with_one_value(parse, ini):
     parse([ini("storage_tablename = storage\ngcm_enabled")], [])
 
 
-@pytest.mark.parametrize(
-    "name", ["megaphone_api_url", "megaphone_poll_interval", "cors", "bridge", "min_ping_interval"]
-)
+@pytest.mark.parametrize("name", ["cors", "bridge", "gcm_apikey", "min_ping_interval"])
 def test_refused_names(capsys, name):
     err = refused(capsys, parse_connection, f"--{name}=1")
     assert f"unrecognized arguments: --{name} (command line)" in err

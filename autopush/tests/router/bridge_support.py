@@ -19,6 +19,7 @@ from automock.running import Background
 from autopush.config import AutopushConfig
 from autopush.exceptions import RouterException
 from autopush.message.notification import WebPushNotification
+from autopush.message.urgency import NORMAL
 
 UAID = "a0" * 16
 CHID = "76dfb18c-1eb1-4f92-80a5-7fdf8d462b5c"
@@ -61,13 +62,17 @@ HASTY = 0.3
 
 
 def notification(
-    body: bytes = b"", encoding: str = "aes128gcm", ttl: int | None = 60, topic: str | None = None
+    body: bytes = b"",
+    encoding: str = "aes128gcm",
+    ttl: int | None = 60,
+    topic: str | None = None,
+    urgency: int = NORMAL,
 ) -> WebPushNotification:
     """A message as the endpoint makes it."""
     return WebPushNotification.from_webpush_request_schema(
         {
             "subscription": {"uaid": UAID, "chid": UUID(CHID)},
-            "headers": {**HEADERS[encoding], "ttl": ttl, "topic": topic},
+            "headers": {**HEADERS[encoding], "ttl": ttl, "topic": topic, "urgency": urgency},
             "body": body,
         },
         FERNET,

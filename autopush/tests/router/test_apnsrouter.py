@@ -17,6 +17,7 @@ from twisted.logger import capturedLogs
 from autopush.config import AutopushConfig
 from autopush.exceptions import InvalidConfig, RouterException
 from autopush.message.notification import WebPushNotification
+from autopush.message.urgency import NORMAL
 from autopush.net.http2 import Busy, ConnectionFailed, StreamFailed, TimedOut, TransportFailed
 from autopush.router import APNSRouter, apnsrouter, routers_from_config
 from autopush.router.apns2 import (
@@ -78,7 +79,7 @@ class Rig:
         self.notification.generate_message_id(self.conf.fernet)
         user = {"uaid": UAID, "router_type": "apns", "router_data": self.router_data}
         results: list[Any] = []
-        with mock.patch("autopush.router.apnsrouter.time.time", lambda: NOW + 0.7):
+        with mock.patch("autopush.clock.now", lambda: NOW + 0.7):
             self.router.route_notification(self.notification, user).addBoth(results.append)
         return results
 
@@ -367,6 +368,12 @@ def test_every_message_has_an_id_of_its_own(rig):
 def test_alerts_are_sent_with_priority_10(rig):
     rig.route()
     assert (rig.sent_with["priority"], rig.sent_with["push_type"]) == (True, "alert")
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_what_is_not_urgent_is_sent_with_priority_5(rig, level):
+    rig.route(urgency=level)
+    assert (rig.sent_with["priority"], rig.sent_with["push_type"]) == (level >= NORMAL, "alert")
 
 
 def test_background_pushes_are_sent_with_priority_5(rig):

@@ -110,6 +110,12 @@ class TestRequest(FCMTestCase):
         self.assertEqual(self.last["headers"]["content-type"], "application/json")
         self.assertEqual(self.last["headers"]["authorization"], f"key={KEY}")
 
+    async def test_urgency(self):
+        # spec/broadcasts 2
+        for level, priority in enumerate(("normal", "normal", "high", "high")):
+            await self.send(urgency=level)
+            self.assertEqual(self.last["payload"]["priority"], priority)
+
     async def test_encodings(self):
         await self.assert_encodings()
 

@@ -127,6 +127,12 @@ class TestRequest(FCMv1TestCase):
         self.assertEqual(headers["content-type"], "application/json; UTF-8")
         self.assertIn(headers["authorization"].removeprefix("Bearer "), self.bridge.access_tokens)
 
+    async def test_urgency(self):
+        # spec/broadcasts 2
+        for level, priority in enumerate(("NORMAL", "NORMAL", "HIGH", "HIGH")):
+            await self.send(urgency=level)
+            self.assertEqual(self.last["payload"]["message"]["android"]["priority"], priority)
+
     async def test_encodings(self):
         for encoding in HEADERS:
             answer = await self.send(b"\x00secret\xff", encoding)
@@ -240,8 +246,13 @@ class TestAnswers(FCMv1TestCase):
         self.assertEqual(self.tags(), tags)
 
     async def test_not_found_without_code(self):
-        error = {"error": {"code": 404, "status": "NOT_FOUND", "message": "m"}}
-        self.assert_answer(await self.answered({"status": 404, "json": error}), 404, 106, GONE)
+        """It may be the project that is missing: nobody's subscription ends"""
+        for details in ([], [{"@type": "type.googleapis.com/google.rpc.ErrorInfo"}]):
+            error = {"code": 404, "status": "NOT_FOUND", "message": "m", "details": details}
+            answer = await self.answered({"status": 404, "json": {"error": error}})
+            self.assertEqual((answer.status_code, answer.errno), (500, None))
+            self.assertTrue(answer.response_body.startswith("Server error: NOT_FOUND: m"))
+        self.assertEqual(self.logged("FCM Error: NOT_FOUND"), ["warn", "warn"])
 
     async def test_invalid_token(self):
         """Permanent, if it is the token that is invalid"""

@@ -11,6 +11,7 @@ from twisted.logger import capturedLogs
 from autopush.config import AutopushConfig
 from autopush.exceptions import RouterException, StoreBusy, StoreError, UserFull
 from autopush.message.notification import WebPushNotification
+from autopush.message.urgency import HIGH, LOW, NORMAL, VERY_LOW
 from autopush.net.nodeclient import NodeBusy, NodeGone
 from autopush.router import WebPushRouter, routers_from_config
 from autopush.session import Delivery
@@ -376,6 +377,51 @@ class TestRoom:
         for _ in range(100):
             assert offline.refused().status_code == 503
         assert offline.route().status_code == 201
+
+
+class TestUrgency:
+    """spec/broadcasts 2"""
+
+    def test_what_the_record_does_not_ask_for_is_only_stored(self, rig):
+        rig.add_user(node_id=REMOTE, urgency="normal")
+        assert rig.route(urgency=LOW).status_code == 201
+        assert rig.agent.requests == []
+        (row,) = rig.rows()
+        assert (row.urgency, row.live) == ("low", 1)
+        assert rig.route(urgency=NORMAL).status_code == 201
+        assert len(rig.agent.requests) == 1
+
+    @pytest.mark.parametrize("value", [None, "", "urgent", 3])
+    def test_a_record_with_something_else_asks_for_everything(self, rig, value):
+        rig.add_user(node_id=REMOTE, urgency=value)
+        rig.route(urgency=VERY_LOW)
+        assert len(rig.agent.requests) == 1
+
+    def test_nodes_are_told_of_what_is_not_normal(self, rig):
+        for level, told in enumerate(("very-low", "low", None, "high")):
+            rig.route(urgency=level)
+            assert json.loads(rig.agent.requests[-1][2]).get("urgency") == told
+
+    def test_a_ttl_of_0_is_dropped(self, rig):
+        rig.add_user(node_id=REMOTE, urgency="normal")
+        assert rig.refused(urgency=LOW, ttl=0).status_code == 201
+        assert (rig.rows(), rig.agent.requests) == ([], [])
+
+    def test_the_minimum_that_counts_is_that_after_the_write(self, rig):
+        rig.add_user(node_id=REMOTE, urgency="normal")
+        stale = rig.user()
+        rig.add_user(node_id=REMOTE, urgency="low")
+        rig.agent.answers["notif"] = 200
+        rig.route(urgency=LOW, user=stale)
+        assert [url.split("/")[3] for _, url, _ in rig.agent.requests] == ["notif"]
+
+    def test_what_waits_for_one_who_is_connected_is_bounded(self, rig):
+        rig.add_user(node_id=REMOTE, urgency="high")
+        for _ in range(100):
+            assert rig.route(urgency=NORMAL).status_code == 201
+        refusal = rig.refused(urgency=NORMAL)
+        assert (refusal.status_code, refusal.errno) == (429, 203)
+        assert rig.route(urgency=HIGH).status_code == 201
 
 
 class TestUserWhoMovesMeanwhile:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 from moto import mock_aws
 
+from autopush.app.progress import Progress
 from autopush.config import AutopushConfig
 from autopush.db.offline import Stale, offline_from_config
-from autopush.scripts.drop_user import drop_users, first_kept, parse, purge
+from autopush.db.sqlite import schema
+from autopush.scripts.drop_user import drop_users, expected, first_kept, pace, parse, purge
+from autopush.tests.app.test_progress import Terminal
 from autopush.tests.db.offline_support import DynamoSide, SqliteSide
 
 
@@ -104,6 +109,69 @@ def test_batches_and_pauses(side, capsys):
     assert out.count("Deleted 1 user records") == 1
 
 
+def test_pace_by_itself(side):
+    """DynamoDB's units are shared with the nodes; SQLite writes many at once."""
+    db = database(side)
+    usual = (1000, 0, False) if side.resource is None else (25, 1, True)
+    assert pace(db, parse([])) == usual
+    assert pace(db, parse(["--batch_size", "7", "--pause_time", "0"])) == (7, 0, True)
+
+
+def test_many_in_one_write(tmp_path, capsys, monkeypatch):
+    """A batch is one transaction, not one for each user."""
+    side = SqliteSide(str(tmp_path / "db.sqlite3"))
+    for number in range(2500):
+        side.put_user(f"user{number}", router_type="webpush", last_connect=ago(5))
+    opened = []
+    plain = schema.open_writer
+    monkeypatch.setattr(schema, "open_writer", lambda path: opened.append(path) or plain(path))
+    assert drop_users(["--db_dsn", side.dsn]) is None
+    assert len(opened) == 3
+    assert side.users() == set()
+    said = capsys.readouterr()
+    last = said.out.splitlines()[-1]
+    assert last.startswith("Finished old user purge. Deleted 2500 user records in ")
+    assert last.endswith(" users a second).")
+    assert said.err == ""
+
+
+def test_failing_batch_is_whole_or_not_there(tmp_path):
+    side = SqliteSide(str(tmp_path / "db.sqlite3"))
+    for number in range(3):
+        side.put_user(f"user{number}", router_type="webpush", last_connect=ago(5))
+    with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as db, db:
+        db.execute(
+            "CREATE TRIGGER no BEFORE DELETE ON users WHEN old.uaid = 'user2'"
+            " BEGIN SELECT RAISE(ABORT, 'on purpose'); END"
+        )
+    assert "on purpose" in str(drop_users(["--db_dsn", side.dsn]))
+    assert side.users() == {"user0", "user1", "user2"}
+
+
+def test_progress_on_a_terminal(side, capsys):
+    for number in range(7):
+        side.put_user(f"user{number}", router_type="webpush", last_connect=ago(5))
+    stream = Terminal()
+    times = iter(range(100))
+    db, ns = database(side), parse(["--batch_size", "3", "--pause_time", "0"])
+    total = expected(db, ns, ago(0))
+    assert total == (7 if side.resource is None else None)
+    progress = Progress("Deleting", "users", total, stream=stream, now=lambda: next(times))
+    assert purge(db, ns, ago(0), progress=progress) == 7
+    assert capsys.readouterr().out == ""
+    assert stream.getvalue().startswith(
+        "\rDeleting: 3 of 7 users (43%)" if total else "\rDeleting: 3 users"
+    )
+
+
+def test_expected_with_a_limit(tmp_path):
+    side = SqliteSide(str(tmp_path / "db.sqlite3"))
+    for number in range(3):
+        side.put_user(f"user{number}", router_type="webpush", last_connect=ago(5))
+    db = database(side)
+    assert [expected(db, parse(["--limit", n]), ago(0)) for n in "025"] == [3, 2, 3]
+
+
 def test_limit(side):
     for number in range(7):
         side.put_user(f"user{number}", router_type="webpush", last_connect=ago(5))
@@ -146,7 +214,7 @@ def test_bad_dsn():
 
 def test_defaults():
     ns = parse([])
-    assert (ns.months_ago, ns.batch_size, ns.pause_time) == (2, 25, 1)
+    assert (ns.months_ago, ns.batch_size, ns.pause_time) == (2, None, None)
     assert (ns.router_table_name, ns.dry_run, ns.db_dsn) == ("router", False, "dynamodb:")
 
 

@@ -129,6 +129,28 @@ def test_cron(client, monkeypatch):
     assert maintenance.table_exists("other_2027_01")
 
 
+def test_it_says_what_it_does(client, monkeypatch, capsys):
+    """And nothing when there was nothing to do: cron sends that by mail."""
+    monkeypatch.setattr("sys.argv", ["maintenance.py"])
+    maintenance.create(client, THIS, units(5, 5))
+    assert maintenance.main() is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        f"Creating {NEXT}, sized as {THIS}; that may take some minutes.",
+        f"Expired rows of {THIS} will be removed.",
+        f"Expired rows of {NEXT} will be removed.",
+    ]
+    assert lines[3].startswith("Done, 3 changes in ")
+    assert maintenance.main() is None
+    assert capsys.readouterr().out == ""
+    client.update_table(TableName=THIS, **units(7, 5))
+    assert maintenance.main() is None
+    assert capsys.readouterr().out.startswith(f"Sizing {NEXT} as {THIS}.\nDone, 1 changes in ")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert maintenance.main() is None
+    assert capsys.readouterr().out == "Nothing is to be done.\n"
+
+
 def test_it_stands_alone():
     """A Lambda function has boto3 and nothing of ours."""
     source = SOURCE.read_text()

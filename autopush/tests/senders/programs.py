@@ -59,6 +59,7 @@ class Program:
     :ivar build: commands that make of them what is run
     :ivar run: the command that is run
     :ivar https_only: the library speaks to https URLs only
+    :ivar home: where the folder of its sources is
     """
 
     name: str
@@ -67,6 +68,7 @@ class Program:
     fetch: str = ""
     build: tuple[str, ...] = ()
     https_only: bool = False
+    home: Path = HERE
 
     def __str__(self) -> str:
         return self.name
@@ -127,9 +129,9 @@ def cache_folder() -> Path:
 def fingerprint(program: Program) -> str:
     """What a built program is known by: its sources, how it is made of them, and where it runs."""
     parts = [platform.machine(), sys.version, program.fetch, *program.build]
-    for path in sorted((HERE / program.name).rglob("*")):
+    for path in sorted((program.home / program.name).rglob("*")):
         if path.is_file() and path.suffix != ".pyc":
-            parts += [str(path.relative_to(HERE)), path.read_text("utf-8")]
+            parts += [str(path.relative_to(program.home)), path.read_text("utf-8")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -164,7 +166,9 @@ def _build(program: Program, folder: Path) -> None:
     for old in folder.parent.glob(f"{program.name}-*"):
         shutil.rmtree(old)
     draft = folder.with_name(f"{program.name}-draft")
-    shutil.copytree(HERE / program.name, draft, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        program.home / program.name, draft, ignore=shutil.ignore_patterns("__pycache__")
+    )
     if program.fetch:
         trouble = _trouble(program.fetch, draft)
         if trouble:

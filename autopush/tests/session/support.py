@@ -42,6 +42,10 @@ class Wire:
         if not self.closes:
             self.sent.append(message)
 
+    def send_all(self, messages):
+        for message in messages:
+            self.send(message)
+
     def close(self, code=None):
         self.closes.append(code)
 
@@ -103,6 +107,7 @@ class Rig:
             "router_url": ROUTER_URL,
             "store_direct": False,
             "max_direct_unacked": 1000,
+            "worker_sockets": {},
             "make_endpoint": self.make_endpoint,
             **conf,
         }

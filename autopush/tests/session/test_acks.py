@@ -215,6 +215,7 @@ def test_10_rows_are_deleted_where_the_store_says_so(rig):
     rig.store.deletes_read = True
     session, stored = batch(rig)
     session.received(ack(stored[1]))
+    rig.clock.advance(0)
     assert rig.rows() == sorted([stored[0].sort_key, stored[2].sort_key])
     session.received(ack(stored[0], stored[2]))
     assert rig.rows() == [] and rig.pointer() is None

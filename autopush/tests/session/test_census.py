@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs
 from autopush.db.interface import Forgotten, Stock, Survey
 from autopush.exceptions import StoreBusy
 from autopush.session.background import Background
-from autopush.session.census import DAY, SLICE_PAUSE, Census
+from autopush.session.census import DAY, SLICE_PAUSE, STOCK_INTERVAL, Census
 from autopush.tests.session.support import START
 
 NODE = "http://node.example:8081"
@@ -191,3 +191,41 @@ def test_nothing_more_is_counted_where_nobody_wants_to_know(node):
     node.store.answers = [Survey(7, 0, None)]
     assert begin(node).called
     assert node.store.asked == [("", None)]
+
+
+def test_channels_and_messages_are_counted_for_who_looks_and_not_each_time(node):
+    node.store.stock = [Stock(1, 2, 3, "more"), Stock(4, 5, 6, None), Stock(7, 0, 0, None)]
+    census = Census(node, 0)
+    census.freshen()
+    census.freshen()
+    node.clock.advance(SLICE_PAUSE)
+    node.clock.advance(SLICE_PAUSE)
+    assert node.stock == Stock(5, 7, 9, None)
+    census.freshen()
+    assert node.store.asked == ["", "more"]
+    node.clock.advance(STOCK_INTERVAL)
+    census.freshen()
+    node.clock.advance(SLICE_PAUSE)
+    assert node.stock == Stock(7, 0, 0, None)
+
+
+def test_a_look_does_not_meet_a_round(node):
+    node.store.answers = [Survey(250, 0, "x"), Survey(1, 0, None)]
+    census = Census(node, 0)
+    census.begin()
+    census.freshen()
+    node.clock.advance(SLICE_PAUSE)
+    assert node.users == 251
+    assert [one for one in node.store.asked if isinstance(one, str)] == []
+
+
+def test_a_store_that_fails_leaves_the_last_count(node):
+    node.stock = Stock(5, 7, 9, None)
+    node.store.stock = [StoreBusy("away")]
+    with capturedLogs() as events:
+        Census(node, 0).freshen()
+        node.clock.advance(SLICE_PAUSE)
+    assert node.stock == Stock(5, 7, 9, None)
+    assert [event["log_format"] for event in events] == [
+        "Channels and messages not counted: {error}"
+    ]

@@ -67,7 +67,7 @@ def test_shutdown_waits_for_sessions_that_ended_before(rig):
 
 def test_nobody_enters_during_shutdown(rig):
     rig.store.hold("register_user")
-    session = rig.hello()
+    session = rig.hello(UAID)
     rig.node.shutdown()
     rig.store.release("register_user")
     assert session.wire.closes == [None] and rig.node.clients == {}

@@ -13,11 +13,14 @@ from twisted.logger import LogLevel
 
 from autopush.db.interface import Arrival
 from autopush.exceptions import StoreBusy, StoreError
+from autopush.logging import events as logging
 from autopush.net.nodeclient import NodeGone
 from autopush.session import Delivery
+from autopush.session.hello import AHEAD
 from autopush.session.states import State
 from autopush.tests.session.support import (
     CHID,
+    CHID2,
     MONTH,
     MORE_INFO,
     ROUTER_URL,
@@ -146,7 +149,7 @@ def test_5_1_a_known_uaid_is_recognised_in_any_spelling(rig, spelling):
 def test_5_1_an_unknown_one_is_replaced_in_any_spelling(rig, spelling):
     session = rig.hello(SPELLINGS[spelling](UAID), known=False)
     assert session.wire.sent[0]["uaid"] != UAID
-    assert list(rig.store.users) == [session.uaid]
+    assert rig.store.users == {} and not session.recorded
 
 
 @pytest.mark.parametrize(
@@ -169,9 +172,21 @@ def test_18_a_refused_hello_is_logged_with_its_reason(rig, first, second, reason
     assert event["ua_browser_family"] == "Firefox"
 
 
-def test_7_a_new_user_is_one_write(rig):
+def test_7_a_new_user_costs_the_store_nothing(rig):
     session = rig.hello()
-    assert [name for name, _ in rig.store.calls] == ["register_user"]
+    assert rig.store.calls == []
+    assert session.state is State.LIVE and session.registered
+    assert session.uaid_reset and not session.existing_uaid
+
+
+def test_7_a_new_user_is_written_with_its_first_channel(rig):
+    session = rig.hello()
+    for chid in (CHID, CHID2):
+        session.received({"messageType": "register", "channelID": chid})
+    assert [answer["status"] for answer in session.wire.sent] == [200] * 3
+    writes = [name for name, _ in rig.store.calls]
+    assert writes == ["register_user", "add_channel", "add_channel"]
+    assert rig.store.channels[MONTH, session.uaid].chids == {CHID, CHID2}
     record = rig.store.users[session.uaid]
     assert str(record.pop("last_connect")).startswith("202611")
     assert record == {
@@ -181,8 +196,22 @@ def test_7_a_new_user_is_one_write(rig):
         "record_version": 1,
         "current_month": MONTH,
     }
-    assert session.state is State.LIVE
-    assert session.uaid_reset and not session.existing_uaid
+
+
+def test_7_one_that_returns_without_a_channel_gets_another_uaid(rig):
+    first = rig.hello()
+    first.closed()
+    second = rig.hello(first.uaid, known=False)
+    (answer,) = second.wire.sent
+    assert answer["status"] == 200 and answer["uaid"] not in (None, first.uaid)
+    assert rig.store.users == {} and rig.node.clients == {answer["uaid"]: second}
+
+
+def test_7_one_that_returns_with_a_channel_keeps_its_uaid(rig):
+    first = rig.hello()
+    first.received({"messageType": "register", "channelID": CHID})
+    first.closed()
+    assert rig.hello(first.uaid, known=False).wire.sent[0]["uaid"] == first.uaid
 
 
 def test_7_a_known_user_keeps_its_uaid(rig):
@@ -249,7 +278,7 @@ def test_7_an_unknown_uaid_is_replaced(rig):
     session = rig.hello(UAID, known=False)
     assert session.wire.sent[0]["uaid"] != UAID
     assert session.existing_uaid and session.uaid_reset
-    assert list(rig.store.users) == [session.uaid]
+    assert rig.store.users == {}
 
 
 @pytest.mark.parametrize(
@@ -267,7 +296,7 @@ def test_7_a_useless_record_is_dropped(rig, changes, code):
     with Events() as events:
         session = rig.hello(UAID)
     assert session.wire.sent[0]["uaid"] != UAID
-    assert list(rig.store.users) == [session.uaid]
+    assert rig.store.users == {}
     assert rig.metrics.of("ua.expiration") == [(1, [f"code:{code}"])]
     (event,) = events.of("Dropping User")
     assert event["code"] == code and event["uaid_hash"] == UAID
@@ -333,6 +362,31 @@ def test_q34_in_a_cluster_a_record_from_the_future_is_refused():
     assert session.wire.sent == [error("already_connected", 500)]
 
 
+SIBLING = "worker-2.localhost"
+
+
+@pytest.mark.parametrize("node_id", [ROUTER_URL, f"http://{SIBLING}"])
+def test_a_clock_set_back_shuts_nobody_out_of_a_service_with_workers(node_id):
+    sockets = {ROUTER_URL.removeprefix("http://"): "/a", SIBLING: "/b"}
+    rig = Rig(Peers(), worker_sockets=sockets)
+    later = Decimal((START + 3600) * 1000)
+    rig.user(connected_at=later, node_id=node_id)
+    session = rig.hello(UAID)
+    assert session.wire.sent[0]["uaid"] == UAID
+    assert rig.store.users[UAID]["connected_at"] == session.connected_at == later + 1
+
+
+@pytest.mark.parametrize("ahead", [1, AHEAD])
+def test_a_newer_connection_of_another_worker_is_not_outdone(ahead):
+    rig = Rig(Peers(), worker_sockets={SIBLING: "/b"})
+    session = rig.connect()
+    newer = Decimal(max(session.connected_at, START * 1000) + ahead)
+    rig.user(connected_at=newer, node_id=f"http://{SIBLING}")
+    rig.clock.advance(0.5)
+    session.received(hello(UAID))
+    assert session.wire.sent == [error("already_connected", 500)]
+
+
 def test_a_newer_connection_of_this_process_is_not_outdone(rig):
     older, newer = rig.connect(), rig.connect()
     rig.user()
@@ -360,15 +414,19 @@ def test_5_1_storage_errors_are_told_after_a_while(rig, failure, call):
 
 def test_13_1_the_delay_ends_with_the_connection(rig):
     rig.store.fail("register_user", StoreBusy())
-    session = rig.hello()
+    session = rig.hello(UAID)
     session.closed()
     assert rig.clock.getDelayedCalls() == []
 
 
-def test_5_1_any_other_error_is_told_at_once(rig):
-    rig.store.fail("register_user", RuntimeError("oops"))
+@pytest.mark.parametrize("known", [True, False])
+def test_5_1_any_other_error_is_told_at_once(rig, known, monkeypatch):
+    if known:
+        rig.store.fail("register_user", RuntimeError("oops"))
+    else:
+        monkeypatch.setattr(rig.node, "conf", None)
     with Events() as events:
-        session = rig.hello()
+        session = rig.hello(UAID if known else None)
     assert session.wire.sent == [error("error", 503)]
     assert session.wire.closes == [None]
     assert len(events.of("Unexpected error")) == 1
@@ -439,7 +497,7 @@ def test_7_a_record_dropped_meanwhile_is_not_revived(rig):
     del rig.store.users[UAID]
     rig.store.release("get_user")
     assert session.wire.sent[0]["uaid"] != UAID
-    assert list(rig.store.users) == [session.uaid]
+    assert rig.store.users == {}
 
 
 def test_7_a_month_changed_meanwhile_is_adopted(rig):
@@ -455,12 +513,12 @@ def test_7_a_month_changed_meanwhile_is_adopted(rig):
 
 def test_7_the_connection_may_end_meanwhile(rig):
     rig.store.hold("register_user")
-    session = rig.hello()
+    session = rig.hello(UAID)
     session.closed()
     rig.store.release("register_user")
     assert session.wire.output_paused  # nothing is connected any more
     assert rig.node.clients == {}
-    assert list(rig.store.users) == [session.uaid]
+    assert list(rig.store.users) == [UAID]
 
 
 def test_18_hello_is_logged(rig):
@@ -498,3 +556,14 @@ def test_7_a_connection_that_ends_during_hello_leaves_nobody_busy(rig):
     rig.hello(UAID).closed()
     rig.store.release("register_user")
     assert rig.node.check(UAID) is Delivery.NOT_CONNECTED
+
+
+@pytest.mark.parametrize("people", [False, True])
+def test_a_hello_is_one_line(rig, monkeypatch, people):
+    """For people at the level that is written by default, else for those who look for faults."""
+    monkeypatch.setattr(logging, "_for_people", people)
+    with Events() as events:
+        rig.live()
+    (event,) = events.of("hello")
+    assert event["log_level"].name == ("info" if people else "debug")
+    assert event.get("shown") == ({"status": 200, "took": 0} if people else None)

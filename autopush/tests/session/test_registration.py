@@ -238,6 +238,18 @@ def test_18_unregister_is_logged(rig, extra, code):
     (event,) = events.of("Unregister")
     assert event["channel_id"] == CHID and event["uaid_hash"] == UAID
     assert event.get("code") == code
+    assert event["shown"] == {"status": 200, "took": 0}
+
+
+def test_18_what_failed_is_not_logged_as_done(rig):
+    session = rig.live()
+    rig.store.fail("add_channel", StoreError())
+    rig.store.fail("remove_channel", StoreError())
+    with Events() as events:
+        session.received(unregister())
+        session.received(register())
+    assert events.of("Unregister") == events.of("Register") == []
+    assert len(events.of("Failed to unregister")) == len(events.of("Failed to register")) == 1
 
 
 def test_5_3_errors(rig):
@@ -382,3 +394,50 @@ def test_5_3_no_fetch_while_storage_is_told_of_acks(rig):
     assert rig.store.called("fetch_topics") == fetches
     rig.store.release("delete_message")
     assert rig.store.called("fetch_topics") == fetches + 1
+
+
+class TestFirstChannel:
+    """A new user's record comes with its first channel (decisions/new-users)."""
+
+    @pytest.mark.parametrize("failing", ["register_user", "add_channel"])
+    def test_a_refusal_is_told_and_the_next_attempt_writes_both(self, rig, failing):
+        session = rig.hello()
+        rig.store.fail(failing, StoreBusy())
+        session.received(register())
+        session.received(register())
+        assert [answer["status"] for answer in session.wire.sent] == [200, 503, 200]
+        assert rig.store.users[session.uaid]["connected_at"] == session.connected_at
+        assert rig.store.channels[MONTH, session.uaid].chids == {CHID}
+
+    def test_registrations_at_once(self, rig):
+        session = rig.hello()
+        rig.store.hold("register_user")
+        session.received(register())
+        session.received(register(CHID2))
+        rig.store.release("register_user")
+        assert [answer["status"] for answer in session.wire.sent] == [200] * 3
+        assert rig.store.channels[MONTH, session.uaid].chids == {CHID, CHID2}
+
+    def test_the_month_is_that_of_the_registration(self, rig):
+        session = rig.hello()
+        rig.store.months.current = "message_2026_12"
+        session.received(register())
+        assert session.month == "message_2026_12"
+        assert rig.store.users[session.uaid]["current_month"] == session.month
+        assert rig.store.channels[session.month, session.uaid].chids == {CHID}
+
+    def test_a_month_that_changes_under_an_attempt_of_unknown_outcome(self, rig):
+        session = rig.hello()
+        rig.store.fail("add_channel", StoreError())  # after the record
+        session.received(register())
+        rig.store.months.current = "message_2026_12"
+        session.received(register())
+        assert session.month == MONTH == rig.store.users[session.uaid]["current_month"]
+        assert rig.store.channels[MONTH, session.uaid].chids == {CHID}
+
+    def test_what_is_sent_to_it_arrives(self, rig):
+        session = rig.hello()
+        session.received(register())
+        session.wire.take()
+        rig.deliver(message(uaid=session.uaid), session.uaid)
+        assert [frame["channelID"] for frame in session.wire.sent] == [CHID]

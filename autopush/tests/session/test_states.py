@@ -13,7 +13,7 @@ from autopush.session import session as data, states
 from autopush.session.states import TRANSITIONS, State
 from autopush.tests import TREE
 from autopush.tests.session import changes
-from autopush.tests.session.support import UAID, Rig, ack, hello, message
+from autopush.tests.session.support import UAID, Rig, ack, message
 
 OLD = "message_2026_10"
 
@@ -99,8 +99,7 @@ def unidentified():
 def identifying():
     rig = Rig()
     rig.store.hold("register_user")
-    session = rig.connect()
-    session.received(hello())
+    session = rig.hello(UAID)
     assert session.state is State.IDENTIFYING
     return session
 

@@ -77,6 +77,18 @@ class TestChannelRow:
         pass_time(rig, DAY)
         assert rig.store.calls == []
 
+    def test_who_has_no_record_costs_nothing_and_stays(self, rig):
+        session = rig.hello()
+        rig.store.calls.clear()
+        pass_time(rig, 2 * DAY)
+        new_month(rig)
+        pass_time(rig, 40 * DAY)
+        assert rig.store.calls == [] and session.wire.closes == []
+        session.received({"messageType": "register", "channelID": CHID})
+        assert rig.store.users[session.uaid]["current_month"] == NEW
+        pass_time(rig, 90 * DAY)
+        assert rig.store.channels[NEW, session.uaid].expiry > rig.now()
+
     def test_throttled_is_tried_again(self, rig):
         rig.hello(UAID)
         pass_time(rig, DAY)

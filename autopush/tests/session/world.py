@@ -129,6 +129,7 @@ class World:
             router_url=url,
             store_direct=self.store_direct,
             max_direct_unacked=3,
+            worker_sockets={},
             endpoint_url="http://push.example",
             make_endpoint=lambda *_: "http://push.example/wpush/v1/token",
         )

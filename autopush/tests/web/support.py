@@ -173,7 +173,7 @@ def field_errors(answer):
     status, errno, message = refused(answer)
     body = json.loads(answer.body)
     assert (status, body["error"]) == (400, "Bad Request")
-    assert errno in (101, 108, 111, 112)
+    assert errno in (101, 108, 111, 112, 116)
     assert all(field in message for place in body["errors"].values() for field in place)
     return body["errors"]
 

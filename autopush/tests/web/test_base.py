@@ -529,7 +529,7 @@ class TestRouterResults:
     def test_not_logged(self, endpoint):
         with capturedLogs() as events:
             self.fail(endpoint, RouterException("x", status_code=503, log_exception=False))
-        assert {e["log_format"] for e in events} == {"Request timings"}
+        assert {e["log_format"] for e in events} == {"Refused", "Request timings"}
 
     @pytest.mark.parametrize("router_type", ["apns", "fcm", "adm"])
     @pytest.mark.parametrize("status", [404, 410])

@@ -48,6 +48,40 @@ class HealthTestCase(SynchronousTestCase):
         return Wire(app).request(method, path)
 
 
+class WholeTest(HealthTestCase):
+    """A service with several processes: each answers for all."""
+
+    def whole(self, result: Any) -> Answer:
+        store: Any = self.store
+        app = EndpointHTTPFactory(self.conf, store, {}, clock=Clock())
+        app.whole = lambda: maybeDeferred(result)
+        return Wire(app).request("GET", "/health")
+
+    def test_all_is_well(self):
+        workers = {"1": {"status": "OK", "clients": 3}, "2": {"status": "starting", "error": "x"}}
+        answer = self.whole(lambda: {"clients": 3, "users": 7, "workers": dict(workers)})
+        body = json.loads(answer.body)
+        self.assertEqual((answer.status, body["status"]), (200, "OK"))
+        self.assertEqual((body["clients"], body["users"], body["workers"]), (3, 7, workers))
+
+    def test_users_that_nobody_has_counted(self):
+        answer = self.whole(lambda: {"clients": 0, "users": None, "workers": {}})
+        self.assertNotIn("users", json.loads(answer.body))
+
+    def test_one_that_fails(self):
+        workers = {"1": {"status": "OK", "clients": 3}, "2": {"status": "NOT OK", "error": "x"}}
+        answer = self.whole(lambda: {"clients": 3, "users": None, "workers": workers})
+        self.assertEqual((answer.status, json.loads(answer.body)["status"]), (503, "NOT OK"))
+
+    def test_a_supervisor_that_does_not_answer(self):
+        def fails() -> Any:
+            raise StoreError("no answer within 8 s")
+
+        answer = self.whole(fails)
+        self.assertEqual(answer.status, 503)
+        self.assertEqual(json.loads(answer.body)["workers"], {"error": "no answer within 8 s"})
+
+
 class StatusTest(HealthTestCase):
     def test_get(self):
         for path in ("/status", "/__heartbeat__", "/status?a=b"):

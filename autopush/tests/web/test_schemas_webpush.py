@@ -1,7 +1,10 @@
 """spec/http-endpoint 5.4 to 5.6: what the headers and the body of a message must be like."""
 
+import json
+
 import pytest
 
+from autopush.message.urgency import HIGH, LOW, NAMES, NORMAL, VERY_LOW, to_store
 from autopush.tests.web.support import (
     AES128GCM,
     AESGCM,
@@ -26,6 +29,41 @@ def endpoint():
 def offline(endpoint):
     del endpoint.store.users[UAID]["node_id"]
     return endpoint
+
+
+class TestUrgency:
+    """spec/broadcasts 2"""
+
+    @pytest.mark.parametrize(
+        ("header", "level"),
+        [
+            *(("very-low", VERY_LOW), ("low", LOW), ("normal", NORMAL), ("high", HIGH)),
+            *(("HIGH", HIGH), ("Very-Low", VERY_LOW), (" low ", LOW)),
+        ],
+    )
+    def test_words(self, endpoint, header, level):
+        assert endpoint.push(urgency=header).status == 201
+        assert endpoint.node.delivered[0][1].urgency == level
+
+    def test_none_is_normal(self, endpoint):
+        endpoint.push()
+        assert endpoint.node.delivered[0][1].urgency == NORMAL
+
+    @pytest.mark.parametrize(
+        "header", ["", "soon", "3", "low, high", "verylow", "very_low", "\xb2"]
+    )
+    def test_anything_else(self, endpoint, header):
+        answer = endpoint.push(urgency=header)
+        text = "Must be one of: very-low, low, normal, high."
+        assert field_errors(answer) == {"headers": {"urgency": [text]}}
+        assert json.loads(answer.body)["errno"] == 116
+        assert endpoint.node.delivered == []
+
+    @pytest.mark.parametrize("level", range(4))
+    def test_stored(self, offline, level):
+        assert offline.push(urgency=NAMES[level]).status == 201
+        (row,) = offline.store.messages[offline.store.months.current, UAID].values()
+        assert row.urgency == to_store(level)
 
 
 class TestTTL:

@@ -247,6 +247,27 @@ class TestVapid:
         assert self.push(endpoint, vapid(aud=aud)).status == 201
 
     @pytest.mark.parametrize(
+        ("aud", "status"),
+        [
+            ("https://example.org", 201),
+            ("https://EXAMPLE.org/", 201),
+            ("https://example.org/push", 401),
+            ("https://example.org/push/", 401),
+            ("https://example.com", 401),
+        ],
+    )
+    def test_with_a_path_in_the_public_url_the_audience_is_its_origin(self, aud, status):
+        endpoint = Endpoint(public_url="https://example.org/push")
+        endpoint.add_user()
+        path = endpoint.endpoint(SENDER.public_key)
+        answer = endpoint.push(path=path, authorization=vapid(aud=aud))
+        assert answer.status == status
+        if status == 201:
+            assert answer.headers["location"].startswith("https://example.org/push/m/")
+        else:
+            assert b'aud must be https://example.org"' in answer.body
+
+    @pytest.mark.parametrize(
         "token",
         [
             "x",

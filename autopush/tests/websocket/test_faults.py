@@ -279,13 +279,12 @@ class TestHello(WebSocketFaultCase):
         await browser.ended()
         assert self.draws == [(4, 9)]
 
-    def test_new_user(self):
+    def test_new_user_needs_no_store(self):
         async def talk(fault):
-            self.spoil("UpdateItem", fault)
-            await self._refused(None)
-            self.proxy.heal()
+            self.spoil("*", fault)
             browser = await self.open()
             assert (await browser.hello())["status"] == 200
+            await browser.goes_on()
             await browser.leave()
 
         return self.in_turn((*EVERY, *UNSURE), talk)
@@ -317,6 +316,22 @@ class TestRegister(WebSocketFaultCase):
     async def _register(self, browser: Browser) -> Any:
         await browser.say(messageType="register", channelID=CHID2)
         return await browser.hear()
+
+    def test_first_channel(self):
+        async def talk(fault):
+            browser = await self.open()
+            uaid = (await browser.hello())["uaid"]
+            self.spoil("UpdateItem", fault)
+            assert await self._register(browser) == REGISTER_OVERLOADED
+            await browser.goes_on()
+            self.proxy.heal()
+            assert (await self._register(browser))["status"] == 200
+            found = await self.in_reactor(self.sure.get_subscription, uaid, CHID2)
+            assert found.subscribed and found.user["current_month"] == self.month
+            await browser.leave()
+            await (await self.connected(uaid)).leave()
+
+        return self.in_turn((*EVERY, *UNSURE), talk)
 
     def test_register(self):
         async def talk(fault):

@@ -209,3 +209,10 @@ def test_nothing_but_origins_is_hidden():
 )
 def test_origin_of(text, origin):
     assert origin_of(text) == origin
+
+
+def test_behind_a_path_the_origin_of_the_public_url_is_ours(cls):
+    url = f"{ENDPOINT}/push"
+    server = Server(cls, allowed_origins=[], endpoint_url=url, public_origin=ENDPOINT, ws_url=WS)
+    assert status(server, origin=ENDPOINT) == 101
+    assert status(server, origin="https://other.example") == 403

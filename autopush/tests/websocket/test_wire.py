@@ -102,6 +102,7 @@ def make_conf(**changes):
     conf = SimpleNamespace(
         port=8080,
         public_url=None,
+        public_origin=None,
         ssl=SimpleNamespace(key=None),
         max_message_size=10_000,
         access_keys=(),
@@ -170,6 +171,20 @@ def server(cls):
 
 def test_a_configured_slim_class_is_used():
     assert PushServerProtocol.parent_class.__name__ == "SlimServerProtocol"
+
+
+def test_a_handshake_without_the_access_key_is_counted(cls):
+    server = Server(cls, access_keys=["k" * 22])
+    counted = []
+    server.node.metrics = SimpleNamespace(
+        active=True, increment=lambda name, tags: counted.append((name, *tags))
+    )
+    reply, _ = server.handshake(request())
+    assert reply.startswith(b"HTTP/1.1 401 ")
+    assert counted == [("requests.refused", "errno:109", "code:401")]
+    reply, _ = server.handshake(request(f"GET /{'k' * 22} HTTP/1.1"))
+    assert reply.startswith(b"HTTP/1.1 101 ")
+    assert len(counted) == 1
 
 
 # -------------------------------------------------------------------- spec/websocket 2: handshake
@@ -373,7 +388,7 @@ def test_an_encoding_error_is_answered_400(server, monkeypatch):
     order = type(server.factory).protocol.__mro__
     base = order[order.index(PushWire) + 1]
     monkeypatch.setattr(base, "processHandshake", lambda self: fail_to_decode(self, None))
-    reply, _ = server.handshake(request())
+    reply, _ = server.handshake(request(sec_websocket_protocol="x"))
     assert reply == b"HTTP/1.1 400 Error reading handshake data\r\n\r\n"
 
 
@@ -517,6 +532,48 @@ def test_whatever_was_decoded_can_be_sent(server):
     frames = transport.take_frames()
     assert [opcode for opcode, _ in frames] == [TEXT] * 4
     assert all(json.loads(payload)["messageType"] == "echo" for _, payload in frames)
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (1, 120, 130, 9000)])
+def test_send_all_is_as_send_of_each(cls, sizes):
+    messages = [{"data": "x" * size} for size in sizes]
+    sent = []
+    for together in (True, False):
+        transport = Server(cls).open(hello=True)
+        transport.take()
+        protocol = transport.protocol
+        if together:
+            protocol.send_all(messages)
+        else:
+            for message in messages:
+                protocol.send(message)
+        sent.append((transport.written, protocol.output_paused, protocol._backlog > 0))
+        protocol.close()
+        protocol.send_all(messages)  # nothing happens
+    assert sent[0][0] == sent[1][0] and sent[0][1] == sent[1][1]
+
+
+def test_send_all_of_one_that_does_not_read_holds_it(server):
+    transport = server.open(hello=True)
+    transport.protocol.send_all([{"data": "x" * 1000}] * 5)
+    assert transport.protocol.output_paused and transport.reading
+    transport.protocol.send_all([{"data": "x" * 1000}] * 70)
+    assert not transport.reading
+    transport.drain()
+    assert transport.reading
+
+
+@pytest.mark.parametrize("name", ["send", "sendMessage", "sendJSON"])
+def test_send_all_goes_through_what_a_program_replaces(name):
+    called = []
+
+    def noted(self, *args, **kwargs):
+        called.append(args)
+        return getattr(PushServerProtocol, name)(self, *args, **kwargs)
+
+    transport = Server(type("Own", (PushServerProtocol,), {name: noted})).open()
+    transport.protocol.send_all([{"a": 1}, {"a": 2}])
+    assert len(called) == 2 and len(transport.take_frames()) == 2
 
 
 def test_what_is_nested_too_deep_to_send_closes(server):

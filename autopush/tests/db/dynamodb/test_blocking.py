@@ -80,7 +80,7 @@ class TestTables(BlockingCase):
             db.get_router_table(self.router)
 
     def test_month_names(self):
-        with mock.patch("time.time", lambda: 1_795_459_299.0):
+        with mock.patch("autopush.clock.now", lambda: 1_795_459_299.0):
             self.assertEqual(db.make_rotating_tablename("message"), "message_2026_11")
             self.assertEqual(db.make_rotating_tablename("message", delta=2), "message_2027_01")
             self.assertEqual(db.get_month(-1).month, 10)

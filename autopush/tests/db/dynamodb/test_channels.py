@@ -11,6 +11,39 @@ from autopush.tests.db.dynamodb.support import (
 from autopush.tests.db.store_contract import CHID, CHID2, UAID
 
 
+class TestFirstChannels(RotationCase):
+    """The month changes while the first channel of a new user is written."""
+
+    async def begin(self, store: DynamoStore, month: str, chid: str = CHID) -> str:
+        record = {
+            "uaid": UAID,
+            "router_type": "webpush",
+            "connected_at": 1,
+            "node_id": "http://node:1",
+            "current_month": month,
+        }
+        return await store.add_first_channel(record, chid)
+
+    async def test_record_of_an_attempt_before_names_the_month(self):
+        store = await self.start("2026-11-30 23:59")
+        old = store.months.current
+        self.assertEqual(await self.begin(store, old), old)
+        self.times[0] = at("2026-12-01 00:00")
+        await store.rotate()
+        new = store.months.current
+        self.assertNotEqual(new, old)
+        self.assertEqual(await self.begin(store, new, CHID2), old)
+        self.assertTrue((await store.get_subscription(UAID, CHID2)).subscribed)
+
+    async def test_month_that_is_not_settled(self):
+        store = await self.start("2026-11-30 23:59")
+        old = store.months.current
+        self.times[0] = at("2026-12-01 00:00")
+        await store.rotate()
+        self.assertEqual(await self.begin(store, old), old)
+        self.assertTrue((await store.get_subscription(UAID, CHID)).subscribed)
+
+
 class TestBridgeUsers(RotationCase):
     """Quirk S4: their channels don't depend on the month, nor on when a node was started."""
 

@@ -9,9 +9,7 @@ import stat
 from pathlib import Path
 from unittest import mock
 
-from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 
 from autopush.db import SqliteStore, StoreUnusable
 from autopush.db.sqlite import (
@@ -94,7 +92,7 @@ class TestFile(SqliteCase):
         store = await self.open_store()
         await store.close()
         self.sql("PRAGMA user_version = 99")
-        self.assertIn("newer autopush (schema 99, this one knows 2)", self.refused())
+        self.assertIn("newer autopush (schema 99, this one knows 3)", self.refused())
         self.assertEqual(self.sql("PRAGMA user_version"), [(99,)])
 
     async def test_unwritable_file(self):
@@ -115,7 +113,7 @@ class TestFile(SqliteCase):
     def schema(self, *extra: str) -> Path:
         directory = Path(self.directory) / "schema"
         shutil.copytree(sqlite_schema.SCHEMA_DIRECTORY, directory)
-        for number, script in enumerate(extra, start=3):
+        for number, script in enumerate(extra, start=4):
             (directory / f"{number:03}.sql").write_text(script)
         return directory
 
@@ -126,12 +124,12 @@ class TestFile(SqliteCase):
         sqlite_schema.prepare(
             self.path,
             self.schema(
-                "-- a comment; with a semicolon\nALTER TABLE messages ADD COLUMN urgency TEXT;\n",
-                "UPDATE messages\n   SET urgency = 'high; very';\nCREATE TABLE notes (a);\n",
+                "-- a comment; with a semicolon\nALTER TABLE messages ADD COLUMN colour TEXT;\n",
+                "UPDATE messages\n   SET colour = 'red; very';\nCREATE TABLE notes (a);\n",
             ),
         )
-        self.assertEqual(self.sql("PRAGMA user_version"), [(4,)])
-        self.assertEqual(self.sql("SELECT urgency, ttl FROM messages"), [("high; very", 3600)])
+        self.assertEqual(self.sql("PRAGMA user_version"), [(5,)])
+        self.assertEqual(self.sql("SELECT colour, ttl FROM messages"), [("red; very", 3600)])
 
     async def test_a_file_of_the_first_version_is_brought_up_to_date(self):
         first = Path(self.directory) / "first"
@@ -153,7 +151,7 @@ class TestFile(SqliteCase):
         schema = self.schema("CREATE TABLE notes (a);", "INSERT INTO nowhere VALUES (1);")
         with self.assertRaises(StoreUnusable):
             sqlite_schema.prepare(self.path, schema)
-        self.assertEqual(self.sql("PRAGMA user_version"), [(2,)])
+        self.assertEqual(self.sql("PRAGMA user_version"), [(3,)])
         self.assertEqual(self.sql("SELECT name FROM sqlite_master WHERE name = 'notes'"), [])
 
     def test_missing_migration_is_noticed(self):
@@ -161,68 +159,3 @@ class TestFile(SqliteCase):
         (schema / "002.sql").unlink()
         with self.assertRaisesRegex(StoreUnusable, "install autopush again"):
             sqlite_schema.prepare(self.path, schema)
-
-
-class TestBackup(SqliteCase):
-    """Copying a database in use."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.copy = os.path.join(self.directory, "copy.sqlite")
-
-    async def test_backup_while_the_server_writes(self):
-        store = await self.open_store()
-        for number in range(50):
-            store.store_message("m", message(TS + number))
-        await store.store_message("m", message(TS + 99))
-        written = [store.store_message("m", message(TS + 100 + number)) for number in range(50)]
-        await deferLater(reactor, 0)
-        sqlite_schema.backup(self.path, self.copy)
-        await gatherResults(written)
-
-        self.assertEqual(stat.S_IMODE(os.stat(self.copy).st_mode), 0o600)
-        self.assertEqual(
-            sorted(name for name in os.listdir(self.directory) if "copy" in name), ["copy.sqlite"]
-        )
-        connection = sqlite3.connect(self.copy)
-        self.addCleanup(connection.close)
-        self.assertEqual(connection.execute("PRAGMA integrity_check").fetchone(), ("ok",))
-        count = connection.execute("SELECT count(*) FROM messages").fetchone()[0]
-        self.assertIn(count, range(51, 102))
-
-    async def test_backup_can_be_used_as_a_store(self):
-        store = await self.open_store()
-        await store.store_message("m", message())
-        sqlite_schema.backup(self.path, self.copy)
-        self.path = self.copy
-        copy = await self.open_store()
-        self.assertEqual(len((await copy.fetch_since("m", UAID, None)).messages), 1)
-
-    async def test_backup_never_overwrites(self):
-        await self.open_store()
-        Path(self.copy).write_text("precious")
-        with self.assertRaisesRegex(StoreUnusable, "exists already"):
-            sqlite_schema.backup(self.path, self.copy)
-        self.assertEqual(Path(self.copy).read_text(), "precious")
-
-    def test_backup_of_nothing(self):
-        with self.assertRaisesRegex(StoreUnusable, "doesn't exist"):
-            sqlite_schema.backup(self.path, self.copy)
-        self.assertEqual(os.listdir(self.directory), [])
-
-    def test_failed_backup_leaves_no_copy(self):
-        Path(self.path).write_text("no database at all" * 100)
-        with self.assertRaisesRegex(StoreUnusable, "not an SQLite database"):
-            sqlite_schema.backup(self.path, self.copy)
-        self.assertFalse(os.path.exists(self.copy))
-
-    def test_backup_of_another_programs_database(self):
-        self.sql("CREATE TABLE bookmarks (url TEXT)")
-        with self.assertRaisesRegex(StoreUnusable, "another program"):
-            sqlite_schema.backup(self.path, self.copy)
-        self.assertFalse(os.path.exists(self.copy))
-
-    async def test_backup_to_missing_directory(self):
-        await self.open_store()
-        with self.assertRaisesRegex(StoreUnusable, "can't be created"):
-            sqlite_schema.backup(self.path, self.copy + "/x/y")

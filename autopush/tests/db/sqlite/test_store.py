@@ -364,7 +364,7 @@ class TestErrors(SqliteCase):
     async def test_unreadable_rows_are_logged_without_content(self):
         store = await self.open_store()
         self.sql(
-            "INSERT INTO messages VALUES (1, ?, 'f000', 'id', 'secret', NULL, 1, 1, ?, NULL)",
+            "INSERT INTO messages VALUES (1, ?, 'f000', 'id', 'secret', NULL, 1, 1, ?, NULL, NULL)",
             UAID,
             int(START) + 60,
         )

@@ -1,0 +1,416 @@
+"""The service with several workers, as processes: ``autopush_standalone --workers N``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from autopush.tests.e2e.clients import UserAgent, VapidSender, send
+from autopush.tests.e2e.harness import UNEXPECTED, Server, StartFailed, eventually, free_port
+
+MakeServer = Callable[..., Server]
+
+COUNT = 3
+AGENTS = 24
+"""Of so many connections each of three workers has some, but in one run of ten thousand."""
+
+
+@pytest.fixture
+def make(make_server: MakeServer) -> MakeServer:
+    def start(*options: str, **kwargs: Any) -> Server:
+        return make_server("--workers", str(COUNT), *options, **kwargs).start()
+
+    return start
+
+
+def workers(server: Server) -> dict[int, psutil.Process]:
+    """The processes that serve, by their numbers."""
+    assert server.process is not None
+    found = {}
+    for child in psutil.Process(server.process.pid).children():
+        name = child.cmdline()[-1] if child.status() != psutil.STATUS_ZOMBIE else ""
+        match = re.fullmatch(r"autopush_standalone: worker (\d)", name)
+        if match:
+            found[int(match[1])] = child
+    return found
+
+
+def health(server: Server) -> dict[str, Any]:
+    answer: dict[str, Any] = httpx.get(f"{server.endpoint_url}/health", trust_env=False).json()
+    return answer
+
+
+def all_serve(server: Server) -> bool:
+    parts = health(server)["workers"].values()
+    return [one["status"] for one in parts] == ["OK"] * COUNT
+
+
+@asynccontextmanager
+async def agents(server: Server, count: int = AGENTS) -> AsyncIterator[list[UserAgent]]:
+    opened = await asyncio.gather(*(UserAgent.open(server.ws_url) for _ in range(count)))
+    try:
+        yield opened
+    finally:
+        for agent in opened:
+            agent.abort()
+
+
+async def receive(agent: UserAgent, subscription: Any, text: bytes) -> None:
+    frame = await agent.receive("notification")
+    assert subscription.decrypt(frame) == text
+    await agent.ack_and_wait(frame)
+
+
+# ------------------------------------------------------------------------------------- serving
+
+
+async def test_a_message_reaches_its_user_whoever_has_which(make: MakeServer) -> None:
+    server = await asyncio.to_thread(make)
+    assert sorted(workers(server)) == [1, 2, 3]
+    sender = VapidSender()
+    async with agents(server) as everybody:
+        report = await asyncio.to_thread(health, server)
+        spread = {name: one["clients"] for name, one in report["workers"].items()}
+        assert sorted(spread) == ["1", "2", "3"] and min(spread.values()) > 0
+        assert report["clients"] == sum(spread.values()) == AGENTS
+        subscriptions = [await agent.register(sender.public_key) for agent in everybody]
+        for round_ in range(3):  # each message comes by another connection, to whoever gets that
+            text = b"message %d" % round_
+            answers = await asyncio.gather(
+                *(send(one, text, vapid=sender.rfc8292) for one in subscriptions)
+            )
+            assert {answer.status_code for answer in answers} == {201}
+            for agent, subscription in zip(everybody, subscriptions, strict=True):
+                await receive(agent, subscription, text)
+    assert not any(sign in server.output for sign in UNEXPECTED)
+
+
+async def test_a_user_who_comes_back_elsewhere_has_one_connection(make: MakeServer) -> None:
+    server = await asyncio.to_thread(make)
+    first = await UserAgent.open(server.ws_url)
+    subscription = await first.register()
+    for number in range(8):
+        second = await UserAgent.open(server.ws_url, first.uaid)
+        assert second.uaid == first.uaid
+        await first.closed()
+        text = b"%d" % number
+        await send(subscription, text)
+        await receive(second, subscription, text)
+        first = second
+    first.abort()
+
+
+def test_start_up_lines(make: MakeServer) -> None:
+    server = make()
+    assert server.lines.count("autopush is ready") == 1
+    assert f"  workers:    {COUNT}" in server.lines
+    assert sum(line.startswith("autopush ") for line in server.lines) == 2
+
+
+def test_any_free_port(make_server: MakeServer) -> None:
+    server = make_server("--workers", "2")
+    server.port = 0
+    server.start()
+    match = re.search(r"ws://127\.0\.0\.1:(\d+)/", server.output)
+    assert match and match[1] != "0"
+    server.port = int(match[1])
+    assert health(server)["status"] == "OK"
+
+
+async def test_a_unix_socket(make: MakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    server = await asyncio.to_thread(
+        make, "--public_url", "http://push.example", host=f"unix:{path}"
+    )
+    uaids = set()
+    for _ in range(AGENTS):
+        async with await UserAgent.open("ws://push.example/", unix=str(path)) as agent:
+            uaids.add(agent.uaid)
+    assert len(uaids) == AGENTS
+    workers(server)[1].terminate()
+    eventually(lambda: server.output.count("serves again"))
+    async with await UserAgent.open("ws://push.example/", unix=str(path)):
+        pass
+    assert await asyncio.to_thread(server.stop) == 0
+    assert not path.exists()
+
+
+async def test_ports_of_their_own(make: MakeServer) -> None:
+    """With ``router_port`` workers are found by nodes on other machines, too."""
+    server = await asyncio.to_thread(make, router=True, separate=True)
+    assert server.router_port is not None
+    path = "/push/deadbeef0000000000000000deadbeef"
+    for port in range(server.router_port, server.router_port + COUNT):
+        assert httpx.put(f"http://127.0.0.1:{port}{path}", json={}).status_code == 404
+    async with agents(server, 8) as everybody:
+        for agent in everybody:
+            subscription = await agent.register()
+            await send(subscription, b"x")
+            await receive(agent, subscription, b"x")
+
+
+# ----------------------------------------------------------------------------- a worker dies
+
+
+async def test_a_killed_worker_is_back_and_nothing_is_lost(make: MakeServer) -> None:
+    server = await asyncio.to_thread(make)
+    async with agents(server) as everybody:
+        subscriptions = [await agent.register() for agent in everybody]
+        before = workers(server)
+        await asyncio.gather(*(send(one, b"before") for one in subscriptions))
+        for agent in everybody:
+            await agent.receive("notification")  # not acknowledged
+        before[2].kill()
+        lost = [agent for agent in everybody if await _is_closed(agent)]
+        assert 0 < len(lost) < AGENTS
+        answers = await asyncio.gather(*(send(one, b"after") for one in subscriptions))
+        assert {answer.status_code for answer in answers} == {201}
+        for agent, subscription in zip(everybody, subscriptions, strict=True):
+            if agent in lost:
+                async with await UserAgent.open(server.ws_url, agent.uaid) as again:
+                    frames = await again.receive_all(2)
+                    texts = {subscription.decrypt(frame) for frame in frames}
+                    assert texts == {b"before", b"after"}
+            else:
+                await receive(agent, subscription, b"after")
+    await asyncio.to_thread(eventually, lambda: all_serve(server))
+    after = workers(server)
+    assert {n: after[n].pid for n in (1, 3)} == {n: before[n].pid for n in (1, 3)}
+    assert after[2].pid != before[2].pid
+    assert server.output.count("Worker 2 has ended (signal 9), starting it again") == 1
+
+
+async def _is_closed(agent: UserAgent) -> bool:
+    """Whether it was connected to what was killed."""
+    try:
+        await agent.round_trip()
+    except Exception:
+        return True
+    return False
+
+
+async def test_a_worker_that_is_asked_to_end_does_so_in_order(make: MakeServer) -> None:
+    server = await asyncio.to_thread(make, "--no_store_direct")
+    async with agents(server) as everybody:
+        subscriptions = [await agent.register() for agent in everybody]
+        for subscription in subscriptions:
+            await send(subscription, b"in memory only")
+        for agent in everybody:
+            await agent.receive("notification")
+        workers(server)[3].terminate()
+        await asyncio.to_thread(eventually, lambda: "Worker 3 serves again" in server.output)
+        for agent, subscription in zip(everybody, subscriptions, strict=True):
+            if await _is_closed(agent):
+                assert agent.got_close_frame
+                async with await UserAgent.open(server.ws_url, agent.uaid) as again:
+                    await receive(again, subscription, b"in memory only")
+
+
+# ------------------------------------------------------------------------------------ the end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signal_ends_all_in_order(make: MakeServer, number: int) -> None:
+    server = await asyncio.to_thread(make, "--no_store_direct")
+    processes = list(workers(server).values())
+    async with agents(server) as everybody:
+        subscription = await everybody[0].register()
+        await send(subscription, b"in memory only")
+        await everybody[0].receive("notification")
+        stopping = asyncio.create_task(asyncio.to_thread(server.stop, number))
+        await asyncio.gather(*(agent.closed() for agent in everybody))
+        assert await stopping == 0
+        assert all(agent.got_close_frame for agent in everybody)
+    assert not any(process.is_running() for process in processes)
+    assert not list(server.data_dir.glob("*.sock*"))
+    await asyncio.to_thread(server.start)
+    async with await UserAgent.open(server.ws_url, everybody[0].uaid) as again:
+        await receive(again, subscription, b"in memory only")
+
+
+async def test_a_service_manager_may_signal_all_processes(make: MakeServer) -> None:
+    """As systemd does with ``KillMode=control-group``, and a terminal with Ctrl-C."""
+    server = await asyncio.to_thread(make, "--no_store_direct")
+    async with agents(server, 6) as everybody:
+        subscriptions = [await agent.register() for agent in everybody]
+        for agent, subscription in zip(everybody, subscriptions, strict=True):
+            await send(subscription, b"owed")
+            await agent.receive("notification")
+        for process in workers(server).values():
+            process.send_signal(signal.SIGINT)
+            process.terminate()
+            process.terminate()
+        assert await asyncio.to_thread(server.stop) == 0
+    await asyncio.to_thread(server.start)
+    for agent, subscription in zip(everybody, subscriptions, strict=True):
+        async with await UserAgent.open(server.ws_url, agent.uaid) as again:
+            await receive(again, subscription, b"owed")
+
+
+async def test_workers_end_with_a_supervisor_that_is_killed(make: MakeServer) -> None:
+    server = await asyncio.to_thread(make, "--no_store_direct")
+    processes = list(workers(server).values())
+    agent = await UserAgent.open(server.ws_url)
+    subscription = await agent.register()
+    await send(subscription, b"owed")
+    await agent.receive("notification")
+    assert server.process is not None
+    server.process.kill()
+    # The next service waits for their end: they save what they owe.
+    server.process.wait()
+    server.process = None
+    await asyncio.to_thread(server.start)
+    assert not any(process.is_running() for process in processes)
+    async with await UserAgent.open(server.ws_url, agent.uaid) as again:
+        await receive(again, subscription, b"owed")
+
+
+# ------------------------------------------------------------------------- starts that fail
+
+
+def start_error(server: Server) -> str:
+    with pytest.raises(StartFailed) as caught:
+        server.start()
+    status, _, output = str(caught.value).partition("\n")
+    assert status == "exit status 1"
+    lines = [line for line in output.splitlines() if line.startswith("autopush_standalone: ")]
+    assert len(lines) == 1, output
+    assert "Traceback" not in output
+    return lines[0]
+
+
+def test_port_in_use(make: MakeServer, make_server: MakeServer) -> None:
+    """Also by another service with several workers, whose sockets share their port."""
+    first = make()
+    second = make_server("--workers", "2")
+    second.port = first.port
+    line = start_error(second)
+    assert f"Can't listen on 127.0.0.1:{first.port}: Address already in use" in line
+
+
+def test_what_a_worker_can_not_use(make_server: MakeServer) -> None:
+    server = make_server("--workers", "2")
+    server.data_dir.mkdir(mode=0o700)
+    database = server.data_dir / "autopush.sqlite3"
+    database.write_bytes(os.urandom(20_000))
+    for name in ("--crypto_key", "--auth_key"):
+        server.options += [name, "0" * 43 + "="]
+    assert f"{database} is not an SQLite database" in start_error(server)
+
+
+# ---------------------------------------------------------------- signals, logs, service manager
+
+
+def test_sighup_reaches_all(make: MakeServer, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    server = make("--log_output", str(log))
+    log.rename(tmp_path / "old")
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)
+
+    def reopened() -> bool:
+        lines = log.read_text().splitlines() if log.exists() else []
+        events = [json.loads(line)["Fields"] for line in lines]
+        told = {e.get("worker") for e in events if e["message"].startswith("Received SIGHUP")}
+        return told == {None, 1, 2, 3}
+
+    assert eventually(reopened)
+
+
+def test_the_log_names_workers(make: MakeServer) -> None:
+    lines = make("--human_logs").lines
+    for number in (1, 2, 3):
+        pattern = rf"\S+ \[worker {number}: .*\] EndpointHTTPFactory starting on"
+        assert any(re.match(pattern, line) for line in lines), lines
+
+
+def test_the_service_manager_hears_of_the_whole(make: MakeServer, tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(path)
+        listening.settimeout(60)
+        env = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "3000000"}
+        server = make(env=env)
+        told: list[str] = []
+
+        def hears(text: str) -> None:
+            while not any(text in one for one in told):
+                told.append(listening.recv(1000).decode())
+
+        hears("READY=1")
+        assert f"Serving with {COUNT} workers" in "".join(told)
+        hears("WATCHDOG=1")
+        assert server.stop() == 0
+        hears("STOPPING=1")
+        assert sum("READY=1" in one for one in told) == 1
+
+
+# ---------------------------------------------------------------------------------- metrics
+
+
+async def test_one_scrape_has_all(make: MakeServer) -> None:
+    port = free_port()
+    server = await asyncio.to_thread(make, "--prometheus_port", str(port))
+
+    def figures() -> dict[str, float]:
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+        lines = (line.rpartition(" ") for line in text.splitlines() if line[0] != "#")
+        return {name: float(value) for name, _, value in lines}
+
+    async with agents(server) as everybody:
+        for agent in everybody:
+            subscription = await agent.register()
+            await send(subscription, b"x")
+            await receive(agent, subscription, b"x")
+        one = await asyncio.to_thread(figures)
+        assert one["autopush_connections"] == AGENTS
+        own = [one[f'autopush_worker_connections{{worker="{n}"}}'] for n in (1, 2, 3)]
+        assert sum(own) == AGENTS
+        assert one["autopush_ua_command_hello_total"] == AGENTS
+        assert one["autopush_notification_request_time_seconds_count"] == AGENTS
+        assert (one["autopush_workers"], one["autopush_workers_up"]) == (3, 3)
+        assert one["autopush_store_up"] == 1
+        workers(server)[1].kill()
+        await asyncio.to_thread(eventually, lambda: "Worker 1 serves again" in server.output)
+        two = await asyncio.to_thread(figures)
+        assert two["autopush_ua_command_hello_total"] == AGENTS
+        assert two['autopush_worker_restarts{worker="1"}'] == 1
+        assert two["autopush_connections"] == AGENTS - own[0]
+
+
+async def test_health_tells_of_a_worker_that_is_away(make: MakeServer) -> None:
+    server = await asyncio.to_thread(make)
+    process = workers(server)[2]
+    process.suspend()
+    try:
+        report = await asyncio.to_thread(_asked_until, server, 503)
+        assert report["status"] == "NOT OK"
+        assert report["workers"]["2"]["error"].startswith("no answer within")
+        assert report["workers"]["1"]["status"] == "OK"
+    finally:
+        process.resume()
+    await asyncio.to_thread(eventually, lambda: all_serve(server))
+
+
+def _asked_until(server: Server, status: int) -> dict[str, Any]:
+    """Ask until a worker that answers has been asked."""
+    while True:
+        try:
+            answer = httpx.get(f"{server.endpoint_url}/health", trust_env=False, timeout=12)
+        except httpx.ReadTimeout:
+            continue
+        if answer.status_code == status:
+            report: dict[str, Any] = answer.json()
+            return report
