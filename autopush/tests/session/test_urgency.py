@@ -97,8 +97,20 @@ def test_2_a_wrong_value_in_hello_is_ignored(rig, value):
 def test_2_a_new_user_agent_may_ask_at_once(rig):
     session = rig.hello(urgency="normal")
     assert session.least == NORMAL
+    other = rig.hello()
+    for one in (session, other):
+        one.received({"messageType": "register", "channelID": CHID})
     assert rig.store.users[session.uaid]["urgency"] == "normal"
-    assert "urgency" not in rig.store.users[rig.hello().uaid]
+    assert "urgency" not in rig.store.users[other.uaid]
+
+
+def test_2_what_a_new_user_agent_asks_for_while_its_record_is_written(rig):
+    session = rig.hello()
+    rig.store.hold("register_user")
+    session.received({"messageType": "register", "channelID": CHID})
+    ask(session, "high")
+    rig.store.release("register_user")
+    assert rig.store.users[session.uaid]["urgency"] == "high"
 
 
 def test_2_who_says_the_same_again_costs_no_write(rig):
