@@ -531,7 +531,7 @@ class TestDsn(SqliteCase):
         for dsn in (
             "",
             "dynamodb:http://host",
-            "postgres://host/db",
+            "mysql://host/db",
             "sqlite:",
             "sqlite://",
             "sqlite:///",
