@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.python.failure import Failure
 
 from autopush.exceptions import StoreError, UserFull
 from autopush.message.notification import WebPushNotification
@@ -423,8 +424,8 @@ class Store(ABC):
 
 async def _all_of(deletes: Sequence[Deferred[bool]]) -> None:
     results = await DeferredList(deletes, consumeErrors=True)
-    for succeeded, result in results:
-        if not succeeded:
+    for _, result in results:
+        if isinstance(result, Failure):
             result.raiseException()
 
 

@@ -453,7 +453,8 @@ class SlimServerProtocol(Farewell):
                 return False
         else:
             return False
-        self.remoteCloseCode, self.localCloseCode = code, 1000
+        self.remoteCloseCode = code
+        self.localCloseCode = 1000  # type: ignore[assignment]
         self.wasClean = self.droppedByMe = True
         self.transport.write(FAREWELL)
         self.unregisterProducer()
