@@ -1,7 +1,7 @@
 """What the service remembers, as one interface with several back ends (spec/storage 17).
 
-Back ends: :mod:`autopush.db.sqlite.store` (one file) and DynamoDB. Nothing above ``autopush/db``
-may know which one it talks to.
+Back ends: :mod:`autopush.db.sqlite.store` (one file), PostgreSQL and DynamoDB. Nothing above
+``autopush/db`` may know which one it talks to.
 
 Conventions:
 
@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.python.failure import Failure
 
 from autopush.exceptions import StoreError, UserFull
 from autopush.message.notification import WebPushNotification
@@ -423,9 +422,9 @@ class Store(ABC):
 
 
 async def _all_of(deletes: Sequence[Deferred[bool]]) -> None:
-    results = await DeferredList(deletes, consumeErrors=True)
-    for _, result in results:
-        if isinstance(result, Failure):
+    results: list[tuple[bool, Any]] = await DeferredList(deletes, consumeErrors=True)
+    for succeeded, result in results:
+        if not succeeded:
             result.raiseException()
 
 
