@@ -233,7 +233,7 @@ class ClusterLoop:
             del daemon.lines[: len(lines)]
             with (daemon.home / "daemon.log").open("a") as file:
                 file.writelines(f"{line}\n" for line in lines)
-            for story in log_faults(lines):
+            for story in log_faults(lines, self.harm.known):
                 self.ledger.breach("traceback", f"{daemon.home.name}: {story}")
 
 

@@ -40,9 +40,11 @@ class Harm(ABC):
 
     :ivar moves: whether users move from month to month
     :ivar env: environment of the daemons
+    :ivar known: errors that may be logged with a traceback
     """
 
     storage: Storage
+    known: tuple[str, ...] = ()
     moves = False
     env: Mapping[str, str] = {}
 
@@ -96,7 +98,9 @@ class DynamoHarm(Harm):
 
 class PostgresqlHarm(Harm):
     """Connections end before or after a statement was carried out, or hang; the server restarts,
-    half of the times as if it had crashed, or is away for some seconds."""
+    half of the times as if it had crashed, or is away for longer than the store waits."""
+
+    known = ("autopush.exceptions.StoreBusy: ", "autopush.db.deadlines.")
 
     def __init__(self, where: Path) -> None:
         self.storage = storage = PostgresqlStorage(where)

@@ -24,12 +24,15 @@ def home(given: Path | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def log_faults(lines: Sequence[str]) -> Iterator[str]:
-    """The places of a log that tell of something unexpected."""
+def log_faults(lines: Sequence[str], known: Sequence[str] = ()) -> Iterator[str]:
+    """The places of a log that tell of something unexpected.
+
+    :param known: what there may be a traceback of
+    """
     skip = 0
     for number, line in enumerate(lines):
         if skip:
             skip -= 1
-        elif any(sign in line for sign in UNEXPECTED):
+        elif any(sign in line for sign in UNEXPECTED) and not any(name in line for name in known):
             yield "\n    ".join(lines[number : number + CONTEXT])
             skip = CONTEXT

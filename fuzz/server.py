@@ -55,7 +55,10 @@ LAST = 3000
 """Bytes of what was sent that are shown."""
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "BREW")
-COMMANDS = ("hello", "register", "unregister", "ack", "nack", "ping", "broadcast_subscribe", "x")
+COMMANDS = (
+    *("hello", "register", "unregister", "ack", "nack", "ping", "broadcast_subscribe", "urgency"),
+    "x",
+)
 
 
 class Fuzzer:
@@ -182,7 +185,8 @@ class Fuzzer:
         message = {"messageType": kind, "use_webpush": True, "channelID": channel, "code": 200}
         message["uaid"] = self.rng.choice((self._uaid, "", None, 1))
         message["updates"] = [{"channelID": channel, "version": self.rng.choice(("x", 1, ""))}]
-        message["broadcasts"] = self.rng.choice(({}, {"a": "b"}, [], None))
+        message["broadcasts"] = self.rng.choice(({}, {"a": "b"}, {"a": 1}, [], None))
+        message["min"] = self.rng.choice(("low", "very-low", "x", 1, None))
         text = json.dumps(message).encode()
         return mutated(self.rng, text, TEXT_WORDS) if self.rng.random() < 0.5 else text
 

@@ -14,11 +14,13 @@ import attrs
 import orjson
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
 
 from autopush import clock
 from autopush.control.journal import Journal
 from autopush.control.keys import DecryptionError, Keys
 from autopush.message.encoding import base64url_decode, base64url_encode
+from autopush.waiters import Waiters
 
 if TYPE_CHECKING:
     from autopush.control.observed import Record
@@ -180,6 +182,8 @@ class Agent:
         """Whether it is to be connected."""
         self._url, self._port, self._reactor, self._source = url, port, reactor, source
         self._connection: AgentProtocol | None = None
+        self._connecting = False
+        self._tried: Waiters[None] = Waiters()
         self._replies: dict[tuple[str, str], Deferred[JSONDict]] = {}
 
     @property
@@ -195,11 +199,25 @@ class Agent:
         :raises AgentError: the service does not want it
         """
         self.wanted = True
-        if self._connection is not None:
-            return
+        if self._connecting:
+            await self._tried.wait()
+        elif self._connection is None:
+            self._connecting = True
+            try:
+                await self._connect()
+            finally:
+                self._connecting = False
+                self._tried.fire(None)
+        if self._connection is None:
+            raise AgentError("the service closed the connection")
+
+    async def _connect(self) -> None:
         factory = AgentFactory(self._url, self._reactor)
         self._reactor.connectTCP("127.0.0.1", self._port, factory)
-        protocol = await factory.made
+        try:
+            protocol = await factory.made
+        except ConnectError as exc:
+            raise AgentError(f"there is no service: {exc}") from exc
         protocol.on_message = self._received
         await protocol.opened
         self._connection = protocol
@@ -215,6 +233,8 @@ class Agent:
 
     async def disconnect(self) -> None:
         """Go offline, as a browser that is closed."""
+        if self._connecting:
+            await self._tried.wait()
         self.wanted = False
         connection = self._connection
         if connection is not None:
@@ -228,7 +248,7 @@ class Agent:
             self._connection = None
         replies, self._replies = self._replies, {}
         for reply in replies.values():
-            reply.errback(AgentError("the connection was closed"))
+            reply.errback(AgentError("the service closed the connection"))
         if self.wanted:
             self._reactor.callLater(RETRY, self._return)
 

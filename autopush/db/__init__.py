@@ -5,11 +5,13 @@ is says ``db_dsn``, read by :func:`~autopush.db.open.store_from_dsn`::
 
                             Store
                (interface: every method fires a Deferred)
-                 │                                  │
-           DynamoStore                         SqliteStore
-     a thread for each request           one thread writes, anybody reads
-                 │                                  │
-    DynamoDB, shared by a cluster        a file, shared by one machine
+          │                        │                          │
+     DynamoStore            PostgresqlStore              SqliteStore
+  a thread for each     one thread writes, two      one thread writes,
+       request           read, all in groups           anybody reads
+          │                        │                          │
+   DynamoDB, shared      a server, shared by        a file, shared by
+     by a cluster             a cluster               one machine
 
 Three kinds of things are kept: a *record* for each user, which says how and where it is reached;
 a *channel row* with its subscriptions; and *messages* that wait. The latter two are in the

@@ -1,7 +1,7 @@
 """What the service remembers, as one interface with several back ends (spec/storage 17).
 
-Back ends: :mod:`autopush.db.sqlite.store` (one file) and DynamoDB. Nothing above ``autopush/db``
-may know which one it talks to.
+Back ends: :mod:`autopush.db.sqlite.store` (one file), PostgreSQL and DynamoDB. Nothing above
+``autopush/db`` may know which one it talks to.
 
 Conventions:
 
@@ -422,7 +422,7 @@ class Store(ABC):
 
 
 async def _all_of(deletes: Sequence[Deferred[bool]]) -> None:
-    results = await DeferredList(deletes, consumeErrors=True)
+    results: list[tuple[bool, Any]] = await DeferredList(deletes, consumeErrors=True)
     for succeeded, result in results:
         if not succeeded:
             result.raiseException()

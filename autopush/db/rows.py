@@ -14,7 +14,7 @@ import orjson
 from autopush.constants import MAX_EXPIRY
 from autopush.ids import hash_uaid, normalize_id
 from autopush.message.notification import WebPushNotification
-from autopush.message.urgency import to_store
+from autopush.message.urgency import NAMES, NORMAL
 
 TOPIC = "01:"
 """Sort keys of topic messages start so."""
@@ -76,7 +76,7 @@ def write_message(notification: WebPushNotification, now: int) -> MessageRow:
         now if notification.timestamp is None else notification.timestamp,
         now + min(ttl, MAX_EXPIRY),
         1 if notification.live else None,
-        to_store(notification.urgency),
+        None if notification.urgency == NORMAL else NAMES[notification.urgency],
     )
 
 

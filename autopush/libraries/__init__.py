@@ -56,7 +56,7 @@ INSIDES: dict[str, Inside] = {
     "Twisted": Inside(
         ("26.10.0",),
         {
-            "twisted.internet.abstract": "_writeDisconnected _tempDataBuffer",
+            "twisted.internet.abstract": "_writeDisconnected _writeDisconnecting _tempDataBuffer",
             "twisted.internet.tcp": "_type _aborting _shouldShutdown",
             "twisted.protocols.haproxy._wrapper": (
                 "_wrapper _proxyInfo HAProxyProtocolWrapper HAProxyWrappingFactory"

@@ -205,7 +205,11 @@ def count_refused(application: Any, status_code: int, errno: int | None) -> None
     :param application: ``metrics``, and the counter ``refused``
     """
     application.refused[status_code, errno or 0] += 1
-    metrics: IMetrics = application.metrics
+    tell_refused(application.metrics, status_code, errno)
+
+
+def tell_refused(metrics: IMetrics, status_code: int, errno: int | None) -> None:
+    """Tell the metrics of such a request."""
     if metrics.active:
         metrics.increment("requests.refused", tags=[f"errno:{errno or 0}", f"code:{status_code}"])
 

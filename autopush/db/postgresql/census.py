@@ -6,6 +6,8 @@ channels are counted, then ``m <uaid> <sort key>``.
 
 from __future__ import annotations
 
+from typing import Any
+
 from autopush.constants import MAX_EXPIRY
 from autopush.db.interface import Forgotten, Stock, Survey
 from autopush.db.postgresql.link import Connection
@@ -43,7 +45,7 @@ def survey(connection: Connection, after: str, forgotten: Forgotten | None) -> S
     rows = connection.execute(
         f"{_SURVEYED} WHERE u.uaid > %s ORDER BY u.uaid LIMIT %s", (after, SURVEY_SLICE)
     ).fetchall()
-    candidates = [row[0] for row in rows if _is_forgotten(*row, forgotten)]
+    candidates = [row[0] for row in rows if _is_forgotten(row, forgotten)]
     gone = _forget(connection, candidates, forgotten) if candidates else 0
     return Survey(len(rows) - gone, gone, rows[-1][0] if len(rows) == SURVEY_SLICE else None)
 
@@ -52,15 +54,14 @@ def _forget(connection: Connection, candidates: list[str], forgotten: Forgotten)
     """Delete those of whom it is still true now that nobody else may write for them."""
     begin(connection, candidates)
     rows = connection.execute(f"{_SURVEYED} WHERE u.uaid = ANY(%s)", (candidates,)).fetchall()
-    gone = [row[0] for row in rows if _is_forgotten(*row, forgotten)]
+    gone = [row[0] for row in rows if _is_forgotten(row, forgotten)]
     connection.execute("DELETE FROM users WHERE uaid = ANY(%s)", (gone,))
     connection.execute("COMMIT", prepare=False)
     return len(gone)
 
 
-def _is_forgotten(
-    uaid: str, text: str, has_channels: bool, expiry: int | None, forgotten: Forgotten
-) -> bool:
+def _is_forgotten(row: tuple[Any, ...], forgotten: Forgotten) -> bool:
+    uaid, text, has_channels, expiry = row
     if has_channels or uaid in forgotten.connected:
         return False
     try:

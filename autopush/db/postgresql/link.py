@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import conninfo
@@ -80,8 +80,8 @@ def parameters(dsn: str) -> str:
 
     :raises psycopg.ProgrammingError: the DSN is none
     """
-    given = conninfo.conninfo_to_dict(dsn)
-    return conninfo.make_conninfo(**{**PARAMETERS, **given})
+    given: dict[str, Any] = {**PARAMETERS, **conninfo.conninfo_to_dict(dsn)}
+    return conninfo.make_conninfo(**given)
 
 
 def connect(parameters: str) -> Connection:
@@ -119,11 +119,12 @@ class Link:
 
         :raises psycopg.Error: there is none to be had
         """
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             connection = connect(self._parameters)
             with self._lock:
                 self._connection = connection
-        return self._connection  # type: ignore[return-value]
+        return connection
 
     def drop(self) -> None:
         """Let go of the connection; the next one may be to another server."""

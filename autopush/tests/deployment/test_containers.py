@@ -17,18 +17,20 @@ from cryptography.fernet import Fernet
 
 from autopush.app.standalone import MIN_AUTH_KEY
 from autopush.db.dynamodb.tables import READY_WITHIN
+from autopush.db.open import postgresql_parameters
 from autopush.options.parser import connection_parser, endpoint_parser, standalone_parser
 from autopush.tests import TREE
 
 DOCKERFILE = TREE / "Dockerfile"
-COMPOSE = {name: TREE / f"docker-compose{name}.yml" for name in ("", ".standalone")}
+COMPOSE = {name: TREE / f"docker-compose{name}.yml" for name in ("", ".standalone", ".postgresql")}
 UNITS = sorted((TREE / "configs" / "systemd").glob("*.service"))
 PARSERS = {
     "autopush": connection_parser,
     "autoendpoint": endpoint_parser,
     "autopush_standalone": standalone_parser,
 }
-KEYS = {"CRYPTO_KEY": "x", "AUTH_KEY": "y"}
+KEYS = {"CRYPTO_KEY": "x", "AUTH_KEY": "y", "PGPASSWORD": "z"}
+OF_LIBPQ = {"PGPASSWORD"}
 
 
 def tool(*names):
@@ -208,7 +210,7 @@ def test_compose_variables_are_those_of_the_options(name):
             known = variables(PARSERS[command])
             # Those of both daemons are in one block.
             known |= variables(connection_parser) & variables(endpoint_parser)
-            assert set(service["environment"]) <= known
+            assert set(service["environment"]) <= known | OF_LIBPQ
 
 
 def test_both_daemons_agree_on_endpoint_urls():
@@ -225,6 +227,35 @@ def test_both_daemons_agree_on_endpoint_urls():
 def test_node_is_found_under_its_name():
     node = load("")["services"]["autopush"]
     assert node["environment"]["ROUTER_HOSTNAME"] == node["hostname"] == "autopush"
+
+
+def test_nodes_on_postgresql_are_found_under_their_names():
+    services = load(".postgresql")["services"]
+    nodes = {name: one for name, one in services.items() if one.get("command") == ["autopush"]}
+    assert set(nodes) == {"autopush1", "autopush2"}
+    for name, node in nodes.items():
+        assert node["environment"]["ROUTER_HOSTNAME"] == node["hostname"] == name
+    daemons = [one for one in services.values() if one.get("command", [""])[0] in PARSERS]
+    assert len(daemons) == 4
+    (dsn,) = {one["environment"]["DB_DSN"] for one in daemons}
+    assert dsn == "postgresql://autopush@postgresql/autopush"
+    assert postgresql_parameters(dsn)
+
+
+def test_nginx_before_the_cluster(tmp_path):
+    """It takes the configuration, which names every node."""
+    parsed = load(".postgresql")
+    text = parsed["configs"]["nginx"]["content"].replace("$$", "$")
+    for name, service in parsed["services"].items():
+        if service.get("command", [""])[0] in PARSERS:
+            (place,) = re.findall(rf"server {name}:(\d+);", text)
+            assert place in service["expose"]
+            text = text.replace(f"server {name}:", "server 127.0.0.1:")
+    conf = tmp_path / "nginx.conf"
+    conf.write_text(f"pid {tmp_path}/pid; events {{}} http {{ access_log off; {text} }}")
+    words = [tool("nginx"), "-t", "-c", conf, "-p", tmp_path, "-e", "stderr"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_compose_mounts_nothing_that_does_not_exist():

@@ -119,6 +119,8 @@ class Echo(Protocol):
             elif word == b"close":
                 self.transport.loseConnection()
                 self.transport.loseConnection()
+            elif word == b"fin":
+                self.transport.loseWriteConnection()
             elif word == b"abort":
                 self.transport.abortConnection()
             elif word == b"fail":
@@ -153,6 +155,7 @@ class EndTest(TestCase):
             (b"hello close big", b"hello" + BIG, ConnectionDone),
             (b"big close more", BIG + b"more", ConnectionDone),
             (b"close abort", b"", ConnectionAborted),
+            (b"hello fin close", b"hello", ConnectionDone),
             (b"fail", b"", ZeroDivisionError),
         ):
             data, ends = await self.talk(words)

@@ -139,3 +139,22 @@ def test_needs_nothing_of_the_service():
     ).stdout
     ours = {name for name in eval(text) if name.partition(".")[0] in ("autopush", "twisted")}
     assert {name for name in ours if not name.startswith("autopush.testing")} == {"autopush"}
+
+
+IMPORT = "import twisted.internet.reactor, autobahn.twisted.websocket, cryptography.x509"
+
+SHARE = 4
+"""How many times the CPU time of importing its libraries a start may take: it is some 1.8 (0.75 s
+where those take 0.41)."""
+
+
+def test_a_start_takes_little_more_than_its_imports():
+    """CPU time of both, on the same machine at the same time, so that it is a share."""
+    before = os.times()
+    subprocess.run([sys.executable, "-c", IMPORT], check=True)
+    after = os.times()
+    imports = sum(after[2:4]) - sum(before[2:4])
+    service = PushService()
+    with service:
+        start = sum(psutil.Process(service.facts["pid"]).cpu_times()[:2])
+    assert 0 < start < SHARE * imports

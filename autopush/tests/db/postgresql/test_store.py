@@ -9,7 +9,7 @@ from autopush.tests.db.postgresql.support import PostgresqlCase
 from autopush.tests.db.store_contract import UAID, StoreContract
 
 
-class TestPostgresqlStore(StoreContract, PostgresqlCase):  # type: ignore[misc]
+class TestPostgresqlStore(StoreContract, PostgresqlCase):
     key_hash = ""
 
     async def setUp(self) -> None:
