@@ -145,11 +145,12 @@ def talk(pieces: list[bytes], behind_http: bool, short: bool, conf: dict[str, An
             transport.protocol.__class__ = server.factory.protocol
     blind = mock.patch("autopush.httpserver.connection.plain_head", lambda data: None)
     on_close = PushServerProtocol.onClose
-    hook = mock.patch.object(
-        PushServerProtocol,
-        "onClose",
-        lambda self, *args: (closes.append(args), on_close(self, *args)),
-    )
+
+    def closed(self, *args):
+        closes.append(args)
+        on_close(self, *args)
+
+    hook = mock.patch.object(PushServerProtocol, "onClose", closed)
     with hook, mock.MagicMock() if short else blind:
         for piece in pieces:
             if transport.ending is None:
@@ -180,7 +181,7 @@ def test_both_ways_answer_alike(head, after, cut, behind_http, conf):
     assert talk(pieces, behind_http, True, conf) == talk(pieces, behind_http, False, conf)
 
 
-@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("after", AFTER, ids=map(str, range(len(AFTER))))  # the bytes are random
 @pytest.mark.parametrize("behind_http", [True, False])
 def test_both_ways_of_a_farewell_answer_alike(after, behind_http):
     for pieces in ([request(), after], [request(), frame(TEXT, HELLO), *map(bytes, zip(after))]):
