@@ -125,7 +125,8 @@ def test_nothing_to_restore(tmp_path: Path) -> None:
     done = run("--restore", "nothing", home=tmp_path)
     assert done.returncode == 1
     assert done.stderr == (
-        f"autopush_standalone: error: {tmp_path}/nothing doesn't exist: name the copy to restore\n"
+        f"autopush_standalone: error: {tmp_path}/nothing doesn't exist: name the copy to restore"
+        " (command line)\n"
     )
     assert os.listdir(tmp_path) == []
 
