@@ -248,17 +248,23 @@ class StandaloneApplication(AutopushMultiService):
 
     def _make_endpoint_factory(self, **common: Any) -> EndpointHTTPFactory:
         """The HTTP API, with the page if there is to be one."""
-        conf = self.conf
+        conf, page = self.conf, None
+        if conf.page in ("info", "full"):
+            page = Page(token=conf.page_token, separate=self.own_endpoint_port)
         if self.control is not None:
-            return self.control.endpoint_factory(conf, self.db, self.routers, **common)
-        if conf.page not in ("info", "full"):
+            api: EndpointHTTPFactory = self.control.endpoint(
+                page, conf, self.db, self.routers, **common
+            )
+            return api
+        if page is None:
             return EndpointHTTPFactory(conf, self.db, self.routers, **common)
-        page = Page(token=conf.page_token, separate=self.own_endpoint_port)
         return StandaloneHTTPFactory(conf, self.db, self.routers, page=page, **common)
 
     def _add_overview(self) -> None:
         """Give the page its figures."""
         endpoint = self.endpoint_factory
+        if self.control is not None:
+            return  # it has other things to show
         if isinstance(endpoint, StandaloneHTTPFactory) and self.conf.page == "full":
             figures = Figures(self.db, self.lifecycle.tls, self.node, reactor)
             overview = Overview(figures, self.node, self.census, endpoint, reactor)

@@ -101,12 +101,7 @@ class AutopushMultiService(MultiService):
         self.conf = conf
         self.metrics = metrics_from_config(conf)
         self.db = store_from_dsn(conf, reactor, resource)
-        self.agent = NodeClient(
-            reactor,
-            conf.connect_timeout,
-            constants.DEFAULT_ROUTER_TIMEOUT,
-            sockets=conf.worker_sockets,
-        )
+        self.agent = self.make_agent()
         self.http_factories: list[Any] = []
         self.routers: dict[str, IRouter] = {}
         self.exit_status: int | None = None
@@ -134,6 +129,11 @@ class AutopushMultiService(MultiService):
         self.add_watchdog()
 
     # ---- building blocks
+
+    def make_agent(self) -> NodeClient:
+        """Return the client for other nodes."""
+        timeout = constants.DEFAULT_ROUTER_TIMEOUT
+        return NodeClient(reactor, self.conf.connect_timeout, timeout)
 
     def add_watchdog(self) -> None:
         """Tell the service manager that we live, if it wants to know."""

@@ -7,6 +7,7 @@ Everything a test wants of a push service besides its real work, over HTTP on lo
                     │ └───▶ observed  the HTTP API, watched: what senders posted, and why it failed
                     └─────▶ agents    user agents without a browser, each a WebSocket client
                                       of this very service, with keys of its own
+    inbox ────────▶ rig          what the page shows of all that
 
 None of it is imported, or costs anything, without ``--control``. The Python side of it, which tests
 use, is :mod:`autopush.testing`.

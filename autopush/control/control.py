@@ -6,8 +6,11 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from autopush.control.api import ControlServer
-from autopush.control.observed import ObservedEndpoint
+from autopush.control.inbox import Inbox
+from autopush.control.observed import ObservedEndpoint, ObservedStandalone
 from autopush.control.rig import Rig, firefox_preferences
+from autopush.web.page.document import INBOX
+from autopush.web.page.handlers import Page
 
 if TYPE_CHECKING:
     from autopush.clock import Shift
@@ -22,10 +25,7 @@ class Control:
     """The test mode of one service.
 
     :param shift: moves the clock of the process
-    :ivar endpoint_factory: makes the HTTP API in place of the usual one
     """
-
-    endpoint_factory = ObservedEndpoint
 
     def __init__(self, shift: Shift, reactor: Any) -> None:
         self._shift = shift
@@ -33,9 +33,21 @@ class Control:
         self._token = secrets.token_urlsafe(24)
         self.rig: Rig
 
+    def endpoint(self, page: Page | None, conf: AutopushConfig, *args: Any, **kwargs: Any) -> Any:
+        """Return the HTTP API, in place of the usual one.
+
+        :param page: what would be shown; None: nothing is
+        """
+        if page is None:
+            return ObservedEndpoint(conf, *args, **kwargs)
+        page.document = INBOX
+        return ObservedStandalone(conf, *args, page=page, **kwargs)
+
     def serve(self, conf: AutopushConfig, endpoint: Any, node: Node) -> ControlServer:
         """Return the application of the control API."""
         self.rig = Rig(endpoint, node, self._shift, self._reactor)
+        if isinstance(endpoint, ObservedStandalone) and conf.page == "full":
+            endpoint.page.figures = Inbox(self.rig).show
         return ControlServer(conf, self.rig, self._token, clock=self._reactor)
 
     def started(self, agents_port: int | None) -> None:

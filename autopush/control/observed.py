@@ -19,7 +19,7 @@ from autopush import clock
 from autopush.control.faults import Fault, Faults
 from autopush.control.journal import MAX_ENTRIES, Journal
 from autopush.exceptions import RouterException
-from autopush.http import EndpointHTTPFactory
+from autopush.http import EndpointHTTPFactory, StandaloneHTTPFactory
 from autopush.httpserver.handler import BaseHandler
 from autopush.message.encoding import base64url_encode
 from autopush.web.base import NotFoundHandler
@@ -28,6 +28,7 @@ from autopush.web.webpush import PushRequest, WebPushHandler
 
 if TYPE_CHECKING:
     from autopush.db.interface import User
+    from autopush.httpserver.application import Routes
     from autopush.message.notification import WebPushNotification
     from autopush.types import JSONDict
 
@@ -290,6 +291,11 @@ OBSERVED: dict[Any, Any] = {
 }
 
 
+def observed(routes: Routes) -> Routes:
+    """The same routes, to handlers that are watched."""
+    return tuple((pattern, OBSERVED.get(handler, handler)) for pattern, handler in routes)
+
+
 class ObservedEndpoint(EndpointHTTPFactory):
     """The HTTP API, with a book of requests, and faults.
 
@@ -297,10 +303,7 @@ class ObservedEndpoint(EndpointHTTPFactory):
     :ivar by_message: what brought a message, by the message's id
     """
 
-    ap_handlers = tuple(
-        (pattern, OBSERVED.get(handler, handler))
-        for pattern, handler in EndpointHTTPFactory.ap_handlers
-    )
+    ap_handlers = observed(EndpointHTTPFactory.ap_handlers)
     not_found_handler = ObservedNotFoundHandler
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -384,3 +387,9 @@ class ObservedEndpoint(EndpointHTTPFactory):
         await self.heal()
         self.requests.clear()
         self.by_message.clear()
+
+
+class ObservedStandalone(ObservedEndpoint, StandaloneHTTPFactory):
+    """The same with a page."""
+
+    ap_handlers = observed(StandaloneHTTPFactory.ap_handlers)

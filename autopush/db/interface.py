@@ -422,7 +422,7 @@ class Store(ABC):
 
 
 async def _all_of(deletes: Sequence[Deferred[bool]]) -> None:
-    results = await DeferredList(deletes, consumeErrors=True)
+    results: list[tuple[bool, Any]] = await DeferredList(deletes, consumeErrors=True)
     for succeeded, result in results:
         if not succeeded:
             result.raiseException()

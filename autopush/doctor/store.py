@@ -22,9 +22,6 @@ from autopush.exceptions import InvalidConfig, StoreError
 SKEW = 60
 """Seconds the clock of a database may differ: expiry is judged by ours."""
 
-CONNECTIONS = 3
-"""To PostgreSQL, of one process."""
-
 ROOM = 100 * 2**20
 """Bytes: with less free, messages will soon be refused."""
 
@@ -172,6 +169,8 @@ def _tables(where: str, connection: Any) -> Iterator[Result]:
 
 def _server(connection: Any) -> Iterator[Result]:
     """What of the server's settings loses messages, or keeps nodes out."""
+    from autopush.db.postgresql.reader import THREADS
+
     for name, loss in (
         ("fsync", "a crash of the machine may destroy the database"),
         ("full_page_writes", "a crash of the machine may destroy the database"),
@@ -185,10 +184,11 @@ def _server(connection: Any) -> Iterator[Result]:
         int(_one(connection, statement))
         for statement in ("SHOW max_connections", "SELECT count(*) FROM pg_stat_activity")
     )
-    if limit - used < 2 * CONNECTIONS:
+    needed = THREADS + 1
+    if limit - used < 2 * needed:
         yield warn(
             "connections",
-            f"{used} of {limit} are taken, each process needs {CONNECTIONS}: raise max_connections",
+            f"{used} of {limit} are taken, each process needs {needed}: raise max_connections",
         )
 
 

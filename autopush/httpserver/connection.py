@@ -221,7 +221,8 @@ class HTTPConnection(Protocol):
                 if self._discarded > LINGER_BYTES:
                     self._close()
             return
-        if state is _Idle and self._hands_over_at_once(data):
+        # A message is spared the look at what no handshake begins with.
+        if state is _Idle and data[:4] == HANDSHAKE and self._hands_over_at_once(data):
             return
         self._parser.feed(data)
         if self._output_full:

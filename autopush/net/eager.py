@@ -4,7 +4,7 @@ Twisted's own transport keeps what is written until the next turn of the event l
 kernel twice (``epoll_ctl``) for each answer whether the socket is writable, which it nearly always
 is. Writing first and waiting only if the kernel takes no more saves a tenth of a notification's
 cost, and means that the send buffer is only in use when the peer really doesn't read. In the same
-way a connection that is to end, and has nothing left to write, ends at once.
+way a connection that is to end, and has nothing left to write, ends without that question.
 """
 
 from __future__ import annotations
@@ -61,18 +61,6 @@ def writer() -> Callable[[Any, bytes], bytes]:
 send_now = writer()
 
 
-class _Turn:
-    """What happens at this moment."""
-
-    reader: EagerServer | None = None
-    """The connection whose input is being handled."""
-    ending = False
-    """Whether it is to end after that."""
-
-
-_turn = _Turn()
-
-
 class EagerServer(tcp.Server):
     """An accepted connection; see the module."""
 
@@ -85,37 +73,19 @@ class EagerServer(tcp.Server):
         if rest:
             super().write(rest)
 
-    def doRead(self) -> Any:
-        """Handle input; then end, if that is what it came to."""
-        _turn.reader, _turn.ending = self, False
-        try:
-            why = super().doRead()
-        finally:
-            ending = _turn.ending
-            _turn.reader, _turn.ending = None, False
-        if ending and not why and self.connected and not self._aborting:
-            if self._has_nothing_to_write():
-                self.connectionLost(Failure(CONNECTION_DONE))
-            else:
-                super().loseConnection()
-        return why
-
-    def doWrite(self) -> Any:
-        """Write what is left; nothing, if handling input has just ended the connection."""
-        return super().doWrite() if self.connected else None
-
     def loseConnection(self) -> None:
-        """End when all is written: without another turn of the event loop, if that is so."""
-        if (
-            _turn.reader is self
-            and self.connected
-            and not self.disconnecting
-            and self._has_nothing_to_write()
-        ):
-            _turn.ending = True
+        """End when all is written: in the next turn of the event loop, if that is so."""
+        if self.connected and not self.disconnecting and self._has_nothing_to_write():
             self.stopReading()
+            self.disconnecting = True
+            self.reactor.callLater(0, self._end)
         else:
             super().loseConnection()
+
+    def _end(self) -> None:
+        # What was written meanwhile is written first: then it ends by itself.
+        if self.connected and not self._aborting and self._has_nothing_to_write():
+            self.connectionLost(Failure(CONNECTION_DONE))
 
     def _has_nothing_to_write(self) -> bool:
         return send_now is write_through and not (

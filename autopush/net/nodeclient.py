@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httptools
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    UNIXClientEndpoint,
-    wrapClientTLS,
-)
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import LoopingCall
@@ -308,8 +303,6 @@ class NodeClient:
     :param connect_timeout: seconds for the name look-up and for each connection attempt
     :param response_timeout: seconds from the request to its complete answer, on top of that
     :param trust_root: certificates to trust for https; default: the platform's
-    :param sockets: paths of Unix sockets by host, if all other nodes are workers of one service:
-        then no other host is connected to
 
     Host names of https nodes are verified. Names are resolved off the reactor.
     """
@@ -322,14 +315,12 @@ class NodeClient:
         connect_timeout: float = 1.0,
         response_timeout: float = 10.0,
         trust_root: Any = None,
-        sockets: Mapping[str, str] | None = None,
     ) -> None:
         self.closed = False
         self._reactor = reactor
         self._connect_timeout = connect_timeout
         self._timeout = connect_timeout + response_timeout
         self._trust_root = trust_root
-        self._sockets = sockets
         self._pools: dict[Address, _Pool] = {}
         self._closing: Waiters[None] = Waiters()
         self._sweeper = LoopingCall(self._sweep)
@@ -350,8 +341,6 @@ class NodeClient:
         """
         try:
             address, authority, path = parse_url(url)
-            if self._sockets and address.host not in self._sockets:
-                raise NodeGone("not a worker of this service")
         except NodeGone as error:
             return fail(error)
         if _METHOD.fullmatch(method) is None:
@@ -370,9 +359,6 @@ class NodeClient:
 
     def endpoint(self, address: Address) -> Any:
         """How to connect to a node."""
-        if self._sockets:
-            path = self._sockets[address.host]
-            return UNIXClientEndpoint(self._reactor, path, timeout=self._connect_timeout)
         endpoint: Any = HostnameEndpoint(
             self._reactor, address.host, address.port, timeout=self._connect_timeout
         )

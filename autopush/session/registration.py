@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from autopush.exceptions import ChannelLimit, StoreError
 from autopush.ids import parse_uuid
 from autopush.message.endpoint_token import check_subscription_key
-from autopush.session import direct, drain, records, settle
+from autopush.session import direct, drain, records, settle, urgency
 from autopush.session.errors import MORE_INFO, Malformed
 from autopush.session.events import enabled, extract_code, identity, log, redacted, took
 from autopush.session.states import State
@@ -162,6 +162,7 @@ async def _add(session: BaseSession, chid: str) -> None:
     )
     session.month = await node.store.add_first_channel(record, chid)
     session.recorded = True
+    urgency.note(session, record)  # it may ask for another one meanwhile
 
 
 async def _unregister(session: BaseSession, message: JSONDict, chid: str) -> None:

@@ -325,7 +325,7 @@ def test_port_in_use(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         text = refused(tmp_path, "--port", str(port))
-    assert text == f"Can't listen on 127.0.0.1:{port}: Address already in use"
+    assert text == f"Can't listen on 127.0.0.1:{port}: Address already in use (port, command line)"
 
 
 def test_address_that_is_not_ours(tmp_path):
@@ -340,7 +340,7 @@ def test_unix_socket_in_use(make, tmp_path):
     path = str(tmp_path / "s")
     make(host=f"unix:{path}")
     text = refused(tmp_path, "--host", f"unix:{path}", "--data_dir", str(tmp_path / "other"))
-    assert text == f"Can't listen on unix:{path}: in use by another process"
+    assert text == f"Can't listen on unix:{path}: in use by another process (host, command line)"
 
 
 def test_second_process_on_the_same_directory(make, tmp_path):

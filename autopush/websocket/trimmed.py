@@ -453,7 +453,8 @@ class SlimServerProtocol(Farewell):
                 return False
         else:
             return False
-        self.remoteCloseCode, self.localCloseCode = code, 1000
+        closed: Any = self  # Autobahn's types know no codes
+        closed.remoteCloseCode, closed.localCloseCode = code, 1000
         self.wasClean = self.droppedByMe = True
         self.transport.write(FAREWELL)
         self.unregisterProducer()

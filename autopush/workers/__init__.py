@@ -9,7 +9,7 @@
         ├──────── worker 2      a node of its own: sessions, API, store
         └──────── worker N
                      │  ▲
-                     └──┘ the internal API, over a Unix socket each
+                     └──┘ the internal API, over a Unix socket each (autopush.workers.link)
 
 The supervisor serves nobody and knows no user. A worker is the standalone application, whose ports
 are sockets it is given (:mod:`autopush.workers.sockets`), and whose node has a Unix socket for the

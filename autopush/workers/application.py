@@ -15,7 +15,8 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from autopush.app.process import use_monotonic_clock
+from autopush import constants
+from autopush.app.process import Listener, bind, use_monotonic_clock
 from autopush.app.service import setup_logging
 from autopush.app.standalone import has_own_endpoint_port
 from autopush.app.starterrors import EXPECTED, is_expected, start_error_text
@@ -27,12 +28,14 @@ from autopush.logging import hide_ids, redaction
 from autopush.main import StandaloneApplication
 from autopush.metrics import IMetrics, registry_of
 from autopush.net.eager import adopt
+from autopush.net.nodeclient import NodeClient
 from autopush.net.proxyprotocol import HAProxyServerEndpoint
 from autopush.types import JSONDict
 from autopush.web.health import HEALTH_WITHIN
 from autopush.workers.begin import CHANNEL, Begin, worker_config
 from autopush.workers.channel import Channel, tell_now
 from autopush.workers.fleet import HANGS_AFTER
+from autopush.workers.link import WorkerClient, link_factory
 
 reactor: Any = _reactor
 
@@ -96,6 +99,20 @@ class WorkerApplication(StandaloneApplication):
         super().setup(rotate_tables)
         self.metrics.on_fetch(self._report)
         Watchdog(self.superior, self._probe).setServiceParent(self)
+
+    def make_agent(self) -> NodeClient:
+        if not self.conf.worker_sockets:
+            return super().make_agent()
+        timeout = constants.DEFAULT_ROUTER_TIMEOUT
+        return WorkerClient(reactor, self.conf.worker_sockets, self.conf.connect_timeout, timeout)
+
+    def add_router_port(self, factory: Any) -> Listener:
+        if not self.conf.worker_sockets:
+            return super().add_router_port(factory)
+        path, answering = str(self.conf.router_host), link_factory(reactor, self.node)
+        listener = Listener(lambda: bind(reactor, path, 0, answering), "workers")
+        listener.setServiceParent(self)
+        return listener
 
     def add_watchdog(self) -> None:
         """There is another one."""

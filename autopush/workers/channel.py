@@ -104,9 +104,8 @@ class Channel(LineOnlyReceiver):
             self._told[message["tell"]](message["value"])
         elif "ask" in message:
             made = maybeDeferred(self._asked[message["ask"]])
-            made.addCallbacks(
-                self._answer, self._fail, (message["number"],), None, (message["number"],)
-            )
+            number = (message["number"],)
+            made.addCallbacks(self._answer, self._fail, number, {}, number)
             made.addErrback(lambda failure: log.failure("Unexpected error", failure))
         else:
             waiting = self._waiting.pop(message["number"], None)

@@ -95,7 +95,7 @@ class Keeper(Protocol):
     def rest(self, worker: Worker) -> None:
         """It will be away for a while: let the others have its connections."""
 
-    def ready(self, worker: Worker, said: list[Any]) -> None:
+    def ready(self, worker: Worker, said: Any) -> None:
         """All serve, for the first time.
 
         :param said: what the last of them has to say about it (:class:`Readiness`)
@@ -133,7 +133,7 @@ class Fleet:
 
     # ---- what workers say
 
-    def ready(self, worker: Worker, said: list[Any]) -> None:
+    def ready(self, worker: Worker, said: Any) -> None:
         """A worker serves."""
         worker.state = State.SERVING
         worker.since = worker.seen = self._clock.seconds()

@@ -15,11 +15,14 @@ from autopush.db.postgresql.statements import Kind, any_row, nothing, over
 from autopush.db.rows import AFTER_TIMESTAMPED, TIMESTAMPED
 from autopush.db.writes import Delete, Put
 
-_NAMES = ("uaid", "sortkey", "updateid", "data", "headers", "ttl", "timestamp", "expiry", "live")
+_NAMES = (
+    *("uaid", "sortkey", "updateid", "data", "headers", "ttl", "timestamp", "expiry", "live"),
+    "urgency",
+)
 _COLUMNS = ", ".join(_NAMES)
 _TYPED = (
     "uaid text, sortkey text, updateid text, data text, headers text, ttl bigint,"
-    " timestamp bigint, expiry bigint, live smallint"
+    " timestamp bigint, expiry bigint, live smallint, urgency text"
 )
 _VALUES = ", ".join(f"v.{name}" for name in _NAMES)
 _REPLACE = " ON CONFLICT (uaid, sortkey) DO UPDATE SET " + ", ".join(
@@ -44,7 +47,7 @@ PAGE = Kind(
     (
         over("uaid text, above text, below text, wanted int")
         + "SELECT v.n, r.pointer, m.sortkey, m.updateid, m.data, m.headers, m.ttl, m.timestamp,"
-        " m.expiry, m.live FROM v"
+        " m.expiry, m.live, m.urgency FROM v"
         " LEFT JOIN channel_rows r ON r.uaid = v.uaid AND r.expiry > %(now)s"
         " LEFT JOIN LATERAL (SELECT * FROM messages m WHERE m.uaid = v.uaid"
         " AND m.sortkey > v.above AND m.sortkey < v.below AND m.expiry > %(now)s"
@@ -79,7 +82,7 @@ _STORE_LATE = Kind(
         over(
             f"{_TYPED}, place bigint",
             "replaced AS (UPDATE messages m SET data = v.data, headers = v.headers, ttl = v.ttl,"
-            " timestamp = v.timestamp, expiry = v.expiry, live = v.live FROM v"
+            " timestamp = v.timestamp, expiry = v.expiry, live = v.live, urgency = v.urgency FROM v"
             " WHERE m.uaid = v.uaid AND m.updateid = v.updateid"
             f" AND m.sortkey >= '{TIMESTAMPED}' AND m.sortkey < '{AFTER_TIMESTAMPED}' RETURNING 1)",
             f"passed AS (SELECT v.*, {_PASSED} AS passed FROM v"
@@ -87,7 +90,7 @@ _STORE_LATE = Kind(
         )
         + f"INSERT INTO messages ({_COLUMNS}) SELECT uaid, CASE WHEN place > passed THEN sortkey"
         f" ELSE '{TIMESTAMPED}' || passed + 1 || substring(sortkey from ':[^:]*$') END,"
-        " updateid, data, headers, ttl, timestamp, expiry, live FROM passed" + _REPLACE,
+        " updateid, data, headers, ttl, timestamp, expiry, live, urgency FROM passed" + _REPLACE,
     ),
     nothing,
 )

@@ -259,6 +259,9 @@ ADD_CHANNEL = Kind(
 )
 """What is stored for a channel that was none was meant for one of the same id that has ended."""
 
+ADD_FIRST_CHANNEL = Kind((*REGISTER.statements, *ADD_CHANNEL.statements), _added)
+"""Of a new user, whose record comes along."""
+
 REMOVE_CHANNEL = Kind(
     (
         _OPEN_ROW,

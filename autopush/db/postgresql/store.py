@@ -17,9 +17,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -27,6 +26,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from autopush import clock
 from autopush.addresses import without_password
 from autopush.constants import MAX_EXPIRY, RECORD_VERSION
 from autopush.db.deadlines import TooLate, Unknown
@@ -98,7 +98,7 @@ class PostgresqlStore(Store):
         month: str = "message",
         router_table: str = "router",
         key_hash: str = "",
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         commit_delay: float = COMMIT_DELAY,
     ) -> None:
         self.log = Logger()
@@ -107,12 +107,12 @@ class PostgresqlStore(Store):
         self._parameters = parameters(dsn)
         self._reactor = reactor
         self._key = key_maker(key_hash)
-        self._now = now
+        self._now = now or clock.now
         self._watch_timer: Any = None  # IDelayedCall
-        self._writer = PostgresqlWriter(reactor, self._parameters, now, commit_delay)
-        self._reader = GroupReader(reactor, self._parameters, now)
+        self._writer = PostgresqlWriter(reactor, self._parameters, self._now, commit_delay)
+        self._reader = GroupReader(reactor, self._parameters, self._now)
         self._health = Health(reactor, self._reader, self._writer, router_table)
-        self.sweeper = Sweeper(reactor, self._reader, now)
+        self.sweeper = Sweeper(reactor, self._reader, self._now)
 
     # ---- life cycle
 
@@ -269,6 +269,12 @@ class PostgresqlStore(Store):
         """Remove ``node_id`` if it and ``connected_at`` are still these; whether it was done."""
         return self._change(records.CLEAR_NODE, uaid=self._key(uaid), node=node_id, at=connected_at)
 
+    def set_urgency(self, uaid: str, urgency: str, connection: Connection) -> Deferred[bool]:
+        """Note the least urgency that the user wants to be sent at once."""
+        text = records.dump_record({"urgency": urgency})
+        node, at = connection
+        return self._change(records.UPDATE, uaid=self._key(uaid), record=text, node=node, at=at)
+
     def survey(self, after: str, forgotten: Forgotten | None) -> Deferred[Survey | None]:
         """Look at the next records in one transaction."""
         if forgotten is not None:
@@ -294,6 +300,19 @@ class PostgresqlStore(Store):
         """
         expiry = self._expiry(bridge=month is None)
         return self._change(records.ADD_CHANNEL, uaid=self._key(uaid), chid=chid, expiry=expiry)
+
+    def add_first_channel(self, user: User, chid: str) -> Deferred[str]:
+        """Write the record of a new user and its first channel in one transaction."""
+        new = {name: value for name, value in user.items() if name != "uaid"}
+        added = self._change(
+            records.ADD_FIRST_CHANNEL,
+            uaid=self._key(user["uaid"]),
+            record=records.dump_record(new),
+            chid=chid,
+            expiry=self._expiry(),
+        )
+        month: str = user["current_month"]
+        return added.addCallback(lambda _: month)
 
     def remove_channel(self, month: str | None, uaid: str, chid: str) -> Deferred[bool]:
         """Remove from the channel set, refreshing the row's expiry; whether it was a member.
@@ -356,9 +375,22 @@ class PostgresqlStore(Store):
             notification.update_id or None,
         )
 
-    def fetch_topics(self, month: str, uaid: str, limit: int = 10) -> Deferred[Batch]:
+    def delete_messages(
+        self, month: str, notifications: Sequence[WebPushNotification]
+    ) -> Deferred[None]:
+        """Delete the rows, or spare the writes."""
+        return self._writer.delete_all(
+            [
+                (self._key(one.uaid.hex), one.sort_key, one.update_id or None)
+                for one in notifications
+            ]
+        )
+
+    def fetch_topics(
+        self, month: str, uaid: str, limit: int = 10, after: str = ""
+    ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
-        fetched = Deferred.fromCoroutine(self._fetch(uaid, FIRST, TOPICS_END, limit - 1))
+        fetched = Deferred.fromCoroutine(self._fetch(uaid, after or FIRST, TOPICS_END, limit - 1))
         return fetched.addCallback(lambda found: Batch(found[0], found[2]))
 
     def fetch_since(

@@ -94,5 +94,5 @@ class Sweeper:
             self._timer = self._reactor.callLater(SWEEP_PAUSE if more else interval, self._run)
 
     def _note(self, failure: Failure) -> bool:
-        self.log.warn("Expired rows not removed: {error}", error=str(failure.value))
+        self.log.warn("{what}: {error}", what="Expired rows not removed", error=str(failure.value))
         return False

@@ -85,7 +85,12 @@ def prepare(path: str, schema: Path = SCHEMA_DIRECTORY) -> None:
     try:
         connection = connect(path, LOCK_WAIT)
         steps = schema_steps(schema)
-        check(path, connection, len(steps))
+        # In one transaction: another process may be creating the file.
+        connection.execute("BEGIN")
+        try:
+            check(path, connection, len(steps))
+        finally:
+            connection.execute("ROLLBACK")
         _write_ahead(connection)
         _migrate(path, connection, steps)
     except sqlite3.Error as error:

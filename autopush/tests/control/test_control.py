@@ -8,10 +8,13 @@ from types import SimpleNamespace
 
 from twisted.internet.task import Clock
 
+from autopush.config import AutopushConfig
 from autopush.control.control import Control
-from autopush.control.observed import ObservedEndpoint
+from autopush.control.observed import ObservedEndpoint, ObservedStandalone
 from autopush.testing import PushService
 from autopush.tests import TREE
+from autopush.web.page.document import INBOX
+from autopush.web.page.handlers import Page
 
 
 def test_each_has_a_token_of_its_own():
@@ -27,8 +30,28 @@ def test_its_parts():
     control.started(7)
     assert server.rig is control.rig
     assert control.preferences()["dom.push.serverURL"] == "ws://127.0.0.1:7/K"
-    assert control.endpoint_factory is ObservedEndpoint
     assert control.url(8).startswith("http://127.0.0.1:8/")
+
+
+def made(shown, **options):
+    """The HTTP API of the test mode."""
+    control, clock = Control(None, Clock()), Clock()
+    conf = AutopushConfig(hostname="push.example", endpoint_port=8082, **options)
+    endpoint = control.endpoint(shown, conf, None, {}, clock=clock)
+    control.serve(conf, endpoint, SimpleNamespace(conf=conf))
+    return endpoint
+
+
+def test_the_page_is_an_inbox():
+    for how, has_data in (("full", True), ("info", False)):
+        endpoint = made(Page(), page=how)
+        assert type(endpoint) is ObservedStandalone
+        assert endpoint.page.document is INBOX
+        assert (endpoint.page.figures is not None) is has_data
+
+
+def test_without_a_page():
+    assert type(made(None, page="off")) is ObservedEndpoint
 
 
 def test_without_it_nothing_of_it_is_there():

@@ -20,10 +20,11 @@ from autopush.control import observed
 from autopush.control.observed import (
     OBSERVED,
     ObservedEndpoint,
+    ObservedStandalone,
     ObservedWebPushHandler,
     Record,
 )
-from autopush.http import EndpointHTTPFactory
+from autopush.http import EndpointHTTPFactory, StandaloneHTTPFactory
 from autopush.web.webpush import PushRequest, WebPushHandler
 
 
@@ -42,8 +43,12 @@ def record(**given):
     return Record(1.0, "POST", "https://push/x", "/x", "10.0.0.1", {}, b"\xff", **given)
 
 
-def test_the_routes_are_those_of_the_service():
-    plain, watched = EndpointHTTPFactory.ap_handlers, ObservedEndpoint.ap_handlers
+@pytest.mark.parametrize(
+    ("usual", "observed"),
+    [(EndpointHTTPFactory, ObservedEndpoint), (StandaloneHTTPFactory, ObservedStandalone)],
+)
+def test_the_routes_are_those_of_the_service(usual, observed):
+    plain, watched = usual.ap_handlers, observed.ap_handlers
     assert [pattern for pattern, _ in watched] == [pattern for pattern, _ in plain]
     assert [OBSERVED.get(handler, handler) for _, handler in plain] == [h for _, h in watched]
     assert set(OBSERVED) <= {handler for _, handler in plain}

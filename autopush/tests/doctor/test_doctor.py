@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -340,6 +341,24 @@ def test_open_files(tmp_path):
         text=True,
     )
     assert "warn  files: 300 files and connections may be open, 1200 are wanted" in done.stdout
+
+
+def test_workers(tmp_path):
+    """Each takes its share of connections, and has ports of its own."""
+    options = ["--workers", "64", "--max_connections", "6400", "--router_port", "20001"]
+    script = "from autopush.doctor import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", script, "autopush_standalone", *options, "--port", "0"]
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 299; exec "$@"', "sh", *command],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    text = "warn  files: 299 files and connections may be open, by each worker, 300 are wanted"
+    assert text in done.stdout
+    assert re.search(r"^(ok|warn)  +workers: 64 on \d+ cores?", done.stdout, re.M)
+    assert done.stdout.count("  router_port: 200") == 64
 
 
 @pytest.mark.parametrize("fails", [False, True])

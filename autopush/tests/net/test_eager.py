@@ -169,8 +169,3 @@ class EndTest(TestCase):
     def test_with_another_twisted(self):
         self.patch(eager, "send_now", eager.write_later)
         return Deferred.fromCoroutine(self.check())
-
-    def test_what_ended_while_it_could_be_read_is_not_written_to(self):
-        server = eager.EagerServer.__new__(eager.EagerServer)
-        server.connected = False
-        assert server.doWrite() is None

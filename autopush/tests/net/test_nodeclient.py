@@ -6,13 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given, strategies as st
 from OpenSSL import crypto
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -508,34 +507,3 @@ class SocketTest(TestCase):
         client = self.client(trust_root=trust)
         await self.fails(client.request("PUT", f"https://localhost:{port}/"))
         self.assertEqual(self.app.requests, [])
-
-
-class WorkerTest(TestCase):
-    """All other nodes are workers of one service, and each has a Unix socket."""
-
-    async def test_requests(self) -> None:
-        path = self.mktemp()[-90:].replace("/", "-")
-        answers = Factory.forProtocol(Answering)
-        port = reactor.listenUNIX(path, answers)
-        client = NodeClient(reactor, sockets={"worker-2.localhost": path})
-        for _ in range(3):
-            assert await client.request("PUT", "http://worker-2.localhost/notif/x") == 202
-        with pytest.raises(NodeGone):
-            await client.request("PUT", "http://localhost/notif/x")
-        with pytest.raises(NodeGone):
-            await client.request("PUT", "http://worker-3.localhost/notif/x")
-        await client.close()
-        await port.stopListening()
-
-    async def test_one_that_is_away(self) -> None:
-        client = NodeClient(reactor, sockets={"localhost": "/none/s"})
-        with pytest.raises(NodeGone):
-            await client.request("PUT", "http://localhost/notif/x")
-        await client.close()
-
-
-class Answering(Protocol):
-    transport: Any
-
-    def dataReceived(self, data: bytes) -> None:
-        self.transport.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")

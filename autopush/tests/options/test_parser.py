@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -515,3 +516,16 @@ def test_every_option_of_the_standalone_help_says_its_variable():
 def test_variables_are_used_once():
     names = [row.env for _, rows in (*STANDALONE, *option_groups()) for row in rows]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(("text", "count"), [("1", 1), ("3", 3), ("auto", 0)])
+def test_workers(text, count):
+    assert parse_standalone((), ["--workers", text]).workers == (
+        count or len(os.sched_getaffinity(0))
+    )
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "65", "many", ""])
+def test_a_number_of_workers_that_can_not_be(text):
+    with pytest.raises(SystemExit):
+        parse_standalone((), ["--workers", text])

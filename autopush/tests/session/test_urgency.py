@@ -95,10 +95,23 @@ def test_2_a_wrong_value_in_hello_is_ignored(rig, value):
 
 
 def test_2_a_new_user_agent_may_ask_at_once(rig):
-    session = rig.hello(urgency="normal")
+    """It is written with its record, which comes with the first channel."""
+    session, other = rig.hello(urgency="normal"), rig.hello()
     assert session.least == NORMAL
+    for each in (session, other):
+        each.received({"messageType": "register", "channelID": CHID})
     assert rig.store.users[session.uaid]["urgency"] == "normal"
-    assert "urgency" not in rig.store.users[rig.hello().uaid]
+    assert "urgency" not in rig.store.users[other.uaid]
+
+
+def test_2_what_is_asked_before_the_first_channel_is_written_with_it(rig):
+    session = rig.hello()
+    ask(session, "high")
+    assert rig.store.called("set_urgency") == 0
+    session.received({"messageType": "register", "channelID": CHID})
+    assert rig.store.users[session.uaid]["urgency"] == "high"
+    ask(session, "low")
+    assert rig.store.users[session.uaid]["urgency"] == "low"
 
 
 def test_2_who_says_the_same_again_costs_no_write(rig):

@@ -144,8 +144,8 @@ def test_needs_nothing_of_the_service():
 IMPORT = "import twisted.internet.reactor, autobahn.twisted.websocket, cryptography.x509"
 
 SHARE = 4
-"""How many times the CPU time of importing its libraries a start may take: it is some 1.8, which was
-0.75 s of 0.41."""
+"""How many times the CPU time of importing its libraries a start may take: it is some 1.8 (0.75 s
+where those take 0.41)."""
 
 
 def test_a_start_takes_little_more_than_its_imports():

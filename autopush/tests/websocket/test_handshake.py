@@ -145,11 +145,12 @@ def talk(pieces: list[bytes], behind_http: bool, short: bool, conf: dict[str, An
             transport.protocol.__class__ = server.factory.protocol
     blind = mock.patch("autopush.httpserver.connection.plain_head", lambda data: None)
     on_close = PushServerProtocol.onClose
-    hook = mock.patch.object(
-        PushServerProtocol,
-        "onClose",
-        lambda self, *args: (closes.append(args), on_close(self, *args)),
-    )
+
+    def closed(self, *args):
+        closes.append(args)
+        on_close(self, *args)
+
+    hook = mock.patch.object(PushServerProtocol, "onClose", closed)
     with hook, mock.MagicMock() if short else blind:
         for piece in pieces:
             if transport.ending is None:

@@ -38,8 +38,8 @@ class World:
     def rest(self, worker: Worker) -> None:
         self.events.append(("rest", worker.number))
 
-    def ready(self, worker: Worker, text: str) -> None:
-        self.events.append(("ready", text))
+    def ready(self, worker: Worker, said: str) -> None:
+        self.events.append(("ready", said))
 
     def start_failed(self, worker: Worker) -> None:
         self.events.append(("failed", worker.number))

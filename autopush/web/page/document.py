@@ -106,6 +106,11 @@ WELCOME = Document(
 )
 """The page of a service."""
 
+INBOX = Document(
+    (Part("inbox", FULL), Part("private", PRIVATE), Part("settings", OPEN), Part("try"))
+)
+"""The page of a service that tests send to."""
+
 
 def conditions_for(addresses: Addresses, private: bool, full: bool) -> frozenset[str]:
     """Return the conditions that are met.

@@ -32,6 +32,7 @@ CREATE TABLE channels (
 
 -- headers: text of a JSON object, NULL for a message without payload.
 -- live: 1 for what was accepted while its user agent was connected, else NULL.
+-- urgency: very-low, low or high; NULL for normal.
 -- Payloads are encrypted: nothing can be gained by compressing them. Most stay in their row.
 CREATE TABLE messages (
     uaid text COLLATE "C",
@@ -43,6 +44,7 @@ CREATE TABLE messages (
     timestamp bigint NOT NULL,
     expiry bigint NOT NULL,
     live smallint,
+    urgency text,
     PRIMARY KEY (uaid, sortkey)
 ) WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0.02);
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -159,3 +160,23 @@ class TestFile(SqliteCase):
         (schema / "002.sql").unlink()
         with self.assertRaisesRegex(StoreUnusable, "install autopush again"):
             sqlite_schema.prepare(self.path, schema)
+
+
+def test_a_file_that_another_process_is_creating_is_ours(tmp_path, monkeypatch):
+    """What is looked at is one moment, not before and after."""
+    path = str(tmp_path / "db")
+    look = sqlite_schema.pragma
+    monkeypatch.setattr(sqlite_schema, "LOCK_WAIT", 0)
+
+    def creating(connection, name):
+        value = look(connection, name)
+        if name != "application_id":
+            return value
+        monkeypatch.setattr(sqlite_schema, "pragma", look)
+        with contextlib.suppress(StoreUnusable, sqlite3.Error):
+            sqlite_schema.prepare(path)  # by another one; now, or when we don't look any more
+        return value
+
+    monkeypatch.setattr(sqlite_schema, "pragma", creating)
+    sqlite_schema.prepare(path)
+    sqlite_schema.prepare(path)

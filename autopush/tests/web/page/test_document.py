@@ -14,6 +14,7 @@ from autopush.web.page.document import (
     DIFFERS,
     FILES,
     FULL,
+    INBOX,
     OPEN,
     PRIVATE,
     WELCOME,
@@ -28,8 +29,13 @@ ALL = frozenset({PRIVATE, OPEN, DIFFERS, FULL})
 ADDRESSES = addresses_for(make_conf(), make_request(("Host", "push.example:8080")))
 
 
-def whole(conditions=ALL, addresses=ADDRESSES):
-    return WELCOME.render(values_for(addresses, True), conditions, qr=qr_code("x"))
+DOCUMENTS = (WELCOME, INBOX)
+
+each = pytest.mark.parametrize("document", DOCUMENTS, ids=["welcome", "inbox"])
+
+
+def whole(conditions=ALL, addresses=ADDRESSES, document=WELCOME):
+    return document.render(values_for(addresses, True), conditions, qr=qr_code("x"))
 
 
 class Elements(HTMLParser):
@@ -54,8 +60,9 @@ class Elements(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_html_is_well_formed_and_has_each_id_once():
-    elements = Elements(whole())
+@each
+def test_html_is_well_formed_and_has_each_id_once(document):
+    elements = Elements(whole(document=document))
     assert elements.open == []
     ids = [attrs["id"] for _, attrs in elements.found if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -64,9 +71,10 @@ def test_html_is_well_formed_and_has_each_id_once():
             assert attrs.get(name) is None or attrs[name] in ids
 
 
-def test_nothing_is_inline_and_nothing_from_outside():
+@each
+def test_nothing_is_inline_and_nothing_from_outside(document):
     """What the policy forbids is not there: else it would be missing without a word."""
-    text = whole()
+    text = whole(document=document)
     for tag, attrs in Elements(text).found:
         assert "style" not in attrs and not any(name.startswith("on") for name in attrs), tag
         assert tag != "style"
@@ -82,7 +90,8 @@ def test_nothing_is_inline_and_nothing_from_outside():
 
 
 def test_every_file_that_is_named_can_be_fetched():
-    texts = [whole(), *(path.read_text() for path in FILES.glob("*.js"))]
+    pages = [whole(document=document) for document in DOCUMENTS]
+    texts = [*pages, *(path.read_text() for path in FILES.glob("*.js"))]
     named = set(re.findall(r"(?:/page/|from \"\./)([a-z]+\.[a-z]+)", "\n".join(texts)))
     assert named == {path.name for path in FILES.iterdir() if path.suffix in CONTENT_TYPES}
     assert all(WELCOME.file(name) for name in named)
@@ -94,7 +103,8 @@ def test_templates_are_not_fetched():
 
 
 def test_every_part_has_its_file_and_every_file_its_part():
-    parts = {f"{part.name}.html" for part in WELCOME.parts} | {WELCOME.frame}
+    parts = {f"{part.name}.html" for document in DOCUMENTS for part in document.parts}
+    parts |= {document.frame for document in DOCUMENTS}
     assert parts == {path.name for path in FILES.glob("*.html")}
 
 

@@ -1,25 +1,9 @@
-// The operator's figures, live as long as somebody looks.
+// The operator's figures.
 
-const INTERVAL = 2; // seconds
-const KEPT = "autopush-page-token";
+import { element, live, number } from "./live.js";
 
-const { root } = document.body.dataset;
-const part = document.getElementById("figures-part");
 const list = document.getElementById("figures-list");
 const reasons = document.getElementById("figures-reasons");
-const trouble = document.getElementById("figures-trouble");
-
-/** The token behind the address, which is taken away from there, or that of before. */
-function shownToken() {
-  const found = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (found) {
-    sessionStorage.setItem(KEPT, found);
-    history.replaceState(null, "", location.pathname + location.search);
-  }
-  return sessionStorage.getItem(KEPT);
-}
-
-const number = (value) => (value === null || value === undefined ? "not known yet" : value.toLocaleString("en"));
 
 function duration(seconds) {
   const [days, hours, minutes] = [seconds / 86400, (seconds / 3600) % 24, (seconds / 60) % 60].map(Math.floor);
@@ -58,12 +42,6 @@ function entries(figures) {
   return shown;
 }
 
-function element(name, text) {
-  const made = document.createElement(name);
-  made.textContent = text;
-  return made;
-}
-
 function show(figures) {
   list.replaceChildren(...entries(figures).map(([name, value]) => {
     const pair = document.createElement("div");
@@ -78,35 +56,4 @@ function show(figures) {
   if (rows.length) reasons.replaceChildren(...rows);
 }
 
-/** Fetch and show; whether to go on. */
-async function look(token) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  try {
-    const answer = await fetch(`${root}/page/figures`, { headers, cache: "no-store" });
-    if (answer.status === 401) {
-      sessionStorage.removeItem(KEPT);
-      trouble.textContent = "This token is not the one of the service.";
-      return false;
-    }
-    show(await answer.json());
-    trouble.textContent = "";
-  } catch (error) {
-    trouble.textContent = `The service does not answer: ${error.message}`;
-  }
-  return true;
-}
-
-/** Fires when somebody looks at the page. */
-function visible() {
-  if (!document.hidden) return Promise.resolve();
-  return new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
-}
-
-const token = shownToken();
-if (token || part.dataset.local) {
-  part.hidden = false;
-  while (await look(token)) {
-    await new Promise((resolve) => setTimeout(resolve, INTERVAL * 1000));
-    await visible();
-  }
-}
+await live(document.getElementById("figures-part"), document.getElementById("figures-trouble"), show);
