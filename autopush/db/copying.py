@@ -208,7 +208,8 @@ def verify(source: Transfer, target: Transfer, sample: int, shown: Shown | None 
     """
     total = source.count()
     part = 1.0 if not sample or not total else min(1.0, sample / total)
-    here, sums, differing = Totals(), ([], []), list[str]()
+    here, differing = Totals(), list[str]()
+    sums: tuple[list[str], list[str]] = ([], [])
     for page in pages(source):
         here.add(page)
         chosen = [user for user in page.users if is_sampled(user.key, part)]

@@ -205,12 +205,14 @@ def _act(ns: Namespace, client: Any) -> str | None:
         if not source.exists():
             return f"autopush_data: error: {source.described} doesn't exist"
         if ns.action == "stats":
-            return stats(source)
+            stats(source)
+            return None
         with closing(open_side(ns.target, ns, client)) as target:
             if source.described == target.described:
                 return "autopush_data: error: --from and --to are the same store"
             if ns.action == "copy":
-                return copy(source, target, ns)
+                copy(source, target, ns)
+                return None
             return compare(source, target, ns)
 
 

@@ -108,6 +108,7 @@ def messages(draw: st.DrawFn, chids: list[str]) -> MessageRow:
         NOW - draw(st.integers(0, 100)),
         NOW + draw(st.integers(1, 2_592_000)),
         draw(st.sampled_from([None, 1])),
+        draw(st.sampled_from([None, "very-low", "low", "high"])),
     )
 
 
