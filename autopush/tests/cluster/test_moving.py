@@ -69,7 +69,9 @@ class Place:
                 *self.target.options,
             ]
         try:
-            yield [daemon.start() for daemon in (node, endpoint)][0].ws_url
+            node.start()
+            endpoint.start()
+            yield node.ws_url
         finally:
             node.close()
             endpoint.close()
