@@ -61,6 +61,18 @@ def blocks(directive: str, css_class: str | None = None) -> list[Block]:
     return found
 
 
+def captioned(page: str) -> dict[str, str]:
+    """The examples of a page that are whole files, by the names they have there."""
+    lines = pages()[page].splitlines()
+    kinds = set(re.findall(r"^ *\.\. (code-block:: \w+)$", pages()[page], re.MULTILINE))
+    found = {}
+    for block in (block for kind in kinds for block in blocks(kind) if block.page == page):
+        name = re.fullmatch(r" *:caption: (\S+)", lines[block.line])
+        if name is not None:
+            found[name[1]] = block.text
+    return found
+
+
 def table(css_class: str) -> list[list[str]]:
     """The rows of the csv-table with this class, literals without their quotes."""
     (block,) = blocks("csv-table::", css_class)

@@ -2,6 +2,9 @@
 
 import { element, live, number } from "./live.js";
 
+const WORD = 24; // characters that are not broken
+const SHOWN_PATH = 40; // characters
+
 /** The time of day of Unix seconds, by the service's clock. */
 const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
 
@@ -10,7 +13,8 @@ const counted = (count, name) => `${number(count)} ${name}${count === 1 ? "" : "
 /** Where a request was sent to: a browser of the service, another one, or nowhere. */
 function receiver({ browser, subscription, path }) {
   if (browser) return `browser ${browser}`;
-  return subscription ? "a browser of its own" : path || "no request";
+  if (subscription) return "a browser of its own";
+  return path.length > SHOWN_PATH ? `${path.slice(0, SHOWN_PATH)}...` : path || "no request";
 }
 
 function text({ texts, bytes, error }) {
@@ -42,7 +46,11 @@ function fill(id, rows, nothing = "none") {
   body.dataset.said = said;
   const made = rows.map((cells) => {
     const row = document.createElement("tr");
-    row.append(...cells.map((cell) => element("td", cell)));
+    row.append(...cells.map((text) => {
+      const cell = element("td", text);
+      if (String(text).length > WORD) cell.className = "long";
+      return cell;
+    }));
     return row;
   });
   if (!made.length) {
