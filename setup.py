@@ -127,6 +127,7 @@ setup(
             "autoendpoint = autopush.__main__:endpoint",
             "autokey = autopush.scripts.autokey:main",
             "autopush = autopush.__main__:connection",
+            "autopush_data = autopush.scripts.data:main",
             "autopush_doctor = autopush.__main__:doctor",
             "autopush_standalone = autopush.__main__:main",
             "drop_users = autopush.scripts.drop_user:drop_users",

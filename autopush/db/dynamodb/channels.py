@@ -104,7 +104,7 @@ class ChannelSets:
         current = self._current()
         self._messages.keep_channels(current, uaid, {chid})
         for month, row in self._rows(uaid):
-            if month != current and chid in _ended(row):
+            if month != current and chid in ended_channels(row):
                 self._messages.keep_channels(month, uaid, {chid})
         self._users.add_bridge_channels(uaid, {chid})
 
@@ -117,7 +117,7 @@ class ChannelSets:
         for month, row in self._rows(uaid):
             if chid in channel_set(row):
                 found.add(IN_ROW)
-            elif chid in _ended(row):
+            elif chid in ended_channels(row):
                 found.add(ENDED)
             else:
                 continue
@@ -131,7 +131,7 @@ class ChannelSets:
         """All channels, but for those that a node of 1.58.3 has removed from its row."""
         known = self._users.bridge_channels(uaid)
         rows = dict(self._rows(uaid))
-        ended = set[str]().union(*(_ended(row) for row in rows.values()))
+        ended = set[str]().union(*(ended_channels(row) for row in rows.values()))
         chids = (known or set()).union(*(channel_set(row) for row in rows.values())) - ended
         for chid in ended:
             self._end(uaid, chid, rows)
@@ -142,10 +142,10 @@ class ChannelSets:
     def _end(self, uaid: str, chid: str, rows: dict[str, Item]) -> None:
         """Remove everywhere what was removed from one row; from that one last."""
         self._users.remove_bridge_channel(uaid, chid)
-        for month in sorted(rows, key=lambda month: chid in _ended(rows[month])):
+        for month in sorted(rows, key=lambda month: chid in ended_channels(rows[month])):
             self._messages.drop_kept_channel(month, uaid, chid)
 
 
-def _ended(row: Item) -> set[str]:
+def ended_channels(row: Item) -> set[str]:
     """The channels that we have written to a row and somebody else has removed."""
     return channel_ids(row.get(KEPT, {}).get("SS", ())) - channel_set(row)

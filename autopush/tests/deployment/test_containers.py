@@ -153,7 +153,7 @@ def test_install_steps_of_the_dockerfile(tmp_path):
         )
         assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
     # Whether all is there: nothing of this environment or tree may help.
-    for command in (*PARSERS, "endpoint_diagnostic", "drop_users", "autokey"):
+    for command in (*PARSERS, "endpoint_diagnostic", "drop_users", "autopush_data", "autokey"):
         words = [prefix / "bin" / command, "--help"]
         done = subprocess.run(
             words, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True

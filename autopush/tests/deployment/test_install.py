@@ -18,6 +18,7 @@ COMMANDS = [
     "autoendpoint",
     "autokey",
     "autopush",
+    "autopush_data",
     "autopush_doctor",
     "autopush_standalone",
     "drop_users",

@@ -19,7 +19,7 @@ from sphinx.util.inventory import InventoryFile
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from autopush.scripts import autokey, drop_user
+from autopush.scripts import autokey, data, drop_user
 from autopush.tests import TREE
 from autopush.tests.docs.errors import http_errors, same, websocket_errors
 from autopush.tests.docs.support import ANY, DOCS, Block, Emission, blocks, pages, table
@@ -161,13 +161,13 @@ def test_options_in_examples_exist():
         for action in make()._actions
         for option in action.option_strings
     } | {"--help"}
-    for script in (autokey, drop_user):
+    for script in (autokey, data, drop_user):
         known |= set(re.findall(r'"(--[a-z_-]+)"', Path(script.__file__).read_text()))
     known |= set(re.findall(r'"(--[a-z_-]+)"', (TREE / "automock/__main__.py").read_text()))
     for path in sorted((TREE / "autopush/doctor").glob("*.py")):
         known |= set(re.findall(r'"(--[a-z_-]+)"', path.read_text()))
     modules = ["python -m autopush", "python -m automock"]
-    names = "|".join([*COMMANDS, "drop_users", "autokey", *modules])
+    names = "|".join([*COMMANDS, "autopush_data", "drop_users", "autokey", *modules])
     call = re.compile(rf"(?:^|[\s`/$])(?:{names})((?: +[^\s`|>&;]+)+)", re.MULTILINE)
     for page, text in pages().items():
         for words in call.findall(text):
@@ -400,6 +400,7 @@ def test_examples(page, server, tmp_path):
         "autopush_doctor": "autopush.__main__ doctor",
         "autokey": "autopush.scripts.autokey main",
         "drop_users": "autopush.scripts.drop_user drop_users",
+        "autopush_data": "autopush.scripts.data main",
         "endpoint_diagnostic": "autopush.diagnostic_cli run_endpoint_diagnostic_cli",
     }.items():
         module, function = entry.split()

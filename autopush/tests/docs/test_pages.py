@@ -19,6 +19,7 @@ DOORS = {
     "Host it": "install",
     "Test with it": "test",
     "Send to it": "http",
+    "Outgrow one machine": "outgrow",
     "Run it large": "cluster",
     "Move from 1.58.3": "migrating",
 }

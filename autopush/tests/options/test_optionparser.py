@@ -20,6 +20,7 @@ from autopush.options.parser import (
 from autopush.options.standalone import PAGE_SHOWS, STANDALONE
 from autopush.options.tables import CONNECTION, ENDPOINT, FLAG, LIST, LOG_LEVEL, SHARED, SWITCH
 from autopush.scripts import autokey
+from autopush.scripts.data import EXAMPLES as DATA_EXAMPLES, parse as parse_data
 from autopush.scripts.drop_user import EXAMPLES as DROP_EXAMPLES, parse as parse_drop_users
 from autopush.scripts.endpoint_diagnostic import EXAMPLES as URL_EXAMPLES, parse_diagnostic
 
@@ -267,6 +268,7 @@ RUN = {
     "autopush_standalone": called(parse_standalone),
     "endpoint_diagnostic": called(parse_diagnostic),
     "drop_users": lambda *args: parse_drop_users(args),
+    "autopush_data": lambda *args: parse_data(args),
     "autopush_doctor": lambda *args: doctor(args),
     "autokey": run_autokey,
 }
@@ -314,7 +316,11 @@ def test_examples_can_be_used(parser, ini, tmp_path, monkeypatch):
 
 
 def test_examples_of_the_scripts_can_be_used(ini):
-    for command, examples in (("drop_users", DROP_EXAMPLES), ("endpoint_diagnostic", URL_EXAMPLES)):
+    for command, examples in (
+        ("drop_users", DROP_EXAMPLES),
+        ("autopush_data", DATA_EXAMPLES),
+        ("endpoint_diagnostic", URL_EXAMPLES),
+    ):
         for line, _ in examples:
             words = shlex.split(line.replace("shared.ini", ini("")))
             assert RUN[command](*words[1:])
