@@ -426,11 +426,11 @@ class Flow:
         for poster in posters:
             poster.answered = self._answered
 
-    def run(self) -> float:
-        """Run all of it; returns seconds."""
+    def run(self, over: Callable[[], bool] | None = None) -> float:
+        """Run until ``over()``, or all of it; returns seconds."""
         self._start_time = start = time.monotonic()
         self._start_more()
-        self._loop.run(lambda: self.done == self.count, self._start_more)
+        self._loop.run(over or (lambda: self.done == self.count), self._start_more)
         return time.monotonic() - start
 
     def _start_more(self) -> float:

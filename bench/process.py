@@ -82,24 +82,36 @@ class MeasuredProcess:
         before = ["-m", "cProfile", "-o", os.path.abspath(profile)] if profile else []
         self.command = [python, *before, *words]
         self._log = (self.home / "log").open("wb")
+        self._core = core
         base = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.path.abspath(tree),
             "HOME": str(self.home),
         }
+        self._env = {**base, **(env or {})}
+        self._start()
+
+    def _start(self) -> None:
         self._popen = self.popen(
             self.command,
             cwd=self.home,
-            env={**base, **(env or {})},
+            env=self._env,
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
         self.process = psutil.Process(self._popen.pid)
         self._wait()
-        if core is not None:
+        if self._core is not None:
             # Threads of the pool that exist already, too.
             for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-                os.sched_setaffinity(int(task.name), [core])
+                os.sched_setaffinity(int(task.name), [self._core])
+
+    def restart(self) -> None:
+        """Stop it, and start it again with what it has on disk."""
+        self._popen.send_signal(signal.SIGTERM)
+        self._popen.wait(60)
+        self._log.truncate(0)
+        self._start()
 
     def popen(self, command: list[str], **kwargs: Any) -> subprocess.Popen[bytes]:
         """Start it."""

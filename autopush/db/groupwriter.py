@@ -20,7 +20,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -51,12 +51,26 @@ STUCK_AFTER = 30
 """Seconds after which a transaction that doesn't end is reported by :attr:`GroupWriter.error`."""
 
 
+class Turns(Protocol):
+    """Whose turn it is to write, of several processes. For the thread that writes."""
+
+    def take(self) -> bool:
+        """Wait for our turn; whether it is, or others may write at the same time."""
+
+    def give_back(self) -> None:
+        """Our turn is over."""
+
+    def close(self) -> None:
+        """There will be none any more."""
+
+
 class GroupWriter(ABC):
     """See the module. All methods are for the reactor thread.
 
     :param reactor: IReactorTime and IReactorFromThreads
     :param name: of the thread
     :param commit_delay: seconds
+    :param turns: of the processes that write to the same place; None: each writes when it wants
     """
 
     def __init__(
@@ -64,8 +78,10 @@ class GroupWriter(ABC):
         reactor: Any,
         name: str,
         commit_delay: float = COMMIT_DELAY,
+        turns: Turns | None = None,
     ) -> None:
         self._reactor = reactor
+        self._turns = turns
         self._commit_delay = commit_delay
         self._lock = threading.Lock()
         """Guards _growing, _ripe and what is in them, and _closing."""
@@ -103,12 +119,6 @@ class GroupWriter(ABC):
     @abstractmethod
     def _disconnect(self) -> None:
         """There is nothing more to write."""
-
-    def _begin_turn(self) -> None:  # noqa: B027 most back ends have no turns
-        """Wait until a batch may be taken: until then more may be taken back from it."""
-
-    def _end_turn(self) -> None:  # noqa: B027
-        """The batch is written."""
 
     # ---- for the store
 
@@ -323,29 +333,29 @@ class GroupWriter(ABC):
     # ---- writer thread
 
     def _loop(self) -> None:
-        while not self._write_next():
-            pass
+        turns, closing = self._turns, False
+        while not closing:
+            self._gate.acquire()
+            if turns is not None:
+                turns.take()  # until then more may be taken back from the batch
+            with self._lock:
+                self._gate_open = False
+                batch, self._ripe = self._ripe, None
+                closing = self._closing
+                if batch is not None:
+                    self._taken[batch] = None
+            if batch is not None:
+                self._process(batch)
+            if turns is not None:
+                turns.give_back()
         with self._lock:
             rest, self._growing = self._growing, WriteBatch()
         self._process(rest)
         self._running = False
+        if turns is not None:
+            turns.close()
         self._disconnect()
         self._reactor.callFromThread(self._finish_closing)
-
-    def _write_next(self) -> bool:
-        """Write the next batch; whether it was the last."""
-        self._gate.acquire()
-        self._begin_turn()
-        with self._lock:
-            self._gate_open = False
-            batch, self._ripe = self._ripe, None
-            closing = self._closing
-            if batch is not None:
-                self._taken[batch] = None
-        if batch is not None:
-            self._process(batch)
-        self._end_turn()
-        return closing
 
     def _process(self, batch: WriteBatch) -> None:
         self._started = time.monotonic()

@@ -41,6 +41,12 @@ STALE = (
 )
 
 
+_STALE_JSONB = (
+    "WHERE jsonb_typeof(record->'last_connect') = 'number'"
+    " AND record->'last_connect' < to_jsonb(%s) AND record->>'router_type' = ANY(%s)"
+)
+
+
 class Stale(NamedTuple):
     """A user who has not connected for long."""
 
@@ -178,22 +184,31 @@ class OfflinePostgresql(Offline):
         return Channels(bool(rows), {chid for (chid,) in rows if chid is not None})
 
     def stale_users(self, before: int) -> Iterator[Stale]:
-        rows = self._rows(
-            "SELECT uaid, (record->'last_connect')::bigint FROM users"
-            " WHERE jsonb_typeof(record->'last_connect') = 'number'"
-            " AND record->'last_connect' < to_jsonb(%s) AND record->>'router_type' = ANY(%s)",
-            *(before, list(BROWSER_TYPES)),
-        )
+        columns = "uaid, (record->'last_connect')::bigint"
+        rows = self._rows(f"SELECT {columns} FROM users {_STALE_JSONB}", *self._stale(before))
         return (Stale(key, last_connect) for key, last_connect in rows)
 
+    def count_stale(self, before: int) -> int:
+        sql = f"SELECT count(*) FROM users {_STALE_JSONB}"
+        ((count,),) = self._rows(sql, *self._stale(before))
+        return int(count)
+
+    @staticmethod
+    def _stale(before: int) -> tuple[object, ...]:
+        return before, list(BROWSER_TYPES)
+
     def drop(self, user: Stale) -> bool:
-        return bool(
-            self._rows(
-                "DELETE FROM users WHERE uaid = %s AND record->'last_connect' = to_jsonb(%s)"
-                " RETURNING 1",
-                *(user.key, user.last_connect),
-            )
+        return self.drop_all([user]) > 0
+
+    def drop_all(self, users: Iterable[Stale]) -> int:
+        """In one statement."""
+        given = list(users)
+        gone = self._rows(
+            "DELETE FROM users u USING unnest(%s::text[], %s::bigint[]) AS v(uaid, last)"
+            " WHERE u.uaid = v.uaid AND u.record->'last_connect' = to_jsonb(v.last) RETURNING 1",
+            *([user.key for user in given], [user.last_connect for user in given]),
         )
+        return len(gone)
 
 
 class OfflineDynamo(Offline):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from autopush.app.progress import Progress, rate
 from autopush.app.standalone import dsn_of
 from autopush.config import AutopushConfig, DDBTableConfig
-from autopush.db.offline import Offline, OfflineSqlite, offline_from_config
+from autopush.db.offline import Offline, OfflineDynamo, offline_from_config
 from autopush.exceptions import InvalidConfig, StoreError
 from autopush.options.optionparser import Examples, OptionParser
 from autopush.options.tables import COUNT, POSITIVE, SECONDS
@@ -61,7 +61,7 @@ def parse(args: Sequence[str] | None) -> Namespace:
     )
     parser.add_argument(
         "--db_dsn", metavar="DSN", env_var="DB_DSN", default="dynamodb:",
-        help="dynamodb: or sqlite:///path/file.db",
+        help="dynamodb:, sqlite:///path/file.db or postgresql://user@host/database",
     )  # fmt: skip
     parser.add_argument(
         "--data_dir", metavar="TEXT",
@@ -96,8 +96,8 @@ class Pace(NamedTuple):
 
 def pace(db: Offline, ns: Namespace) -> Pace:
     """Return what the options say, or what is right for the database: units of DynamoDB are shared
-    with the nodes, while SQLite takes no longer for many than for one."""
-    batch, pause = (1000, 0) if isinstance(db, OfflineSqlite) else (25, 1)
+    with the nodes, while others take no longer for many than for one."""
+    batch, pause = (1000, 0) if not isinstance(db, OfflineDynamo) else (25, 1)
     pause = pause if ns.pause_time is None else ns.pause_time
     return Pace(ns.batch_size or batch, pause, bool(pause) or ns.pause_time is not None)
 

@@ -15,6 +15,7 @@ from autopush.addresses import (
     is_loopback,
     is_node_url,
     resolve_ip,
+    without_password,
 )
 
 
@@ -137,3 +138,19 @@ def test_what_leads_to_this_machine(host):
 )
 def test_what_may_lead_elsewhere(host):
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:p%40ss@h:5/db?sslmode=x", "postgresql://u:...@h:5/db?sslmode=x"),
+        ("postgresql://u:p/s@ss@h/db", "postgresql://u:...@h/db"),
+        ("postgresql://u@h/db?password=abc&x=1", "postgresql://u@h/db?password=...&x=1"),
+        ("postgresql:///db?sslpassword=q&user=u", "postgresql:///db?sslpassword=...&user=u"),
+        ("postgresql://h:5432/db", "postgresql://h:5432/db"),
+        ("sqlite:///a:b@c", "sqlite:///a:b@c"),
+        ("dynamodb:", "dynamodb:"),
+    ],
+)
+def test_passwords_are_not_shown(url, shown):
+    assert without_password(url) == shown

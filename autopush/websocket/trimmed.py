@@ -346,7 +346,10 @@ class SlimServerProtocol(Farewell):
         """
         if self.state != OPEN:
             raise Disconnected("Attempt to send on a closed protocol")
-        self.transport.write(head(BINARY if isBinary else TEXT, len(payload)) + payload)
+        first, size = BINARY if isBinary else TEXT, len(payload)
+        short = 126 <= size < 65536  # what a message is; saves it a call
+        header = HEADER_16(first, 126, size) if short else head(first, size)
+        self.transport.write(header + payload)
 
     def send_texts(self, payloads: Sequence[bytes]) -> None:
         """Send messages as one frame each, all in one piece: a system call, and likely a packet,

@@ -5,7 +5,7 @@ each time, so that whoever writes all the time gets it again and again, and othe
 writers queue in the kernel instead::
 
     file: <database>-turns      8 bytes: the last ticket that was drawn
-    lock of byte QUEUE          held while a ticket is drawn
+    lock of byte DRAWING        held while a ticket is drawn
     lock of byte N              held by whoever has ticket N, from drawing it to the end of its turn
 
 Who has drawn ticket N waits for the lock of N - 1: for those before, each of which has one batch.
@@ -20,7 +20,7 @@ import fcntl
 import os
 import threading
 
-QUEUE = 2**62
+DRAWING = 2**62
 """Number of a byte that no ticket has."""
 
 TURN_WAIT = 5.0
@@ -88,14 +88,14 @@ class Turns:
         :raises BlockingIOError: one would have to
         """
         if not self.ticket:
-            fcntl.lockf(file, fcntl.LOCK_EX | how, 1, QUEUE)
+            fcntl.lockf(file, fcntl.LOCK_EX | how, 1, DRAWING)
             try:
                 ticket = int.from_bytes(os.pread(file, 8, 0), "little") + 1
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, ticket)
                 os.pwrite(file, ticket.to_bytes(8, "little"), 0)
                 self.ticket = ticket
             finally:
-                fcntl.lockf(file, fcntl.LOCK_UN, 1, QUEUE)
+                fcntl.lockf(file, fcntl.LOCK_UN, 1, DRAWING)
         fcntl.lockf(file, fcntl.LOCK_EX | how, 1, self.ticket - 1)
         fcntl.lockf(file, fcntl.LOCK_UN, 1, self.ticket - 1)
 

@@ -114,8 +114,7 @@ class SqliteWriter(GroupWriter):
         commit_delay: float = COMMIT_DELAY,
         turns: Turns | None = None,
     ) -> None:
-        super().__init__(reactor, "sqlite-writer", commit_delay)
-        self._turns = turns
+        super().__init__(reactor, "sqlite-writer", commit_delay, turns)
         self._open_connection = open_connection
         self._cache = cache
         self._connection: sqlite3.Connection | None = None
@@ -123,17 +122,7 @@ class SqliteWriter(GroupWriter):
     def _store_error(self, error: BaseException) -> StoreError:
         return store_error(error)
 
-    def _begin_turn(self) -> None:
-        if self._turns is not None:
-            self._turns.take()
-
-    def _end_turn(self) -> None:
-        if self._turns is not None:
-            self._turns.give_back()
-
     def _disconnect(self) -> None:
-        if self._turns is not None:
-            self._turns.close()
         if self._connection is not None:
             self._connection.close()
 

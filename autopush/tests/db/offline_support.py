@@ -9,6 +9,7 @@ import boto3
 from autopush.db.rows import dump_json
 from autopush.db.sqlite.schema import open_writer, prepare
 from autopush.ids import hash_uaid
+from autopush.tests.db.postgresql.server import shared_server
 
 MONTH = "message_2026_11"
 FUTURE = 4_000_000_000
@@ -39,6 +40,39 @@ class SqliteSide:
 
     def dump(self) -> list[str]:
         return list(self._connection.iterdump())
+
+
+class PostgresqlSide:
+    """Tables as :mod:`autopush.db.postgresql.store` keeps them."""
+
+    resource = None
+
+    def __init__(self) -> None:
+        from autopush.db.postgresql.link import parameters
+        from autopush.db.postgresql.schema import prepare
+
+        self._server = shared_server()
+        self.dsn = self._server.new_schema()
+        prepare(parameters(self.dsn), "here")
+
+    def _run(self, sql: str, *values: Any) -> list[Any]:
+        return self._server.sql(sql, *values, dsn=self.dsn)
+
+    def put_user(self, uaid: str, key_hash: str = "", **record: Any) -> None:
+        values = (hash_uaid(key_hash, uaid), dump_json(record))
+        self._run("INSERT INTO users (uaid, record) VALUES (%s, %s::jsonb)", *values)
+
+    def put_channels(self, uaid: str, *chids: str) -> None:
+        self._run("INSERT INTO channel_rows VALUES (%s, NULL, %s)", uaid, FUTURE)
+        for chid in chids:
+            self._run("INSERT INTO channels VALUES (%s, %s)", uaid, chid)
+
+    def users(self) -> set[str]:
+        return {row[0] for row in self._run("SELECT uaid FROM users")}
+
+    def dump(self) -> list[str]:
+        tables = ("users", "channel_rows", "channels", "messages")
+        return [repr(self._run(f"SELECT * FROM {table} ORDER BY 1, 2")) for table in tables]
 
 
 class DynamoSide:

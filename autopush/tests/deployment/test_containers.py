@@ -245,14 +245,14 @@ def test_nodes_on_postgresql_are_found_under_their_names():
 def test_nginx_before_the_cluster(tmp_path):
     """It takes the configuration, which names every node."""
     parsed = load(".postgresql")
-    text = parsed["configs"]["nginx"]["content"].replace("$$", "$")
+    text = (TREE / parsed["configs"]["nginx"]["file"]).read_text()
     for name, service in parsed["services"].items():
         if service.get("command", [""])[0] in PARSERS:
             (place,) = re.findall(rf"server {name}:(\d+);", text)
             assert place in service["expose"]
             text = text.replace(f"server {name}:", "server 127.0.0.1:")
     conf = tmp_path / "nginx.conf"
-    conf.write_text(f"pid {tmp_path}/pid; events {{}} http {{ access_log off; {text} }}")
+    conf.write_text(f"pid {tmp_path}/pid; events {{}} http {{ access_log off;\n{text}\n}}")
     words = [tool("nginx"), "-t", "-c", conf, "-p", tmp_path, "-e", "stderr"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

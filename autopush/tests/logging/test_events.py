@@ -105,6 +105,13 @@ class TestJsonFormat:
             },
         }
 
+    def test_a_worker_is_named(self):
+        logger = PushLogger("Autopush", worker=2)
+        line = json.loads(logger.json_format(event()))
+        assert line["Fields"] == {**fields(), "worker": 2}
+        plain, named = (one.text_format(event()) for one in (PushLogger("Autopush"), logger))
+        assert plain and named == plain.replace(" [", " [worker 2: ", 1) != plain
+
     def test_one_line_of_ascii(self):
         line = PushLogger("Autopush").json_format(event(log_format="é\n\u2028", name="ü"))
         assert line.isascii()

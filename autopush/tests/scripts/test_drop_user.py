@@ -15,7 +15,8 @@ from autopush.db.offline import Stale, offline_from_config
 from autopush.db.sqlite import schema
 from autopush.scripts.drop_user import drop_users, expected, first_kept, pace, parse, purge
 from autopush.tests.app.test_progress import Terminal
-from autopush.tests.db.offline_support import DynamoSide, SqliteSide
+from autopush.tests.db.offline_support import DynamoSide, PostgresqlSide, SqliteSide
+from autopush.tests.db.postgresql.server import missing
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +27,14 @@ def clean_environment(monkeypatch):
         monkeypatch.setenv(name, "testing")
 
 
-@pytest.fixture(params=["sqlite", "dynamodb"])
+@pytest.fixture(params=["sqlite", "postgresql", "dynamodb"])
 def side(request, tmp_path):
     if request.param == "sqlite":
         yield SqliteSide(str(tmp_path / "db.sqlite3"))
+    elif request.param == "postgresql":
+        if reason := missing():
+            pytest.skip(reason)
+        yield PostgresqlSide()
     else:
         with mock_aws():
             yield DynamoSide()

@@ -13,7 +13,8 @@ from autopush.message.endpoint_token import make_endpoint
 from autopush.options.bridges import option_groups
 from autopush.options.tables import ENDPOINT, SHARED
 from autopush.scripts.endpoint_diagnostic import EndpointDiagnosticCLI, run_endpoint_diagnostic_cli
-from autopush.tests.db.offline_support import MONTH, DynamoSide, SqliteSide
+from autopush.tests.db.offline_support import MONTH, DynamoSide, PostgresqlSide, SqliteSide
+from autopush.tests.db.postgresql.server import missing
 
 KEY = Fernet.generate_key().decode()
 UAID, CHID = uuid.uuid4().hex, uuid.uuid4()
@@ -40,10 +41,14 @@ def clean_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-@pytest.fixture(params=["sqlite", "dynamodb"])
+@pytest.fixture(params=["sqlite", "postgresql", "dynamodb"])
 def side(request, tmp_path):
     if request.param == "sqlite":
         yield SqliteSide(str(tmp_path / "db.sqlite3"))
+    elif request.param == "postgresql":
+        if reason := missing():
+            pytest.skip(reason)
+        yield PostgresqlSide()
     else:
         with mock_aws():
             yield DynamoSide()

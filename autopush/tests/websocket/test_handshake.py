@@ -181,7 +181,7 @@ def test_both_ways_answer_alike(head, after, cut, behind_http, conf):
     assert talk(pieces, behind_http, True, conf) == talk(pieces, behind_http, False, conf)
 
 
-@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("after", AFTER, ids=map(str, range(len(AFTER))))  # the bytes are random
 @pytest.mark.parametrize("behind_http", [True, False])
 def test_both_ways_of_a_farewell_answer_alike(after, behind_http):
     for pieces in ([request(), after], [request(), frame(TEXT, HELLO), *map(bytes, zip(after))]):

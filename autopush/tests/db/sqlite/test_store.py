@@ -513,6 +513,7 @@ class TestDsn(SqliteCase):
             max_stored=1,
             max_stored_bytes=0,
             max_stored_share=100,
+            workers=1,
             router_table=SimpleNamespace(tablename="router_x"),
             message_table=SimpleNamespace(tablename="message_x"),
         )
@@ -530,7 +531,7 @@ class TestDsn(SqliteCase):
         for dsn in (
             "",
             "dynamodb:http://host",
-            "postgres://host/db",
+            "mysql://host/db",
             "sqlite:",
             "sqlite://",
             "sqlite:///",

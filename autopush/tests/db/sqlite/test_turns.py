@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
 
 from autopush.db.sqlite.turns import Turns
 from autopush.tests import TREE
+from autopush.tests.db.sqlite.support import SqliteCase
+from autopush.tests.db.store_contract import message
+
+reactor: Any = _reactor
 
 TURNS = 200
 LONG = 60.0
@@ -164,3 +170,28 @@ def test_one_process_alone(tmp_path: Path) -> None:
     turns.close()
     assert turns.take() is False
     assert (tmp_path / "db-turns").stat().st_mode & 0o777 == 0o600
+
+
+class SharedTest(SqliteCase):
+    """The store of a worker."""
+
+    async def test_it_writes_in_its_turn_only(self) -> None:
+        one = await self.open_store(shared=True)
+        other = Other(CHILD, self.path, str(LONG))
+        self.addCleanup(other.close)
+        other.tell("take")
+        assert other.hear() == "True"
+        stored = one.store_message("message", message())
+        waiting: Deferred[None] = Deferred()
+        reactor.callLater(0.05, waiting.callback, None)
+        await waiting
+        assert not stored.called
+        other.tell("give back")
+        await stored
+        other.tell("take")
+        assert other.hear() == "gave back" and other.hear() == "True"
+        await one.close()
+
+    async def test_alone_there_are_no_turns(self) -> None:
+        await self.open_store()
+        assert not os.path.exists(f"{self.path}-turns")
