@@ -155,6 +155,7 @@ class Browser:
         :param timeout: seconds
         :raises NoMessage: none came
         """
+        __tracebackhide__ = True  # pytest shows the line of the test
         left = timeout
         while True:
             step = min(left, LONGEST)

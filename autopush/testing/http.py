@@ -40,6 +40,7 @@ class Control:
         :raises ControlError: it was refused
         :raises OSError: there is no service
         """
+        __tracebackhide__ = True  # pytest shows the line of the test
         given = {name: value for name, value in query.items() if value is not None}
         target = f"{self._path}{path}" + (f"?{urlencode(given)}" if given else "")
         patience = PATIENCE + float(given.get("timeout", 0))

@@ -13,19 +13,15 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from autopush.control.rig import firefox_preferences
+
 PROGRAM = shutil.which("firefox") or shutil.which("firefox-esr")
 
 LISTENING = re.compile(rb"WebDriver BiDi listening on (ws://\S+)")
 
 PREFERENCES = {
-    # Else the remote agent switches push off, among much else.
-    "remote.prefs.recommended": False,
-    "dom.push.connection.enabled": True,
-    "dom.push.testing.allowInsecureServerURL": True,
-    "dom.push.testing.ignorePermission": True,
+    **firefox_preferences(""),  # no push service, unless a test names one
     "dom.push.loglevel": "all",
-    "dom.push.retryBaseInterval": 500,
-    "permissions.default.desktop-notification": 1,
     "browser.dom.window.dump.enabled": True,
     "devtools.console.stdout.chrome": True,
     # Nothing but the test talks to the network.

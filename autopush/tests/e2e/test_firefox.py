@@ -22,7 +22,8 @@ from pywebpush import webpush
 
 from automock.running import Background
 from autopush.scripts.autokey import access_key
-from autopush.tests.e2e.clients import QUIET, UserAgent, VapidSender
+from autopush.testing import Push, PushService
+from autopush.tests.e2e.clients import QUIET, VapidSender, b64decode
 from autopush.tests.e2e.firefox import PROGRAM, Firefox
 from autopush.tests.e2e.harness import Server
 
@@ -318,19 +319,21 @@ class Page:
         return await self.firefox.run(script.replace("HEADERS", json.dumps(named)))
 
 
-async def test_page_of_another_origin_sends(
-    make_server: Callable[..., Server], site: str, profile: Path
-) -> None:
+@pytest.fixture
+def push() -> Iterator[Push]:
+    """A service of the test mode that keeps two messages for a browser."""
+    with PushService(["--max_stored=2", "--max_stored_share=100"]) as running:
+        yield running
+
+
+async def test_page_of_another_origin_sends(push: Push, site: str, profile: Path) -> None:
     """With every header that RFC 8030, 8291 and 8292 have; it reads what it needs of the answer: of
     a message URL and TTL, of a refusal what is wrong, when to come again, how to sign."""
-    server = await asyncio.to_thread(
-        make_server("--max_stored", "2", "--max_stored_share", "100").start
-    )
-    sender = VapidSender()
-    async with await UserAgent.open(server.ws_url) as agent:
-        subscription = await agent.register(sender.public_key)
-        open_to_all = await agent.register()
-    signed = sender.rfc8292.sign({"aud": server.endpoint_url, "sub": "mailto:ops@example.com"})
+    sender, browser = VapidSender(), push.browser()
+    subscription = browser.subscribe(sender.public_key)
+    endpoint, open_to_all = subscription["endpoint"], browser.subscribe()["endpoint"]
+    browser.offline()
+    signed = sender.rfc8292.sign({"aud": push.url, "sub": "mailto:ops@example.com"})
     headers = {
         "TTL": "600",
         "Topic": "news",
@@ -343,37 +346,31 @@ async def test_page_of_another_origin_sends(
     body = http_ece.encrypt(
         "grüezi".encode(),
         private_key=ec.generate_private_key(ec.SECP256R1()),
-        dh=subscription.public,
-        auth_secret=subscription.auth,
+        dh=b64decode(subscription["keys"]["p256dh"]),
+        auth_secret=b64decode(subscription["keys"]["auth"]),
         version="aes128gcm",
     )
     async with Firefox(profile) as firefox:
         page = Page(firefox)
         await firefox.open(site)
-        answer = await page.fetch(subscription.endpoint, body=body, **headers)
-        assert not server.endpoint_url.startswith(answer["origin"])
+        answer = await page.fetch(endpoint, body=body, **headers)
+        assert not push.url.startswith(answer["origin"])
         assert answer["status"] == 201
         assert answer["headers"]["ttl"] == "600"
         location = answer["headers"]["location"]
-        assert location.startswith(server.endpoint_url + "/m/")
+        assert location.startswith(push.url + "/m/")
 
-        stranger = VapidSender().rfc8292.sign({"aud": server.endpoint_url, "sub": "mailto:x@y.z"})
-        refused = {
-            "wrong key": await page.fetch(
-                subscription.endpoint, body=body, **{**headers, **stranger}
-            )
-        }
+        stranger = VapidSender().rfc8292.sign({"aud": push.url, "sub": "mailto:x@y.z"})
+        refused = {"wrong key": await page.fetch(endpoint, body=body, **{**headers, **stranger})}
         assert "vapid" in refused["wrong key"]["headers"]["www-authenticate"]
         del headers["TTL"]
-        refused["no TTL"] = await page.fetch(subscription.endpoint, body=body, **headers)
+        refused["no TTL"] = await page.fetch(endpoint, body=body, **headers)
         headers["TTL"] = "600"
-        refused["too long"] = await page.fetch(subscription.endpoint, body=b"x" * 5000, **headers)
-        refused["far too long"] = await page.fetch(
-            subscription.endpoint, body=b"x" * 500_000, **headers
-        )
-        refused["not our URL"] = await page.fetch(subscription.endpoint + "x", body=body, **headers)
+        refused["too long"] = await page.fetch(endpoint, body=b"x" * 5000, **headers)
+        refused["far too long"] = await page.fetch(endpoint, body=b"x" * 500_000, **headers)
+        refused["not our URL"] = await page.fetch(endpoint + "x", body=body, **headers)
         for _ in range(3):
-            last = await page.fetch(open_to_all.endpoint, TTL="60")
+            last = await page.fetch(open_to_all, TTL="60")
         refused["enough is waiting"] = last
         assert int(last["headers"]["retry-after"]) > 0
         found = {
@@ -388,6 +385,7 @@ async def test_page_of_another_origin_sends(
             "enough is waiting": (429, 203),
         }
         assert (await page.fetch(location, "DELETE"))["status"] == 204
+    assert [request.status for request in push.requests[:2]] == [201, 401]
 
 
 async def test_firefox_hears_of_broadcasts(

@@ -66,6 +66,24 @@ def test_one_service_for_each_worker(tmp_path):
     assert services(tmp_path) == 2
 
 
+FAILING = """
+def test_nothing_came(push):
+    push.browser().wait(timeout=0)
+
+def test_no_such_fault(push):
+    push.fail("nonsense")
+"""
+
+
+def test_failures_show_the_line_of_the_test(tmp_path):
+    """Not the inside of what it calls."""
+    (tmp_path / "test_failing.py").write_text(FAILING)
+    done = run_pytest(tmp_path, "-p", "no:xdist", "test_failing.py", "--tb=short")
+    assert "2 failed" in done.stdout, done.stdout
+    assert "nobody has sent anything" in done.stdout
+    assert "http.py:" not in done.stdout and "browser.py:" not in done.stdout
+
+
 def python_of_the_manual(css_class=None):
     found = blocks("code-block:: python", css_class)
     return [block.text for block in found if block.page == "test"]
