@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from autopush.httpserver.application import RoutedServer, Routes
 from autopush.httpserver.connection import REASONS
 from autopush.web.access import Access, NoAccessHandler
-from autopush.web.base import NotFoundHandler, count_refused, invalid_request, standard_error
+from autopush.web.base import NotFoundHandler, invalid_request, standard_error
 from autopush.web.dockerflow import LBHeartbeatHandler, VersionHandler
 from autopush.web.health import HealthHandler, MemUsageHandler, StatusHandler
 from autopush.web.log_check import LogCheckHandler
@@ -35,7 +35,7 @@ from autopush.web.nodes import NotificationHandler, RouterHandler
 from autopush.web.page.handlers import ROUTES as PAGE_ROUTES, Page, SlashHandler
 from autopush.web.prometheus import MetricsHandler
 from autopush.web.rates import Rates
-from autopush.web.refusals import Refusals
+from autopush.web.refusals import Refusals, count_refused
 from autopush.web.registration import (
     ChannelRegistrationHandler,
     NewRegistrationHandler,

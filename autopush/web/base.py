@@ -26,9 +26,9 @@ from autopush.ids import hash_uaid
 from autopush.logging import enabled, for_people
 from autopush.options.bridges import BRIDGES
 from autopush.types import JSONDict
+from autopush.web.refusals import count_refused
 
 if TYPE_CHECKING:
-    from autopush.metrics.interface import IMetrics
     from autopush.router.interface import IRouter, RouterResponse
 
 status_codes = {
@@ -197,21 +197,6 @@ def standard_error(
     if message:
         body["message"] = message
     return body
-
-
-def count_refused(application: Any, status_code: int, errno: int | None) -> None:
-    """Count a request that was answered with an error of the public documentation.
-
-    :param application: ``metrics``, and the counter ``refused``
-    """
-    application.refused[status_code, errno or 0] += 1
-    tell_refused(application.metrics, status_code, errno)
-
-
-def tell_refused(metrics: IMetrics, status_code: int, errno: int | None) -> None:
-    """Tell the metrics of such a request."""
-    if metrics.active:
-        metrics.increment("requests.refused", tags=[f"errno:{errno or 0}", f"code:{status_code}"])
 
 
 def invalid_request(exc: InvalidRequest) -> JSONDict:

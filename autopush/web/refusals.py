@@ -1,11 +1,14 @@
-"""How many lines of the log tell of refused requests."""
+"""Refused requests: their metric, and how many lines of the log tell of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from autopush.metrics.interface import IMetrics
 
 INTERVAL = 10
 """Seconds after which refusals of an errno are told one by one again."""
@@ -54,3 +57,18 @@ class Refusals:
     def _sum_up(self, errno: int) -> None:
         interval = self._intervals.pop(errno)
         self.log.info("Refused {count} more with errno {errno}", count=interval.untold, errno=errno)
+
+
+def count_refused(application: Any, status_code: int, errno: int | None) -> None:
+    """Count a request that was answered with an error of the public documentation.
+
+    :param application: ``metrics``, and the counter ``refused``
+    """
+    application.refused[status_code, errno or 0] += 1
+    tell_refused(application.metrics, status_code, errno)
+
+
+def tell_refused(metrics: IMetrics, status_code: int, errno: int | None) -> None:
+    """Tell the metrics of such a request."""
+    if metrics.active:
+        metrics.increment("requests.refused", tags=[f"errno:{errno or 0}", f"code:{status_code}"])

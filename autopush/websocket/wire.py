@@ -35,7 +35,7 @@ from autopush.session import Session
 from autopush.session.stats import base_tags
 from autopush.types import JSONDict
 from autopush.web.access import REFUSAL, UNAUTHORIZED
-from autopush.web.base import tell_refused
+from autopush.web.refusals import tell_refused
 from autopush.websocket.handshake import REASON_TEXTS, normalize_head
 from autopush.websocket.origins import FORBIDDEN, MAX_LOGGED, origins_in, show
 from autopush.websocket.trimmed import OPEN

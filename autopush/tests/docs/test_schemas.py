@@ -12,6 +12,7 @@ from typing import Any
 from autopush.db.dynamodb.items import write_message
 from autopush.db.sqlite import schema
 from autopush.message.notification import WebPushNotification
+from autopush.message.urgency import HIGH
 from autopush.session.records import new_record
 from autopush.tests import TREE
 from autopush.tests.docs.support import table
@@ -45,6 +46,7 @@ def test_attributes_of_messages() -> None:
         update_id="id",
     )
     notification.live = True
+    notification.urgency = HIGH
     assert kinds(write_message("user", notification, 1)) == attributes("message-attributes")
 
 

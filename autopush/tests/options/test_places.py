@@ -40,7 +40,7 @@ def failing(ns, build=standalone_config):
 def test_the_command_line(tmp_path):
     text = failing(standalone("--public_url", "ftp://x"))
     assert text == (
-        "Invalid public_url: 'ftp://x', must be http://host[:port] or https://host[:port]"
+        "Invalid public_url: 'ftp://x', must be http[s]://host[:port], or that with a /path"
         " (command line)"
     )
 
