@@ -21,7 +21,7 @@ LOOKING = ("GET", "HEAD")
 """Methods of who looks for something: no sender's."""
 
 MAX_TEXT = 500
-"""Characters of a message that are shown."""
+"""Characters of a message that are shown: enough to know which it is. Tests see all of it."""
 
 
 class Inbox:
