@@ -199,6 +199,7 @@ class StandaloneApplication(AutopushMultiService):
     :param own_endpoint_port: whether the HTTP API has a port of its own
     :param control: the test mode, if the service runs in it
     :ivar ready_file: where to say that it serves
+    :ivar overview: what the page shows the operator; None: nothing
     :ivar close_spread: seconds over which WebSockets are closed at the end
     :cvar websocket_factory: makes the factory of the WebSockets; a subclass may have another
     :cvar websocket_site_factory: makes what listens for them, if the HTTP API has a port of its own
@@ -240,6 +241,7 @@ class StandaloneApplication(AutopushMultiService):
         self.internal_router_factory = InternalRouterHTTPFactory(
             conf, self.db, self.clients, node=self.node, **common
         )
+        self.overview: Overview | None = None
         self._public: Listener | None = None
         self._endpoint: Listener | None = None
         self._internal: Listener | None = None
@@ -260,21 +262,21 @@ class StandaloneApplication(AutopushMultiService):
             return EndpointHTTPFactory(conf, self.db, self.routers, **common)
         return StandaloneHTTPFactory(conf, self.db, self.routers, page=page, **common)
 
-    def _add_overview(self) -> None:
+    def add_overview(self) -> None:
         """Give the page its figures."""
         endpoint = self.endpoint_factory
         if self.control is not None:
             return  # it has other things to show
         if isinstance(endpoint, StandaloneHTTPFactory) and self.conf.page == "full":
             figures = Figures(self.db, self.lifecycle.tls, self.node, reactor)
-            overview = Overview(figures, self.node, self.census, endpoint, reactor)
-            self.add_timer(SAMPLE_INTERVAL, overview.sample)
-            endpoint.page.figures = overview.show
+            self.overview = Overview(figures, self.node, self.census, endpoint, reactor)
+            self.add_timer(SAMPLE_INTERVAL, self.overview.sample)
+            endpoint.page.figures = self.overview.show
 
     def setup(self, rotate_tables: bool = True) -> None:
         super().setup(rotate_tables)
         self.add_timer(upkeep.STEP, self.node.upkeep.step)
-        self._add_overview()
+        self.add_overview()
         self.add_megaphone(self.node)
         self.add_census()
         endpoint, conf = self.endpoint_factory, self.conf

@@ -7,7 +7,8 @@ then, and shown the next time.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -48,6 +49,7 @@ REASONS: dict[int, str] = {
     113: "the topic is not one",
     114: "the TTL is negative",
     115: "the user agent has too many subscriptions",
+    116: "the urgency is not one",
     201: "the store was too busy",
     202: "the store failed",
     203: "too much is waiting for the receiver",
@@ -66,7 +68,8 @@ class Overview:
 
     :param figures: whose store is looked at
     :param node: its connections
-    :param census: counts users, channels and stored messages
+    :ivar census: counts users, channels and stored messages for who looks; None: another process
+        does
     :param application: counts what was accepted and refused
     :param clock: IReactorTime
     """
@@ -75,13 +78,13 @@ class Overview:
         self,
         figures: Figures,
         node: BaseNode,
-        census: Census,
+        census: Census | None,
         application: RoutedServer,
         clock: Any,
     ) -> None:
         self._figures = figures
         self._node = node
-        self._census = census
+        self.census = census
         self._application = application
         self._clock = clock
         self._started: float = clock.seconds()
@@ -95,7 +98,8 @@ class Overview:
     def show(self) -> JSONDict:
         """Return all there is, for JSON."""
         self._look()
-        self._census.freshen()
+        if self.census is not None:
+            self.census.freshen()
         node, figures, accepted = self._node, self._figures, self._application.accepted
         stock = node.stock
         return {
@@ -109,23 +113,89 @@ class Overview:
             "stored": None if stock is None else {"messages": stock.messages, "bytes": stock.size},
             "store": {"up": figures.up, "waiting": figures.writes_waiting()},
             "certificate_days": figures.certificate_days_left(),
-            "refused": self._refused(),
+            "refused": _rows(self._application.refused),
         }
-
-    def _refused(self) -> list[JSONDict]:
-        """What was refused since the start, most often first."""
-        return [
-            {
-                "status": status,
-                "errno": errno,
-                "count": count,
-                "reason": REASONS.get(errno, REASONS[0]),
-            }
-            for (status, errno), count in self._application.refused.most_common()
-        ]
 
     def _look(self) -> None:
         now = self._clock.seconds()
         if self._looked is None or now - self._looked >= LOOK_INTERVAL:
             self._looked = now
             self._node.background.watch(Deferred.fromCoroutine(self._figures.look()))
+
+
+class Whole:
+    """The overview of a service of several processes: the sum of theirs.
+
+    Each counts for itself. What one that has ended had counted when somebody last looked stays.
+
+    :param count: how many processes there are to be
+    :param clock: IReactorTime
+    """
+
+    def __init__(self, count: int, clock: Any) -> None:
+        self._count = count
+        self._clock = clock
+        self._started: float = clock.seconds()
+        self._accepted: dict[int, int] = {}
+        self._refused: dict[int, Counter[tuple[int, int]]] = {}
+
+    def ended(self, number: int) -> None:
+        """A process has ended: another one will begin to count in its place."""
+        ended = 0  # no process has this number
+        self._accepted[ended] = self._accepted.get(ended, 0) + self._accepted.pop(number, 0)
+        self._refused.setdefault(ended, Counter()).update(self._refused.pop(number, Counter()))
+
+    def show(self, parts: Mapping[int, JSONDict | None]) -> JSONDict:
+        """Return all there is, for JSON.
+
+        :param parts: by the number of the process (from 1; the first counts what is stored for all)
+            what its overview shows; None: it doesn't answer
+        """
+        here = {number: part for number, part in parts.items() if part is not None}
+        for number, part in here.items():
+            self._accepted[number] = part["messages"]["total"]
+            self._refused[number] = Counter(
+                {(row["status"], row["errno"]): row["count"] for row in part["refused"]}
+            )
+        shown, stored = list(here.values()), here.get(1, {})
+        days = _known(part["certificate_days"] for part in shown)
+        return {
+            "version": __version__,
+            "uptime": int(self._clock.seconds() - self._started),
+            "workers": {"serving": len(shown), "count": self._count},
+            "connections": sum(part["connections"] for part in shown),
+            "unacknowledged": sum(part["unacknowledged"] for part in shown),
+            **{name: stored.get(name) for name in ("users", "channels", "stored")},
+            "messages": {
+                "minute": sum(part["messages"]["minute"] for part in shown),
+                "total": sum(self._accepted.values()),
+            },
+            "store": _store([part["store"] for part in shown]),
+            "certificate_days": min(days, default=None),
+            "refused": _rows(sum(self._refused.values(), Counter())),
+        }
+
+
+def _store(parts: Iterable[JSONDict]) -> JSONDict:
+    """What several processes say of the store: it is well if it is for each."""
+    parts = list(parts)
+    up = _known(part["up"] for part in parts)
+    waiting = _known(part["waiting"] for part in parts)
+    return {"up": all(up) if up else None, "waiting": sum(waiting) if waiting else None}
+
+
+def _known(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if value is not None]
+
+
+def _rows(refused: Counter[tuple[int, int]]) -> list[JSONDict]:
+    """What was refused since the start, most often first."""
+    return [
+        {
+            "status": status,
+            "errno": errno,
+            "count": count,
+            "reason": REASONS.get(errno, REASONS[0]),
+        }
+        for (status, errno), count in refused.most_common()
+    ]

@@ -66,7 +66,7 @@ class Superior(ServiceManager):
 
     def ready(self, status: str) -> None:
         """Everything listens, or is reloaded."""
-        self._tell("ready", self.readiness)
+        self._tell("ready", None if self.readiness is None else list(self.readiness))
 
     def alive(self) -> None:
         """We live."""
@@ -124,6 +124,15 @@ class WorkerApplication(StandaloneApplication):
         else:
             self.add_timer(FORGET_INTERVAL, self.census.begin)
 
+    def add_overview(self) -> None:
+        """The page of each shows how all are."""
+        super().add_overview()
+        if self.overview is None:
+            return
+        if self.begin.number != 1:
+            self.overview.census = None
+        self.endpoint_factory.page.figures = self._whole_overview
+
     def bind(
         self, option: str, host: str, port: int, factory: Any, ssl_cf: Any = None
     ) -> IListeningPort:
@@ -162,7 +171,7 @@ class WorkerApplication(StandaloneApplication):
         channel = Channel(
             reactor,
             {"reload": lambda _: self.lifecycle.reload()},
-            {"figures": self._figures, "health": self._health},
+            {"figures": self._figures, "health": self._health, "overview": self._overview},
             self._alone,
         )
         self.superior.channel = channel
@@ -204,6 +213,15 @@ class WorkerApplication(StandaloneApplication):
             errors = [str(error) or "the store doesn't answer"]
         users = self.node.users if self.begin.number == 1 else None
         return {"clients": len(self.clients), "users": users, "errors": errors}
+
+    def _overview(self) -> JSONDict | None:
+        return None if self.overview is None else self.overview.show()
+
+    def _whole_overview(self) -> Deferred[Any]:
+        assert self.superior.channel is not None
+        asked = self.superior.channel.ask("overview", WHOLE_WITHIN)
+        # A supervisor that hangs: rather our own than none.
+        return asked.addErrback(lambda _: self._overview())
 
     def whole(self) -> Deferred[JSONDict]:
         """Ask the supervisor how all workers are."""

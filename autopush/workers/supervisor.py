@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from autopush import __version__
 from autopush.app.lifecycle import Lifecycle
+from autopush.app.overview import Whole
 from autopush.app.process import Listener, Timer, bind
 from autopush.app.service import STOP_WITHIN, reopen_logs
 from autopush.app.standalone import DataDir, StartError, has_own_endpoint_port
@@ -112,6 +113,7 @@ class Supervisor(MultiService):
         self._listening = dict(listen(ns, conf))
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._sockets = [] if conf.router_port else self._socket_paths()
+        self._overview = Whole(conf.workers, reactor)
         self._metrics: IMetrics | None = None
         self._merged: Any = None
         if conf.prometheus_port:
@@ -237,7 +239,7 @@ class Supervisor(MultiService):
                 "alive": lambda _: self.fleet.alive(worker),
                 "failed": failed,
             },
-            {"whole": self.whole},
+            {"whole": self.whole, "overview": self.overview},
             lambda: None,
         )
         factory = Factory.forProtocol(lambda: channel)
@@ -266,6 +268,7 @@ class Supervisor(MultiService):
 
     def gone(self, worker: Worker) -> None:
         """Keep what it has counted."""
+        self._overview.ended(worker.number)
         if self._merged is not None:
             self._merged.ended(worker.number)
 
@@ -273,10 +276,9 @@ class Supervisor(MultiService):
 
     async def whole(self) -> JSONDict:
         """How all workers are, for ``/health``."""
-        answers = await gatherResults([self._ask(one, "health") for one in self.fleet.workers])
         workers: JSONDict = {}
         clients, users = 0, None
-        for worker, answer in zip(self.fleet.workers, answers, strict=True):
+        for worker, answer in await self._ask_all("health"):
             name = str(worker.number)
             if isinstance(answer, str):
                 # One that has ended is back in a moment.
@@ -290,6 +292,21 @@ class Supervisor(MultiService):
             if answer["errors"]:
                 workers[name].update(status="NOT OK", error="; ".join(answer["errors"]))
         return {"clients": clients, "users": users, "workers": workers}
+
+    async def overview(self) -> JSONDict:
+        """What the page shows the operator."""
+        return self._overview.show(
+            {
+                worker.number: None if isinstance(answer, str) else answer
+                for worker, answer in await self._ask_all("overview")
+            }
+        )
+
+    async def _ask_all(self, what: str) -> list[tuple[Worker, Any]]:
+        """Return what each worker answers, or a text: why it doesn't."""
+        workers = self.fleet.workers
+        answers = await gatherResults([self._ask(one, what) for one in workers])
+        return list(zip(workers, answers, strict=True))
 
     def _ask(self, worker: Worker, what: str) -> Deferred[Any]:
         """Fires with the answer of a worker, or a text: why there is none."""
@@ -321,10 +338,9 @@ class Supervisor(MultiService):
 
         assert self._metrics is not None
         own: Any = self._metrics
-        answers = await gatherResults([self._ask(one, "figures") for one in self.fleet.workers])
         parts = {
             worker.number: None if isinstance(answer, str) else answer
-            for worker, answer in zip(self.fleet.workers, answers, strict=True)
+            for worker, answer in await self._ask_all("figures")
             # One that has ended meanwhile has been counted.
             if worker.state is State.SERVING
         }

@@ -390,6 +390,27 @@ async def test_one_scrape_has_all(make: MakeServer) -> None:
         assert two["autopush_connections"] == AGENTS - own[0]
 
 
+async def test_the_page_shows_the_figures_of_all(make: MakeServer) -> None:
+    server = await asyncio.to_thread(make)
+    url = f"{server.endpoint_url}/page/figures"
+    async with agents(server) as everybody:
+        subscriptions = [await agent.register() for agent in everybody]
+        for agent, subscription in zip(everybody, subscriptions, strict=True):
+            await send(subscription, b"x")
+            await receive(agent, subscription, b"x")
+        async with httpx.AsyncClient(trust_env=False) as browser:
+            for _ in range(8):  # each by a connection of its own
+                shown = (await browser.get(url, headers={"Connection": "close"})).json()
+                assert shown["connections"] == AGENTS
+                assert shown["messages"] == {"minute": AGENTS, "total": AGENTS}
+                assert shown["workers"] == {"serving": COUNT, "count": COUNT}
+            workers(server)[1].kill()
+            await asyncio.to_thread(eventually, lambda: "Worker 1 serves again" in server.output)
+            shown = (await browser.get(url)).json()
+            assert shown["messages"]["total"] == AGENTS
+            assert 0 < shown["connections"] < AGENTS
+
+
 async def test_health_tells_of_a_worker_that_is_away(make: MakeServer) -> None:
     server = await asyncio.to_thread(make)
     process = workers(server)[2]

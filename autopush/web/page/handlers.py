@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Any
 
 import attrs
@@ -43,13 +44,14 @@ class Page:
     """What the application shows at ``/``.
 
     :ivar document: made for people
-    :ivar figures: returns what the operator is shown; None: nothing is
+    :ivar figures: returns what the operator is shown, or what that can be waited for by; None: nothing
+        is
     :ivar token: shows who the operator is; None: only a connection from this machine does
     :ivar separate: whether user agents connect to a port of their own
     """
 
     document: Document = WELCOME
-    figures: Callable[[], JSONDict] | None = None
+    figures: Callable[[], JSONDict | Awaitable[JSONDict]] | None = None
     token: str | None = attrs.field(default=None, repr=False)
     separate: bool = False
 
@@ -80,9 +82,10 @@ class PagePart(BaseWebHandler):
     def options(self, *_args: Any, **_kwargs: Any) -> None:
         """Nothing is allowed to pages of other origins."""
 
-    def head(self, *args: Any, **kwargs: Any) -> None:
+    def head(self, *args: Any, **kwargs: Any) -> Awaitable[None] | None:
         """As GET: the server leaves out the body."""
-        self.get(*args, **kwargs)
+        answering: Awaitable[None] | None = self.get(*args, **kwargs)
+        return answering
 
 
 class PageHandler(PagePart):
@@ -145,14 +148,15 @@ class FiguresHandler(PagePart):
 
     challenge = "Bearer"
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """JSON."""
         page = self.page
         self._headers["Cache-Control"] = "no-store"
         if page.figures is None:
             self._not_found()
         elif is_operator(self.request, page.token):
-            self.finish(page.figures())
+            figures = page.figures()
+            self.finish(await figures if isawaitable(figures) else figures)
         else:
             self._write_response(401, 109, message=NOT_THE_OPERATOR)
 

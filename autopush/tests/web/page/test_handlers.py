@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from autopush.tests.web.page.support import KEY, LOCAL, TOKEN, Site
 from autopush.web.page.handlers import Page
@@ -184,6 +186,19 @@ def test_a_token_opens_them():
     right = ("Authorization", f"Bearer {TOKEN}")
     assert json.loads(site.get("/page/figures", right).body) == FIGURES
     assert TOKEN not in site.html()
+
+
+def test_figures_may_take_a_while():
+    asked: Deferred[Any] = Deferred()
+    site = Site(peer="127.0.0.1", page=Page(figures=lambda: asked))
+    for method in ("GET", "HEAD"):
+        lines = [f"{method} /page/figures HTTP/1.1", "Host: 127.0.0.1:8080", "", ""]
+        site.wire.send("\r\n".join(lines).encode())
+    assert site.wire.answers() == []
+    asked.callback(dict(FIGURES))
+    first, second = site.wire.answers("GET", "HEAD")
+    assert json.loads(first.body) == FIGURES and second.body == b""
+    assert (first.status, second.status) == (200, 200)
 
 
 def test_without_figures_there_are_none():

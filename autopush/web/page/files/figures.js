@@ -37,6 +37,8 @@ function entries(figures) {
     ["Running for", duration(figures.uptime)],
     ["Version", figures.version],
   ];
+  const { workers } = figures;
+  if (workers) shown.push(["Workers", `${workers.serving} of ${workers.count}`]);
   const days = figures.certificate_days;
   if (days !== null) shown.push(["Certificate ends in", `${Math.floor(days)} days`]);
   return shown;
