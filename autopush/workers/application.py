@@ -85,11 +85,13 @@ class WorkerApplication(StandaloneApplication):
 
     def __init__(self, begin: Begin) -> None:
         conf = worker_config(begin)
-        redaction.hide(conf.access_keys)
+        redaction.hide([*conf.access_keys, *filter(None, [conf.page_token])])
         super().__init__(conf, own_endpoint_port=has_own_endpoint_port(begin.namespace))
         self.begin = begin
         self.superior = Superior(min(SIGN_WITHIN, begin.watchdog or SIGN_WITHIN))
         self.lifecycle.manager = self.superior
+        if begin.namespace.ephemeral:
+            self.close_spread = 0
         for factory in (self.endpoint_factory, self.internal_router_factory):
             factory.whole = self.whole
 
@@ -241,8 +243,6 @@ def run(data: bytes) -> int | None:
 
     :param data: a dumped :class:`Begin`
     """
-    # A terminal sends it to everybody, the supervisor included.
-    ignore_signals(signal.SIGINT)
     begin = Begin.load(data)
     ns = begin.namespace
     use_monotonic_clock(reactor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from argparse import Namespace
 from typing import Any
 
@@ -20,10 +21,25 @@ from autopush.app.standalone import NODE_NAME, standalone_config
 from autopush.config import UNIX, AutopushConfig, SSLConfig
 
 BOOT = (
-    "import json, sys; begin = sys.stdin.buffer.read(); sys.path[:] = json.loads(begin)['path'];"
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+    " import json, sys; begin = sys.stdin.buffer.read() or sys.exit(1);"
+    " sys.path[:] = json.loads(begin)['path'];"
     " from autopush.workers.application import run; sys.exit(run(begin))"
 )
-"""What Python is to execute: without the path of the supervisor, it may not find the package."""
+"""What Python is to execute.
+
+A terminal sends SIGINT to everybody, the supervisor included, whose it is. There is nothing to read
+if the supervisor was killed just now. Without its path Python may not find the package."""
+
+
+def command(name: str) -> list[str]:
+    """Return the command of a worker's process.
+
+    :param name: tells people what it is
+    """
+    # -P: modules of the standard library aren't looked for where the service was started.
+    return [sys.executable, "-P", "-c", BOOT, name]
+
 
 CHANNEL = "channel"
 

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from autopush import __version__
 from autopush.app.lifecycle import Lifecycle
 from autopush.app.overview import Whole
-from autopush.app.process import Listener, Timer, bind
+from autopush.app.process import Listener, Timer, bind, one_signal_is_enough
 from autopush.app.service import STOP_WITHIN, reopen_logs
 from autopush.app.standalone import DataDir, StartError, has_own_endpoint_port
 from autopush.app.starterrors import is_expected, say_error
@@ -39,7 +39,7 @@ from autopush.http import PrometheusHTTPFactory
 from autopush.metrics import IMetrics
 from autopush.options.commands import STANDALONE
 from autopush.types import JSONDict
-from autopush.workers.begin import BOOT, CHANNEL, Begin, environment
+from autopush.workers.begin import CHANNEL, Begin, command, environment
 from autopush.workers.channel import Channel, ChannelError
 from autopush.workers.fleet import Fleet, Process, State, Worker
 from autopush.workers.sockets import Listening, socket_paths
@@ -137,6 +137,7 @@ class Supervisor(MultiService):
         return self.exit_status
 
     def _start(self) -> None:
+        one_signal_is_enough()
         try:
             self.startService()
             self.fleet.start()
@@ -222,8 +223,7 @@ class Supervisor(MultiService):
         files: dict[int, Any] = {0: "w", 1: 1, 2: 2}
         files.update((numbers[option], descriptor) for option, descriptor in given.items())
         name = f"{STANDALONE.name}: worker {worker.number}"
-        command = [sys.executable, "-c", BOOT, name]
-        reactor.spawnProcess(child, sys.executable, command, environment(), childFDs=files)
+        reactor.spawnProcess(child, sys.executable, command(name), environment(), childFDs=files)
         its.close()
         worker.channel = self._channel(worker, ours)
         return child
@@ -256,9 +256,12 @@ class Supervisor(MultiService):
     def ready(self, worker: Worker, said: list[Any]) -> None:
         """All serve."""
         readiness = Readiness(*said)
-        say_ready(
-            readiness._replace(facts=readiness.facts | {"pid": os.getpid()}), self._ns.ready_file
-        )
+        readiness = readiness._replace(facts=readiness.facts | {"pid": os.getpid()})
+        try:
+            say_ready(readiness, self._ns.ready_file)
+        except OSError as error:
+            self._fail(error)
+            return
         status = f"Serving with {self.conf.workers} workers, version {__version__}"
         self.lifecycle.started(status, None)
 

@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet
 from autopush.options.commands import STANDALONE
 from autopush.tests.e2e.harness import START_WITHIN, environment
 from autopush.workers.application import Superior
-from autopush.workers.begin import BOOT, CHANNEL, Begin
+from autopush.workers.begin import CHANNEL, Begin, command
 
 SECOND = 2
 
@@ -42,7 +42,7 @@ class Lonely:
         sockets = [str(home / f"{n}.sock") for n in (1, 2)]
         begin = Begin(sys.path, SECOND, vars(ns), "log key", descriptors, sockets, None)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", BOOT],
+            command("lonely"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=list(descriptors.values()),

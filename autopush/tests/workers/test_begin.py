@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from autopush.addresses import is_node_url
 from autopush.app.standalone import standalone_config
 from autopush.config import AutopushConfig
 from autopush.options.commands import STANDALONE
+from autopush.tests.e2e.harness import START_WITHIN, eventually
 from autopush.workers import begin
 from autopush.workers.begin import Begin, worker_config
 
@@ -76,6 +84,51 @@ def test_all_else_is_as_it_was_given() -> None:
     options = ("--port", "1", "--env", "x", "--max_stored", "7", "--router_ssl_key", "")
     expected = standalone_config(STANDALONE.parse((), ["--workers", "3", *options]))
     assert attributes(worker_config(given(2, *options))) == attributes(expected)
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that was not told anything yet, where modules of the standard library seem to be."""
+    for name in ("json", "signal", "autopush"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('somebody else's module')\n")
+    process = subprocess.Popen(
+        begin.command("a worker"),
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def ignores_sigint(pid: int) -> bool:
+    (mask,) = re.findall(
+        r"^SigIgn:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
+    )
+    return bool(int(mask, 16) & 1 << signal.SIGINT - 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_ctrl_c_is_the_supervisors_from_the_beginning(waiting: subprocess.Popen[bytes]) -> None:
+    assert eventually(lambda: ignores_sigint(waiting.pid))
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.communicate(timeout=START_WITHIN) == (None, b"")
+    assert waiting.returncode == 1  # the supervisor has gone
+
+
+def test_modules_are_not_looked_for_where_it_is_started(waiting: subprocess.Popen[bytes]) -> None:
+    bad = orjson.dumps({"path": sys.path})
+    _, said = waiting.communicate(bad, timeout=START_WITHIN)
+    assert b"somebody else" not in said
+    assert b"TypeError" in said  # it got as far as to read the rest, which isn't there
+
+
+def test_nothing_secret_is_on_its_command_line() -> None:
+    sent = given(1, "--crypto_key", "secret", "--page_token", "secret", "--auth_key", "secret")
+    assert b"secret" in sent.dump()
+    assert not any("secret" in word for word in begin.command("a worker"))
 
 
 def test_the_service_manager_is_the_supervisors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,9 @@ import os
 import re
 import signal
 import socket
+import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -277,6 +280,53 @@ async def test_workers_end_with_a_supervisor_that_is_killed(make: MakeServer) ->
         await receive(again, subscription, b"owed")
 
 
+async def test_signals_that_come_together_end_it_in_order(make: MakeServer) -> None:
+    server = await asyncio.to_thread(make, "--no_store_direct")
+    async with agents(server, 3) as everybody:
+        assert server.process is not None
+        server.process.send_signal(signal.SIGSTOP)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+            server.process.send_signal(number)
+        await asyncio.gather(*(agent.closed() for agent in everybody))
+        assert await asyncio.to_thread(server.wait) == 0
+        assert all(agent.got_close_frame for agent in everybody)
+    assert not any(sign in server.output for sign in UNEXPECTED)
+
+
+# ------------------------------------------------------------------ for the tests of others
+
+
+async def test_pieces_for_those_who_start_it_themselves(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    """It tells where it is and who leads it, closes at once, and leaves nothing."""
+    facts = tmp_path / "facts.json"
+    server = make_server("--workers", "2", "--ephemeral", "--self_signed", env=_temporary(tmp_path))
+    server.options += ["--ready_file", str(facts)]
+    server.port = 0
+    await asyncio.to_thread(server.start)
+    told = json.loads(facts.read_text())
+    assert server.process is not None and told["pid"] == server.process.pid
+    assert Path(told["data_dir"]).parent == tmp_path
+    trust = ssl.create_default_context(cafile=told["certificate"])
+    answer = httpx.get(f"{told['url']}/health", verify=trust, trust_env=False)
+    assert sorted(answer.json()["workers"]) == ["1", "2"]
+    assert await asyncio.to_thread(server.stop) == 0
+    assert not Path(told["data_dir"]).exists()
+
+
+def _temporary(home: Path) -> dict[str, str]:
+    return {"TMPDIR": str(home)}
+
+
+def test_it_ends_with_the_program_it_belongs_to(make: MakeServer) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as owner:
+        server = make("--parent", str(owner.pid))
+        processes = list(workers(server).values())
+    assert server.wait() == 0
+    assert not any(process.is_running() for process in processes)
+
+
 # ------------------------------------------------------------------------- starts that fail
 
 
@@ -298,6 +348,23 @@ def test_port_in_use(make: MakeServer, make_server: MakeServer) -> None:
     second.port = first.port
     line = start_error(second)
     assert f"Can't listen on 127.0.0.1:{first.port}: Address already in use" in line
+
+
+def test_the_file_that_tells_of_it_can_not_be_written(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "none" / "facts"
+    server = make_server("--workers", "2", "--ready_file", str(path))
+    server.spawn()
+    assert server.wait() == 1
+    (line,) = [one for one in server.lines if one.startswith("autopush_standalone: ")]
+    assert "No such file or directory" in line and str(path.parent) in line
+    assert not any(sign in server.output for sign in UNEXPECTED)
+
+
+def test_the_test_mode_is_for_one_process(make_server: MakeServer) -> None:
+    line = start_error(make_server("--workers", "2", "--ephemeral", "--control"))
+    assert "control goes with one process: leave out workers" in line
 
 
 def test_what_a_worker_can_not_use(make_server: MakeServer) -> None:

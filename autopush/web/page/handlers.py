@@ -44,8 +44,7 @@ class Page:
     """What the application shows at ``/``.
 
     :ivar document: made for people
-    :ivar figures: returns what the operator is shown, or what that can be waited for by; None: nothing
-        is
+    :ivar figures: returns what the operator is shown, at once or later; None: nothing is
     :ivar token: shows who the operator is; None: only a connection from this machine does
     :ivar separate: whether user agents connect to a port of their own
     """
