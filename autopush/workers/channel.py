@@ -13,6 +13,7 @@ end of the other process is the end of the channel.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -141,7 +142,9 @@ def _too_late(within: float) -> Any:
 
 
 def tell_now(descriptor: int, what: str, value: Any) -> None:
-    """Tell the other side from a process whose event loop doesn't run (any more, or yet)."""
+    """Tell the other side from a process whose event loop doesn't run (any more, or yet); if it has
+    gone, nobody."""
     line = orjson.dumps({"tell": what, "value": value}) + Channel.delimiter
-    while line:
-        line = line[os.write(descriptor, line) :]
+    with contextlib.suppress(BrokenPipeError):
+        while line:
+            line = line[os.write(descriptor, line) :]

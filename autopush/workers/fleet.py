@@ -90,7 +90,10 @@ class Keeper(Protocol):
     """Who does what the fleet decides."""
 
     def spawn(self, worker: Worker) -> Process:
-        """Start the process of a worker."""
+        """Start the process of a worker.
+
+        :raises OSError: that can't be done now
+        """
 
     def rest(self, worker: Worker) -> None:
         """It will be away for a while: let the others have its connections."""
@@ -124,17 +127,20 @@ class Fleet:
         self._timers: dict[Worker, Any] = {}
         self._stopped: Waiters[None] = Waiters()
         self._look: Any = None
+        self._looked = 0.0
 
     def start(self) -> None:
         """Start all."""
         for worker in self.workers:
             self._spawn(worker)
-        self._look = self._clock.callLater(LOOK_INTERVAL, self._look_for_hanging)
+        self._look_later()
 
     # ---- what workers say
 
     def ready(self, worker: Worker, said: Any) -> None:
-        """A worker serves."""
+        """A worker serves. If all are being stopped it was quick, and nobody is told."""
+        if self.stopping:
+            return
         worker.state = State.SERVING
         worker.since = worker.seen = self._clock.seconds()
         if self.started:
@@ -191,8 +197,13 @@ class Fleet:
 
     def _restart(self, worker: Worker) -> None:
         del self._timers[worker]
-        worker.restarts += 1
-        self._spawn(worker)
+        try:
+            self._spawn(worker)
+        except OSError as error:  # of processes, files or memory there may be more later
+            worker.failures += 1
+            self._start_again(worker, f"not started, {error.strerror or error}")
+        else:
+            worker.restarts += 1
 
     def _spawn(self, worker: Worker) -> None:
         worker.state = State.STARTING
@@ -200,15 +211,23 @@ class Fleet:
         worker.seen = self._clock.seconds()
         worker.process = self._keeper.spawn(worker)
 
-    def _look_for_hanging(self) -> None:
+    def _look_later(self) -> None:
+        self._looked = self._clock.seconds()
         self._look = self._clock.callLater(LOOK_INTERVAL, self._look_for_hanging)
-        limit = self._clock.seconds() - HANGS_AFTER
+
+    def _look_for_hanging(self) -> None:
+        # Where we ourselves stood still (a terminal's Ctrl-Z), what they said is still to be read.
+        now = self._clock.seconds()
+        late = now - self._looked - LOOK_INTERVAL
+        self._look_later()
+        limit = now - HANGS_AFTER
         for worker in self.workers:
+            worker.seen += late
             if worker.process is not None and worker.seen <= limit:
                 log.critical(
                     "Worker {worker} gives no sign of life, killing it", worker=worker.number
                 )
-                worker.seen = self._clock.seconds()
+                worker.seen = now
                 worker.process.signal("KILL")
 
     # ---- the end of all

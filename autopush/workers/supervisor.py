@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -38,6 +38,7 @@ from autopush.config import UNIX, AutopushConfig
 from autopush.http import PrometheusHTTPFactory
 from autopush.metrics import IMetrics
 from autopush.options.commands import STANDALONE
+from autopush.options.places import Options, places
 from autopush.types import JSONDict
 from autopush.workers.begin import CHANNEL, Begin, command, environment
 from autopush.workers.channel import Channel, ChannelError
@@ -67,6 +68,8 @@ class Child(ProcessProtocol):
         self._fleet = fleet
         self._worker = worker
         self._begin = begin
+        self._how = ""
+        self._silent = False
 
     def connectionMade(self) -> None:
         self.transport.write(self._begin)
@@ -85,8 +88,18 @@ class Child(ProcessProtocol):
     def processExited(self, reason: Failure) -> None:
         error: Any = reason.value
         number = getattr(error, "signal", None)
-        how = f"signal {number}" if number else f"exit status {error.exitCode}"
-        self._fleet.ended(self._worker, how)
+        self._how = f"signal {number}" if number else f"exit status {error.exitCode}"
+        self._ended()
+
+    def silent(self) -> None:
+        """All was read that it had to say."""
+        self._silent = True
+        self._ended()
+
+    def _ended(self) -> None:
+        # What it said last may be why.
+        if self._how and self._silent:
+            self._fleet.ended(self._worker, self._how)
 
 
 class Supervisor(MultiService):
@@ -149,7 +162,7 @@ class Supervisor(MultiService):
     def _fail(self, error: BaseException) -> None:
         if self.exit_status is None:
             self.exit_status = 1
-            say_error(STANDALONE.name, error)
+            say_error(STANDALONE.name, error, self._ns)
             with contextlib.suppress(ReactorNotRunning):
                 reactor.stop()
 
@@ -199,9 +212,18 @@ class Supervisor(MultiService):
     # ---- for the fleet
 
     def spawn(self, worker: Worker) -> Process:
-        """Start a worker's process."""
-        index = worker.number - 1
+        """Start a worker's process.
+
+        :raises OSError: that can't be done now
+        """
         ours, its = socket.socketpair()
+        with ours, its:
+            child = self._spawn(worker, its)
+            worker.channel = self._channel(worker, ours, child.silent)
+        return child
+
+    def _spawn(self, worker: Worker, its: socket.socket) -> Child:
+        index = worker.number - 1
         given: dict[str, int] = {CHANNEL: its.fileno()}
         for option, listening in self._listening.items():
             listening.resume(index)
@@ -224,11 +246,9 @@ class Supervisor(MultiService):
         files.update((numbers[option], descriptor) for option, descriptor in given.items())
         name = f"{STANDALONE.name}: worker {worker.number}"
         reactor.spawnProcess(child, sys.executable, command(name), environment(), childFDs=files)
-        its.close()
-        worker.channel = self._channel(worker, ours)
         return child
 
-    def _channel(self, worker: Worker, ours: socket.socket) -> Channel:
+    def _channel(self, worker: Worker, ours: socket.socket, ended: Callable[[], None]) -> Channel:
         def failed(text: str) -> None:
             worker.error = text
 
@@ -240,12 +260,11 @@ class Supervisor(MultiService):
                 "failed": failed,
             },
             {"whole": self.whole, "overview": self.overview},
-            lambda: None,
+            ended,
         )
         factory = Factory.forProtocol(lambda: channel)
         factory.noisy = False
-        with ours:
-            reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
+        reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
         return channel
 
     def rest(self, worker: Worker) -> None:
@@ -385,7 +404,7 @@ def listen(ns: Namespace, conf: AutopushConfig) -> Iterator[tuple[str, Listening
 
 def worker_options(ns: Namespace, conf: AutopushConfig, human: bool) -> Namespace:
     """Return the options of the workers: those given, and the keys of the data directory."""
-    return Namespace(
+    options = Options(
         **{
             **vars(ns),
             "human_logs": human,
@@ -395,6 +414,8 @@ def worker_options(ns: Namespace, conf: AutopushConfig, human: bool) -> Namespac
             "data_dir": conf.data_dir,
         }
     )
+    options.places = places(ns)
+    return options
 
 
 def supervise(ns: Namespace, conf: AutopushConfig, data_dir: DataDir, human: bool) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from functools import partial
 from typing import Any
 
@@ -131,3 +132,10 @@ def test_a_process_whose_loop_does_not_run_can_tell(value: str) -> None:
     with open(ours, "rb") as stream:
         pair.ends[0].dataReceived(stream.read())
     assert pair.told == [value]
+
+
+def test_it_tells_nobody_if_the_other_has_gone() -> None:
+    ours, its = socket.socketpair()
+    ours.close()
+    with its:
+        tell_now(its.fileno(), "failed", "why")

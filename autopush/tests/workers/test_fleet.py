@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -29,10 +30,13 @@ class World:
         self.events: list[Any] = []
         self.pid = 0
         self.fleet = Fleet(self.clock, self, count)
+        self.error: OSError | None = None
 
     def spawn(self, worker: Worker) -> NoProcess:
         self.pid += 1
         self.events.append(("spawn", worker.number))
+        if self.error is not None:
+            raise self.error
         return NoProcess(self.pid)
 
     def rest(self, worker: Worker) -> None:
@@ -120,6 +124,41 @@ def test_one_that_ends_in_a_loop_waits_longer_and_longer(serving: World) -> None
     assert "(exit status 1: the disk is gone)" in formatEvent(logged[0])
 
 
+def test_one_that_can_not_be_started_now_is_started_later(serving: World) -> None:
+    worker = serving.fleet.workers[2]
+    serving.error = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    serving.fleet.ended(worker, "signal 9")
+    with capturedLogs() as logged:
+        serving.clock.advance(DELAYS[0])
+    assert "(not started, Resource temporarily unavailable), 2 times" in formatEvent(logged[0])
+    assert serving.said() == [("gone", 3), ("spawn", 3), ("rest", 3)]
+    assert worker.state is State.WAITING and worker.restarts == 0
+    serving.error = None
+    serving.clock.advance(DELAYS[1])
+    assert serving.said() == [("spawn", 3)]
+    assert worker.process is not None and worker.restarts == 1
+
+
+def test_a_start_that_can_not_be_made_is_told() -> None:
+    world = World()
+    world.error = OSError(errno.EMFILE, "Too many open files")
+    with pytest.raises(OSError):
+        world.fleet.start()
+    assert world.fleet.stop().called
+
+
+def test_one_that_was_ready_too_late_is_not_told_of() -> None:
+    world = World(1)
+    world.fleet.start()
+    (worker,) = world.fleet.workers
+    stopped = world.fleet.stop()
+    world.said()
+    world.fleet.ready(worker, "ready")
+    assert world.said() == [] and not world.fleet.started
+    world.fleet.ended(worker, "exit status 0")
+    assert stopped.called
+
+
 def test_what_was_before_a_steady_time_does_not_count(serving: World) -> None:
     worker = serving.fleet.workers[0]
     for _ in range(4):
@@ -145,6 +184,14 @@ def test_one_that_hangs_is_killed(serving: World) -> None:
     serving.fleet.ended(two, "signal KILL")
     serving.clock.advance(0)
     assert ("spawn", 2) in serving.said()
+
+
+def test_nobody_is_killed_because_the_supervisor_stood_still(serving: World) -> None:
+    serving.clock.advance(10 * HANGS_AFTER)
+    assert all(not getattr(w.process, "signals", None) for w in serving.fleet.workers)
+    for _ in range(int(HANGS_AFTER) + 1):  # from then on it counts
+        serving.clock.advance(1)
+    assert all(getattr(w.process, "signals", None) for w in serving.fleet.workers)
 
 
 def test_one_that_hangs_while_it_starts_is_killed() -> None:

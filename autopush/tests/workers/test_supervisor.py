@@ -14,14 +14,19 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import psutil
 import pytest
+from twisted.internet.error import ProcessTerminated
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from autopush.tests.e2e.clients import UserAgent, VapidSender, send
 from autopush.tests.e2e.harness import UNEXPECTED, Server, StartFailed, eventually, free_port
+from autopush.workers.fleet import Fleet, Worker
+from autopush.workers.supervisor import Child
 
 MakeServer = Callable[..., Server]
 
@@ -74,6 +79,30 @@ async def receive(agent: UserAgent, subscription: Any, text: bytes) -> None:
     frame = await agent.receive("notification")
     assert subscription.decrypt(frame) == text
     await agent.ack_and_wait(frame)
+
+
+@pytest.mark.parametrize("process_first", [True, False])
+def test_what_a_worker_says_last_is_heard_before_its_end(process_first: bool) -> None:
+    """Its process and its channel end at the same time, and either may be seen first."""
+    told: list[str] = []
+
+    class Watched(Fleet):
+        def ended(self, worker: Worker, how: str) -> None:
+            told.append(f"{how}: {worker.error}")
+
+    fleet: Any = Watched(Clock(), cast(Any, None), 1)
+    (worker,) = fleet.workers
+    child = Child(fleet, worker, b"")
+    end = Failure(ProcessTerminated(exitCode=1))
+    if process_first:
+        child.processExited(end)
+    assert told == []
+    worker.error = "the disk is gone"
+    child.silent()
+    if not process_first:
+        assert told == []
+        child.processExited(end)
+    assert told == ["exit status 1: the disk is gone"]
 
 
 # ------------------------------------------------------------------------------------- serving
