@@ -201,6 +201,8 @@ class AutopushConfig:
     prometheus_host: str = "127.0.0.1"
     workers: int = 1
     """Processes of the service that have one file, and one port."""
+    worker: int | None = None
+    """Number of this one of them, from 1; None: it is none of several."""
     worker_sockets: dict[str, str] = attrs.field(factory=dict)
     """Paths of the Unix sockets at which its workers reach each other, by the host in the URL of
     each; empty: there are no others, or they have ports."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autopush.metrics.interface import IMetrics, SeveralMetrics, SinkMetrics
+from autopush.metrics.interface import IMetrics, OwnGauges, SeveralMetrics, SinkMetrics
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -22,7 +22,7 @@ process that sends no metrics can do without."""
 
 def from_config(conf: AutopushConfig) -> IMetrics:
     """Return the destination the configuration asks for (spec/observability 7): Datadog, else
-    statsd, else none. Prometheus comes in addition.
+    statsd, else none. Prometheus comes in addition. Gauges that a worker sends have its number.
     """
     wanted: list[IMetrics] = []
     if conf.datadog_api_key:
@@ -43,6 +43,8 @@ def from_config(conf: AutopushConfig) -> IMetrics:
         from autopush.metrics.statsd import TwistedMetrics
 
         wanted.append(TwistedMetrics(conf.statsd_host, conf.statsd_port))
+    if conf.worker is not None:
+        wanted = [OwnGauges(one, [f"worker:{conf.worker}"]) for one in wanted]
     if conf.prometheus_port:
         from autopush.metrics.prometheus import PrometheusMetrics
 

@@ -139,6 +139,22 @@ class SeveralMetrics(IMetrics):
             one.timing(name, duration, **kwargs)
 
 
+class OwnGauges(SeveralMetrics):
+    """Tells a destination whose gauges they are. Of several processes that send to the same place
+    the last one would count.
+
+    :param tags: of this process
+    """
+
+    def __init__(self, destination: IMetrics, tags: Sequence[str]) -> None:
+        super().__init__(destination)
+        self._tags = tuple(tags)
+
+    def gauge(self, name: str, count: float, **kwargs: Any) -> None:
+        """Set a gauge of this process."""
+        super().gauge(name, count, tags=[*(kwargs.get("tags") or ()), *self._tags])
+
+
 def periodic_reporter(metrics: IMetrics, prefix: str = "") -> None:
     """Report how busy the worker threads are; to be called every 15 s.
 

@@ -93,6 +93,7 @@ def worker_config(begin: Begin) -> AutopushConfig:
     :raises InvalidConfig: options can't be used
     """
     conf, number = standalone_config(begin.namespace), begin.number
+    conf.worker = number
     conf.memusage_port = own_port(conf.memusage_port, number)
     conf.router_port = own_port(conf.router_port, number)
     if begin.sockets:

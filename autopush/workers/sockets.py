@@ -10,6 +10,7 @@ whoever is awake first takes what comes. The figures are in docs/decisions/worke
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import socket
 import stat
@@ -95,6 +96,8 @@ class Listening:
             # Who may connect is for the directory's permissions to say.
             os.chmod(path, 0o666)
         except OSError as error:
+            if self._lock.locked:
+                self._lock.unlock()
             raise CannotListenError(None, os.fsencode(path), error) from error
         made.setblocking(False)
         return made
@@ -141,12 +144,27 @@ def _bound(host: str, port: int, shared: bool) -> socket.socket:
 def socket_paths(directory: str, count: int) -> list[str]:
     """Return a path of a Unix socket in a directory for each worker.
 
+    What workers of another service have left there is removed: nobody else may use the directory.
+
     :raises OSError: there can be none: the path is too long (some 100 bytes), or the file system
         has no sockets
     """
     paths = [os.path.join(directory, f"worker-{number}.sock") for number in range(1, count + 1)]
+    for left in glob.glob(os.path.join(glob.escape(directory), "worker-*.sock*")):
+        os.unlink(left)
     probe = os.path.join(directory, f"worker-{count}.try")
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(probe)
         os.unlink(probe)
     return paths
+
+
+def forget(path: str) -> None:
+    """Remove the Unix socket of a process that has ended.
+
+    Whether one is in use is told by the id of the process in a file beside it. By the time that is
+    looked at the id may be another process's, in a container even is most of the time.
+    """
+    for name in (path, f"{path}.lock"):
+        with contextlib.suppress(OSError):
+            os.unlink(name)

@@ -43,7 +43,7 @@ from autopush.types import JSONDict
 from autopush.workers.begin import CHANNEL, Begin, command, environment
 from autopush.workers.channel import Channel, ChannelError
 from autopush.workers.fleet import Fleet, Process, State, Worker
-from autopush.workers.sockets import Listening, socket_paths
+from autopush.workers.sockets import Listening, forget, socket_paths
 
 reactor: Any = _reactor
 
@@ -123,7 +123,7 @@ class Supervisor(MultiService):
         self._ns = ns
         self._data_dir = data_dir
         self._log_key = log_key
-        self._listening = dict(listen(ns, conf))
+        self._listening = listen(ns, conf)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._sockets = [] if conf.router_port else self._socket_paths()
         self._overview = Whole(conf.workers, reactor)
@@ -291,6 +291,8 @@ class Supervisor(MultiService):
     def gone(self, worker: Worker) -> None:
         """Keep what it has counted."""
         self._overview.ended(worker.number)
+        if self._sockets:
+            forget(self._sockets[worker.number - 1])
         if self._merged is not None:
             self._merged.ended(worker.number)
 
@@ -382,11 +384,21 @@ def _why(failure: Failure) -> str:
     return failure.getErrorMessage()
 
 
-def listen(ns: Namespace, conf: AutopushConfig) -> Iterator[tuple[str, Listening]]:
-    """Make the sockets of the service, and note in the options which ports they are.
+def listen(ns: Namespace, conf: AutopushConfig) -> dict[str, Listening]:
+    """Make the sockets of the service, by their options, and note in those which ports they are.
 
-    :raises CannotListenError: one is in use or not ours to use
+    :raises CannotListenError: one is in use or not ours to use; then there is none
     """
+    made: dict[str, Listening] = {}
+    with contextlib.ExitStack() as failing:
+        for option, listening in _listen(ns, conf):
+            failing.callback(listening.close)
+            made[option] = listening
+        failing.pop_all()
+    return made
+
+
+def _listen(ns: Namespace, conf: AutopushConfig) -> Iterator[tuple[str, Listening]]:
     host, count = conf.host, conf.workers
     public = Listening(host, ns.port, count)
     yield "port", public

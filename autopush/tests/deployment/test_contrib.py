@@ -15,6 +15,7 @@ from autopush.metrics.prometheus import PrometheusMetrics
 from autopush.tests import TREE
 from autopush.tests.docs.test_catalogues import documented_metrics, literal
 from autopush.tests.metrics.test_prometheus import samples
+from autopush.workers.fleet import DELAYS
 
 CONTRIB = TREE / "contrib"
 DASHBOARD = json.loads((CONTRIB / "grafana" / "autopush.json").read_text("utf-8"))
@@ -24,7 +25,16 @@ RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 TARGET = {"job", "instance"}
 """Labels Prometheus itself adds."""
 
-FUNCTIONS = {"sum", "min", "rate", "max_over_time", "histogram_quantile", "label_values"}
+FUNCTIONS = {
+    "sum",
+    "min",
+    "max",
+    "rate",
+    "delta",
+    "max_over_time",
+    "histogram_quantile",
+    "label_values",
+}
 OPERATORS = {"and", "by"}
 
 TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -107,6 +117,25 @@ def test_rates_are_of_counters():
     for query in queries().values():
         for name in re.findall(r"rate\((\w+)", query):
             assert name.endswith(("_total", "_bucket")), query
+
+
+def test_differences_are_of_gauges():
+    gauges = {
+        f"autopush_{name.replace('.', '_')}"
+        for name, row in documented_metrics().items()
+        if row[1] == "gauge"
+    }
+    for query in queries().values():
+        assert set(re.findall(r"delta\((\w+)", query)) <= gauges, query
+
+
+def test_workers_that_stay_away_or_end_again_and_again_are_told_of():
+    asked = {rule["alert"]: metrics_in(rule["expr"])[0] for rule in RULES}
+    assert asked["AutopushWorkerDown"] == {"autopush_workers", "autopush_workers_up"}
+    assert asked["AutopushWorkerRestarts"] == {"autopush_worker_restarts"}
+    # One that is away to be started a last time isn't told of yet.
+    (down,) = (rule for rule in RULES if rule["alert"] == "AutopushWorkerDown")
+    assert DELAYS[-1] < 60 * int(down["for"].removesuffix("m"))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from prometheus_client import generate_latest
 from twisted.internet.defer import succeed
 
 from autopush import metrics as metrics_package
@@ -41,6 +42,30 @@ class TestSelection:
         assert (metrics.host, metrics.port) == ("localhost", 8125)
         metrics = from_config(config(statsd_host="stats.example", statsd_port=99))
         assert (metrics.host, metrics.port) == ("stats.example", 99)
+
+    @pytest.mark.parametrize("prometheus_port", [None, 9090])
+    def test_gauges_that_a_worker_sends_are_its_own(self, prometheus_port):
+        """Counters and timings are summed up where they go to."""
+        metrics: Any = from_config(
+            config(statsd_host="127.0.0.1", worker=2, prometheus_port=prometheus_port)
+        )
+        sent: list[Any] = []
+        (own, *rest) = metrics.destinations
+        sender = own if not rest else own.destinations[0]
+        sender.client = mock.Mock(send_metric=lambda *args: sent.append(args))
+        metrics.gauge("g", 1)
+        metrics.gauge("h", 2, tags=["a:b"])
+        metrics.increment("c", 3, tags=["a:b"])
+        metrics.timing("t", 0.5)
+        assert sent == [
+            ("g", "g", 1, ["worker:2"]),
+            ("h", "g", 2, ["a:b", "worker:2"]),
+            ("c", "c", 3, ["a:b"]),
+            ("t", "ms", 500.0, None),
+        ]
+        if prometheus_port:
+            text = generate_latest(registry_of(metrics)).decode()
+            assert "autopush_g 1.0" in text and "worker" not in text
 
     def test_datadog_wins(self):
         metrics: Any = from_config(

@@ -68,6 +68,10 @@ def test_each_takes_its_share_of_connections(limit: int, share: int) -> None:
     assert conf.max_connections == share
 
 
+def test_each_knows_its_number() -> None:
+    assert [worker_config(given(n)).worker for n in (1, 2, 3)] == [1, 2, 3]
+
+
 def test_all_else_is_as_it_was_given() -> None:
     def attributes(conf: AutopushConfig) -> dict[str, Any]:
         mine = [
@@ -76,6 +80,7 @@ def test_all_else_is_as_it_was_given() -> None:
             "router_host",
             "router_hostname",
             "router_ssl",
+            "worker",
             "worker_sockets",
         ]
         # Without a key of its own each makes one.

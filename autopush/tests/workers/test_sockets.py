@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.error import CannotListenError
 
-from autopush.workers.sockets import APART, Listening, socket_paths
+from autopush.workers.sockets import APART, Listening, forget, socket_paths
 
 MANY = 400
 
@@ -119,6 +119,40 @@ def test_a_unix_socket_left_by_a_crash(tmp_path: Path) -> None:
 def test_a_unix_socket_where_none_can_be(tmp_path: Path) -> None:
     with pytest.raises(CannotListenError):
         Listening(f"unix:{tmp_path}/none/s", 0, 2)
+
+
+def test_a_unix_socket_that_can_not_be_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    path.mkdir()
+    with pytest.raises(CannotListenError):
+        Listening(f"unix:{path}", 0, 2)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def left_behind(path: Path) -> None:
+    """Leave what a process does that is killed, and whose number another one has by now."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    os.symlink(str(os.getpid()), f"{path}.lock")
+
+
+def test_what_other_workers_have_left_is_removed(tmp_path: Path) -> None:
+    for number in (1, 2, 9):
+        left_behind(tmp_path / f"worker-{number}.sock")
+    (tmp_path / "worker-9.sock").unlink()
+    for name in ("worker-1.txt", "autopush.sqlite3"):
+        (tmp_path / name).write_text("somebody's")
+    socket_paths(str(tmp_path), 2)
+    assert {one.name for one in tmp_path.iterdir()} == {"worker-1.txt", "autopush.sqlite3"}
+
+
+def test_what_one_worker_has_left_is_removed(tmp_path: Path) -> None:
+    for number in (1, 2):
+        left_behind(tmp_path / f"worker-{number}.sock")
+    for _ in range(2):  # or nothing
+        forget(str(tmp_path / "worker-1.sock"))
+        names = sorted(one.name for one in tmp_path.iterdir())
+        assert names == ["worker-2.sock", "worker-2.sock.lock"]
 
 
 def test_paths_for_each_worker(tmp_path: Path) -> None:

@@ -24,7 +24,14 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from autopush.tests.e2e.clients import UserAgent, VapidSender, send
-from autopush.tests.e2e.harness import UNEXPECTED, Server, StartFailed, eventually, free_port
+from autopush.tests.e2e.harness import (
+    STOP_WITHIN,
+    UNEXPECTED,
+    Server,
+    StartFailed,
+    eventually,
+    free_port,
+)
 from autopush.workers.fleet import Fleet, Worker
 from autopush.workers.supervisor import Child
 
@@ -224,6 +231,56 @@ async def test_a_killed_worker_is_back_and_nothing_is_lost(make: MakeServer) -> 
     assert server.output.count("Worker 2 has ended (signal 9), starting it again") == 1
 
 
+def test_process_ids_come_again(make: MakeServer) -> None:
+    """In a container after each kill: what a worker has left seems to be in use by another."""
+    server = make()
+    assert server.process is not None
+    processes = workers(server)
+    server.process.kill()
+    server.process.wait()
+    server.process = None
+    psutil.wait_procs(processes.values())
+    for number in (1, 2, 7):
+        _seem_in_use(server.data_dir / f"worker-{number}.sock")
+    server.start()
+    path = server.data_dir / "worker-2.sock"
+    process = workers(server)[2]
+    process.suspend()
+    _seem_in_use(path)
+    process.kill()
+    assert eventually(lambda: "Worker 2 serves again" in server.output)
+    assert "Cannot acquire lock" not in server.output
+    assert not list(server.data_dir.glob("worker-7*"))
+
+
+def _seem_in_use(path: Path) -> None:
+    lock = path.with_name(f"{path.name}.lock")
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(str(os.getpid()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_each_has_the_descriptors_it_was_given_and_no_others(make: MakeServer) -> None:
+    server = make(separate=True)
+
+    def sockets(process: psutil.Process) -> set[str]:
+        files = (Path("/proc") / str(process.pid) / "fd").iterdir()
+        return {name for name in map(_target, files) if name.startswith("socket:")}
+
+    def _target(file: Path) -> str:
+        try:
+            return os.readlink(file)
+        except FileNotFoundError:
+            return ""
+
+    before = workers(server)
+    before[1].kill()
+    assert eventually(lambda: "Worker 1 serves again" in server.output)
+    own = [sockets(process) for process in workers(server).values()]
+    assert all(len(one) >= 3 for one in own)  # two ports, and the channel
+    assert sum(map(len, own)) == len(set().union(*own))
+
+
 async def _is_closed(agent: UserAgent) -> bool:
     """Whether it was connected to what was killed."""
     try:
@@ -322,6 +379,38 @@ async def test_signals_that_come_together_end_it_in_order(make: MakeServer) -> N
     assert not any(sign in server.output for sign in UNEXPECTED)
 
 
+MOMENTS: dict[str, Callable[[Server], Any]] = {
+    "the first is there": lambda server: len(workers(server)),
+    "all are there": lambda server: len(workers(server)) == COUNT,
+    "one says something": lambda server: any('"worker":' in line for line in server.lines),
+    "one listens": lambda server: "Listening on" in server.output,
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_end_may_come_while_they_start(
+    make_server: MakeServer, moment: str, number: int
+) -> None:
+    server = make_server("--workers", str(COUNT))
+    server.spawn()
+    assert server.process is not None
+    eventually(lambda: MOMENTS[moment](server))
+    processes = psutil.Process(server.process.pid).children()
+    server.process.send_signal(number)
+    if number == signal.SIGINT:  # of a terminal
+        for process in processes:
+            process.send_signal(number)
+    status = server.wait()
+    assert status == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+    _, left = psutil.wait_procs(processes, timeout=STOP_WITHIN)
+    assert not left
+    assert not any(sign in server.output for sign in (*UNEXPECTED, "KeyboardInterrupt"))
+    server.lines.clear()
+    server.start()
+    assert health(server)["status"] == "OK"
+
+
 # ------------------------------------------------------------------ for the tests of others
 
 
@@ -394,6 +483,17 @@ def test_the_file_that_tells_of_it_can_not_be_written(
 def test_the_test_mode_is_for_one_process(make_server: MakeServer) -> None:
     line = start_error(make_server("--workers", "2", "--ephemeral", "--control"))
     assert "control goes with one process: leave out workers" in line
+
+
+def test_a_start_that_fails_half_way_leaves_no_socket(
+    make: MakeServer, make_server: MakeServer, tmp_path: Path
+) -> None:
+    first = make()
+    path = tmp_path / "s"
+    options = ("--public_url", "http://push.example", "--proxy_protocol_port", str(first.port))
+    second = make_server("--workers", "2", *options, host=f"unix:{path}")
+    assert "Address already in use" in start_error(second)
+    assert not list(tmp_path.glob("s*"))
 
 
 def test_what_a_worker_can_not_use(make_server: MakeServer) -> None:
