@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+from collections.abc import Awaitable
 from typing import Any
 
 from twisted.internet import reactor as _reactor
@@ -12,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succe
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -21,7 +23,7 @@ from autopush.app.service import setup_logging
 from autopush.app.standalone import has_own_endpoint_port
 from autopush.app.starterrors import EXPECTED, is_expected, start_error_text
 from autopush.app.supervised import Readiness
-from autopush.app.systemd import ServiceManager, Watchdog
+from autopush.app.systemd import PINGS_PER_PERIOD, ServiceManager, Watchdog
 from autopush.exceptions import StoreError
 from autopush.http import PrometheusHTTPFactory
 from autopush.logging import hide_ids, redaction
@@ -60,7 +62,7 @@ class Superior(ServiceManager):
 
     def __init__(self, within: float) -> None:
         super().__init__({})
-        self.watchdog_period = within
+        self.within = self.watchdog_period = within
         self.channel: Channel | None = None
         self.readiness: Readiness | None = None
 
@@ -71,6 +73,19 @@ class Superior(ServiceManager):
     def alive(self) -> None:
         """We live."""
         self._tell("alive")
+
+    async def alive_while(self, work: Awaitable[None], clock: Any) -> None:
+        """Do something that may take longer than the watchdog waits.
+
+        :param clock: IReactorTime
+        """
+        telling = LoopingCall(self.alive)
+        telling.clock = clock
+        telling.start(self.within / PINGS_PER_PERIOD)
+        try:
+            await work
+        finally:
+            telling.stop()
 
     def _tell(self, what: str, value: Any = None) -> None:
         if self.channel is not None:
@@ -101,6 +116,10 @@ class WorkerApplication(StandaloneApplication):
         super().setup(rotate_tables)
         self.metrics.on_fetch(self._report)
         Watchdog(self.superior, self._probe).setServiceParent(self)
+
+    async def start(self) -> None:
+        # A store may take its time to open: the event loop shows that we live meanwhile.
+        await self.superior.alive_while(super().start(), reactor)
 
     def make_agent(self) -> NodeClient:
         if not self.conf.worker_sockets:

@@ -245,7 +245,10 @@ class Supervisor(MultiService):
         files: dict[int, Any] = {0: "w", 1: 1, 2: 2}
         files.update((numbers[option], descriptor) for option, descriptor in given.items())
         name = f"{STANDALONE.name}: worker {worker.number}"
-        reactor.spawnProcess(child, sys.executable, command(name), environment(), childFDs=files)
+        with sigint_blocked():
+            reactor.spawnProcess(
+                child, sys.executable, command(name), environment(), childFDs=files
+            )
         return child
 
     def _channel(self, worker: Worker, ours: socket.socket, ended: Callable[[], None]) -> Channel:
@@ -377,6 +380,17 @@ class Supervisor(MultiService):
         for one in workers:
             tags = [f"worker:{one.number}"]
             metrics.gauge("worker.restarts", one.restarts, tags=tags)
+
+
+@contextlib.contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """Have processes that are started meanwhile never see SIGINT: before they could say that they
+    ignore it, Python would end with a traceback. What we get ourselves waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _why(failure: Failure) -> str:

@@ -7,13 +7,18 @@ import signal
 import socket
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
 from cryptography.fernet import Fernet
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
+from autopush.exceptions import StoreError
 from autopush.options.commands import STANDALONE
 from autopush.tests.e2e.harness import START_WITHIN, environment
 from autopush.workers.application import Superior
@@ -130,6 +135,25 @@ def test_it_says_why_its_options_can_not_be_used(tmp_path: Path) -> None:
     assert message["tell"] == "failed" and "/none" in message["value"]
     assert worker.wait() == 1
     worker.stream.close()
+
+
+@pytest.mark.parametrize("error", [None, StoreError("it can't be opened")])
+def test_it_lives_while_its_store_takes_its_time(error: Exception | None) -> None:
+    clock, superior, told = Clock(), Superior(12), []
+    channel: Any = SimpleNamespace(tell=lambda what, value: told.append((clock.seconds(), what)))
+    superior.channel = channel
+    opening: Deferred[None] = Deferred()
+    ended: list[Any] = []
+    Deferred.fromCoroutine(superior.alive_while(opening, clock)).addBoth(ended.append)
+    for _ in range(100):
+        clock.advance(1)
+    assert ended == []
+    times = [0.0, *(at for at, _ in told), 100.0]
+    assert max(b - a for a, b in pairwise(times)) <= 12 / 3
+    assert {what for _, what in told} == {"alive"}
+    opening.callback(None) if error is None else opening.errback(error)
+    assert not clock.getDelayedCalls()
+    assert getattr(ended[0], "value", None) is error
 
 
 def test_before_there_is_a_channel_nothing_is_said() -> None:
