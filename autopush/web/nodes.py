@@ -10,12 +10,14 @@ from typing import Any
 
 import orjson
 
+from autopush.exceptions import StoreBusy, StoreError
 from autopush.httpserver.handler import BaseHandler, HTTPError
 from autopush.message.notification import WebPushNotification
 from autopush.session import Delivery, Node
 
 NOT_CONNECTED = "Client not connected."
 BUSY = "Client busy."
+NOT_STORED = "Storage failed."
 ACCEPTED = "Client accepted for delivery"
 CHECK_STARTED = "Notification check started"
 CHECK_LATER = "Flagged for Notification check"
@@ -48,6 +50,7 @@ class RouterHandler(NodeHandler):
     async def put(self, uaid: str) -> None:
         """200 means sent (and, if the node keeps direct messages, stored).
 
+        Where storing fails it was sent all the same, but whoever asks must not count on that: 503.
         A body that is no notification is answered 500 with an empty body, and logged.
         """
         node = self.node
@@ -55,7 +58,13 @@ class RouterHandler(NodeHandler):
             self.answer(404, NOT_CONNECTED)
             return
         notification = parse_notification(uaid, self.request.body)
-        delivery = await node.deliver(uaid, notification)
+        try:
+            delivery = await node.deliver(uaid, notification)
+        except StoreError as exc:
+            if not isinstance(exc, StoreBusy):
+                self.log.warn("Failed to store a direct message", reason=repr(exc))
+            self.answer(503, NOT_STORED)
+            return
         if delivery is Delivery.DELIVERED:
             self.answer(200, ACCEPTED)
         elif delivery is Delivery.BUSY:
