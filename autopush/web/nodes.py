@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from twisted.logger import Logger
 
 from autopush.exceptions import StoreBusy, StoreError
 from autopush.httpserver.handler import BaseHandler, HTTPError
@@ -25,6 +26,9 @@ TERMINATED = "Terminated duplicate"
 
 MAX_DIGITS = 20
 """Digits of a ``connected_at`` (ms) that can be one; longer ones match no connection."""
+
+
+log = Logger("autopush.websocket")
 
 
 class NodeHandler(BaseHandler):
@@ -61,8 +65,7 @@ class RouterHandler(NodeHandler):
         try:
             delivery = await node.deliver(uaid, notification)
         except StoreError as exc:
-            if not isinstance(exc, StoreBusy):
-                self.log.warn("Failed to store a direct message", reason=repr(exc))
+            not_stored(exc)
             self.answer(503, NOT_STORED)
             return
         if delivery is Delivery.DELIVERED:
@@ -101,6 +104,12 @@ class NotificationHandler(NodeHandler):
         number = int(connected_at) if len(connected_at) <= MAX_DIGITS else -1
         if self.node.disconnect(uaid, number):
             self.answer(200, TERMINATED)
+
+
+def not_stored(reason: StoreError) -> None:
+    """Log that what another process handed over was sent and not stored, unless that will pass."""
+    if not isinstance(reason, StoreBusy):
+        log.warn("Failed to store a direct message", reason=repr(reason))
 
 
 def parse_notification(uaid: str, body: bytes) -> WebPushNotification:
