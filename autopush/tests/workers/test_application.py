@@ -91,7 +91,7 @@ def worker(tmp_path: Path) -> Any:
 def test_it_says_when_it_is_ready_and_answers(worker: Any) -> None:
     ready = worker.hears()
     assert ready["tell"] == "ready"
-    assert f"ws://127.0.0.1:{worker.address[1]}/" in ready["value"]
+    assert f"ws://127.0.0.1:{worker.address[1]}/" in ready["value"][0]
     assert worker.ask("health") == {"clients": 0, "users": None, "errors": []}
     assert worker.ask("figures") == []  # nobody wants any
 
