@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -186,6 +186,7 @@ class Megaphone(Timer):
         self._source = source(conf.megaphone_api_url, conf.megaphone_api_token, timeout, reactor)
         self._asked: Deferred[None] | None = None
         self._failing = False
+        self._stopping = False
         self._left_out: list[str] = []
 
     def poll(self) -> Deferred[None]:
@@ -195,6 +196,7 @@ class Megaphone(Timer):
 
     def stopService(self) -> Deferred[None] | None:
         """Ask no more; what is under way is given up."""
+        self._stopping = True
         if self._asked is not None:
             self._asked.cancel()
         self._source.close().addErrback(lambda _: None)
@@ -204,10 +206,9 @@ class Megaphone(Timer):
         try:
             found = await self._source.fetch()
             news = self._broadcasts.learn(self._sorted(found))
-        except CancelledError:
-            return
         except Exception as error:
-            self._failed(error)
+            if not self._stopping:
+                self._failed(error)
             return
         self._metrics.increment("megaphone.updater.ok")
         if self._failing:

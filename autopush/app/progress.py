@@ -73,12 +73,13 @@ class Progress:
         """Return the line for so many."""
         total = self.total
         count = self._number(done)
-        if not total:
-            return f"{self._doing}: {count} {self._unit}"
-        share = min(done / total, 1.0)
-        line = f"{self._doing}: {count} of {self._number(total)} {self._unit} ({share:.0%})"
         spent = self._now() - self._began
-        return f"{line}, {spent / share - spent:.0f} s left" if share and spent >= 1 else line
+        pace = f", {self._number(done / spent)} a second" if spent >= 1 else ""
+        if not total:
+            return f"{self._doing}: {count} {self._unit}{pace}"
+        share = min(done / total, 1.0)
+        line = f"{self._doing}: {count} of {self._number(total)} {self._unit} ({share:.0%}){pace}"
+        return f"{line}, {spent / share - spent:.0f} s left" if share and pace else line
 
     def _number(self, count: float) -> str:
         return f"{count / self._scale:,.{0 if self._scale == 1 else 1}f}"

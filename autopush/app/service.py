@@ -25,7 +25,6 @@ import autopush.logging
 from autopush import __version__, constants, useragent
 from autopush.app.figures import LOOK_INTERVAL, Figures
 from autopush.app.lifecycle import Lifecycle
-from autopush.app.megaphone import Megaphone
 from autopush.app.process import (
     BACKLOG,
     Listener,
@@ -185,6 +184,8 @@ class AutopushMultiService(MultiService):
     def add_megaphone(self, node: Node) -> None:
         """Add what fetches broadcasts, if there is a source of some."""
         if self.conf.megaphone_api_url:
+            from autopush.app.megaphone import Megaphone  # treq doubles the time a start takes
+
             Megaphone(self.conf, node.broadcasts, self.metrics, reactor).setServiceParent(self)
 
     def add_memusage(self) -> None:

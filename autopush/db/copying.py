@@ -28,6 +28,7 @@ class Totals:
 
     :ivar oldest: when the oldest message was accepted (s)
     :ivar left: users that can't be taken
+    :ivar unreadable: those whose record can't be read
     """
 
     users: int = 0
@@ -36,10 +37,12 @@ class Totals:
     size: int = 0
     oldest: int | None = None
     left: int = 0
+    unreadable: list[str] = attrs.field(factory=list)
 
     def add(self, page: Page) -> None:
         """Count some users."""
         self.left += page.left
+        self.unreadable += page.unreadable
         for user in page.users:
             self.users += 1
             self.channels += len(user.channels or ())

@@ -86,11 +86,13 @@ class Page(NamedTuple):
 
     :ivar after: where the next page begins; None: there is none
     :ivar left: users who can't be taken: their month has gone, or nothing is known of them
+    :ivar unreadable: keys of those whose record is none; nodes can't do anything with it, either
     """
 
     users: list[Portable]
     after: str | None
     left: int = 0
+    unreadable: tuple[str, ...] = ()
 
 
 class Transfer(Protocol):

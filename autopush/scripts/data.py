@@ -39,6 +39,9 @@ ACTIONS = ("copy", "verify", "stats")
 SHOWN_DIFFERENCES = 20
 """Lines of differences that are printed."""
 
+SHOWN_UNREADABLE = 10
+"""Users that are named because nothing can be done with their records."""
+
 
 def parse(args: Sequence[str] | None) -> Namespace:
     """Read the options.
@@ -136,6 +139,9 @@ def described(totals: Totals) -> str:
         text += time.strftime(", oldest %Y-%m-%d %H:%M:%S UTC", time.gmtime(totals.oldest))
     if totals.left:
         text += f"; {totals.left} users that no node would know any more"
+    if keys := totals.unreadable:
+        named = ", ".join(keys[:SHOWN_UNREADABLE]) + (", ..." if keys[SHOWN_UNREADABLE:] else "")
+        text += f"; {len(keys)} users left out whose record can't be read: {named}"
     return text
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from twisted.logger import Logger
 
+from autopush.exceptions import StoreBusy, StoreError
 from autopush.httpserver.handler import BaseHandler, HTTPError
 from autopush.message.notification import WebPushNotification
 from autopush.session import Delivery, Node
 
 NOT_CONNECTED = "Client not connected."
 BUSY = "Client busy."
+NOT_STORED = "Storage failed."
 ACCEPTED = "Client accepted for delivery"
 CHECK_STARTED = "Notification check started"
 CHECK_LATER = "Flagged for Notification check"
@@ -23,6 +26,9 @@ TERMINATED = "Terminated duplicate"
 
 MAX_DIGITS = 20
 """Digits of a ``connected_at`` (ms) that can be one; longer ones match no connection."""
+
+
+log = Logger("autopush.websocket")
 
 
 class NodeHandler(BaseHandler):
@@ -48,6 +54,7 @@ class RouterHandler(NodeHandler):
     async def put(self, uaid: str) -> None:
         """200 means sent (and, if the node keeps direct messages, stored).
 
+        Where storing fails it was sent all the same, but whoever asks must not count on that: 503.
         A body that is no notification is answered 500 with an empty body, and logged.
         """
         node = self.node
@@ -55,7 +62,12 @@ class RouterHandler(NodeHandler):
             self.answer(404, NOT_CONNECTED)
             return
         notification = parse_notification(uaid, self.request.body)
-        delivery = await node.deliver(uaid, notification)
+        try:
+            delivery = await node.deliver(uaid, notification)
+        except StoreError as exc:
+            not_stored(exc)
+            self.answer(503, NOT_STORED)
+            return
         if delivery is Delivery.DELIVERED:
             self.answer(200, ACCEPTED)
         elif delivery is Delivery.BUSY:
@@ -92,6 +104,12 @@ class NotificationHandler(NodeHandler):
         number = int(connected_at) if len(connected_at) <= MAX_DIGITS else -1
         if self.node.disconnect(uaid, number):
             self.answer(200, TERMINATED)
+
+
+def not_stored(reason: StoreError) -> None:
+    """Log that what another process handed over was sent and not stored, unless that will pass."""
+    if not isinstance(reason, StoreBusy):
+        log.warn("Failed to store a direct message", reason=repr(reason))
 
 
 def parse_notification(uaid: str, body: bytes) -> WebPushNotification:

@@ -130,7 +130,8 @@ class WorkerApplication(StandaloneApplication):
     def add_router_port(self, factory: Any) -> Listener:
         if not self.conf.worker_sockets:
             return super().add_router_port(factory)
-        path, answering = str(self.conf.router_host), link_factory(reactor, self.node)
+        path = str(self.conf.router_host)
+        answering = link_factory(reactor, self.node, self.conf.max_data)
         listener = Listener(lambda: bind(reactor, path, 0, answering), "workers")
         listener.setServiceParent(self)
         return listener

@@ -21,13 +21,15 @@ from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
 
+from autopush.exceptions import StoreError
 from autopush.net.eager import send_now
 from autopush.net.nodeclient import WAITING_PER_NODE, NodeBusy, NodeClient, NodeGone
 from autopush.session import Delivery, Node
-from autopush.web.nodes import MAX_DIGITS, parse_notification
+from autopush.web.nodes import MAX_DIGITS, not_stored, parse_notification
 
 MAX_LENGTH = 1024 * 1024
-"""Bytes of a request: a message of the longest ``max_data`` takes a fraction."""
+"""Bytes of a request, at least; twice ``max_data`` where that is more, since base64 takes a third
+and the rest is headers. Only workers of this service connect."""
 
 NUMBER = struct.Struct("!I")
 ANSWER = struct.Struct("!IIH")
@@ -69,11 +71,13 @@ class Answering(Link):
     """The end of the worker that is asked.
 
     :param node: its sessions
+    :param max_data: bytes of the longest message
     """
 
-    def __init__(self, clock: Any, node: Node) -> None:
+    def __init__(self, clock: Any, node: Node, max_data: int = 0) -> None:
         super().__init__(clock)
         self._node = node
+        self.MAX_LENGTH = max(MAX_LENGTH, 2 * max_data)
 
     def stringReceived(self, string: bytes) -> None:
         line, _, body = string[4:].partition(b"\n")
@@ -92,6 +96,9 @@ class Answering(Link):
 
 
 def _failed(failure: Failure) -> int:
+    if isinstance(failure.value, StoreError):
+        not_stored(failure.value)
+        return 503
     log.failure("Unexpected error", failure)
     return 500
 
@@ -258,8 +265,8 @@ class WorkerClient(NodeClient):
         return succeed(None)
 
 
-def link_factory(clock: Any, node: Node) -> Factory[Answering]:
-    """Return what answers the other workers."""
-    factory = Factory.forProtocol(lambda: Answering(clock, node))
+def link_factory(clock: Any, node: Node, max_data: int = 0) -> Factory[Answering]:
+    """Return what answers the other workers; see :class:`Answering`."""
+    factory = Factory.forProtocol(lambda: Answering(clock, node, max_data))
     factory.noisy = False
     return factory

@@ -49,6 +49,8 @@ def load_record(text: str) -> User:
         record: User = load_json(text)
     except ValueError:
         raise StoreError("unreadable router record") from None
+    if not isinstance(record, dict):
+        raise StoreError("unreadable router record")
     if WRAPPED in text or "\\u007fjson" in text:
         for name, value in record.items():
             if isinstance(value, dict) and WRAPPED in value:

@@ -14,6 +14,7 @@ from autopush.db.interface import StoreUnusable
 from autopush.db.rows import MessageRow, dump_json, load_json
 from autopush.db.sqlite import schema
 from autopush.db.transfer import Mark, Page, Portable, Transfer, portable
+from autopush.exceptions import StoreError
 
 T = TypeVar("T")
 
@@ -81,8 +82,10 @@ class SqlTransfer(Transfer, ABC):
         try:
             record = load_json(text)
         except ValueError:
-            raise StoreUnusable(f"{self.described}: unreadable router record") from None
-        return dict(record)
+            record = None
+        if not isinstance(record, dict):
+            raise StoreError("unreadable router record")
+        return record
 
     # ---- reading
 
@@ -91,21 +94,24 @@ class SqlTransfer(Transfer, ABC):
 
         def read(run: Run) -> Page:
             keys = [key for (key,) in run(sql, after, limit)]
-            found = self._load(run, keys)
+            unreadable: list[str] = []
+            found = self._load(run, keys, unreadable)
             users = [found[key] for key in keys if key in found]
-            left = len(keys) - len(users)
-            return Page(users, keys[-1] if len(keys) == limit else None, left)
+            left = len(keys) - len(users) - len(unreadable)
+            place = keys[-1] if len(keys) == limit else None
+            return Page(users, place, left, tuple(sorted(unreadable)))
 
         return self.together(read)
 
     def load(self, keys: Sequence[str]) -> dict[str, Portable]:
-        return self.together(lambda run: self._load(run, keys)) if keys else {}
+        return self.together(lambda run: self._load(run, keys, [])) if keys else {}
 
     def present(self, keys: Sequence[str]) -> set[str]:
         sql = f"SELECT uaid FROM users WHERE uaid {self.among} AND CAST(record AS text) <> '{{}}'"
         return {key for (key,) in self.together(lambda run: run(sql, self.list_of(keys)))}
 
-    def _load(self, run: Run, keys: Sequence[str]) -> dict[str, Portable]:
+    def _load(self, run: Run, keys: Sequence[str], unreadable: list[str]) -> dict[str, Portable]:
+        """Return those that there are; the keys of the unreadable ones are added to a list."""
         listed = self.list_of(keys)
         records = run(
             f"SELECT uaid, CAST(record AS text) FROM users WHERE uaid {self.among}", listed
@@ -123,7 +129,11 @@ class SqlTransfer(Transfer, ABC):
         messages = self._messages(run, listed)
         found = {}
         for key, text in records:
-            record = self.read(text)
+            try:
+                record = self.read(text)
+            except StoreError:
+                unreadable.append(key)
+                continue
             if not record:
                 continue  # nothing is known of it but its key
             pointer, expiry = row_of.get(key, (None, 0))

@@ -7,7 +7,12 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, strategies as st
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionRefusedError,
+    DNSLookupError,
+)
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
@@ -38,10 +43,15 @@ class Answers:
         self.given = (url, token, timeout)
         self.asked = []
         self.closed = False
+        self.cancelled_with = None
 
     def fetch(self):
-        self.asked.append(Deferred())
+        self.asked.append(Deferred(self._cancel))
         return self.asked[-1]
+
+    def _cancel(self, asked):
+        if self.cancelled_with is not None:
+            asked.errback(self.cancelled_with)
 
     def close(self):
         self.closed = True
@@ -182,8 +192,13 @@ def test_what_is_told_is_text_of_bounded_length(found):
         assert good.get(name) == (text if can else None)
 
 
-def test_the_end_gives_up_what_is_under_way(rig):
-    rig.megaphone.stopService()
+@pytest.mark.parametrize("phase", [None, ConnectingCancelledError(None), ResponseFailed([])])
+def test_the_end_gives_up_what_is_under_way(rig, phase):
+    """Whatever the request was at, the log has nothing about it."""
+    rig.source.cancelled_with = phase
+    with Events() as events:
+        rig.megaphone.stopService()
+    assert not events.of("Unexpected error") + events.of("Broadcasts could not be fetched")
     assert rig.source.closed
     assert rig.source.asked[-1].called
     rig.clock.advance(100)

@@ -44,7 +44,9 @@ def test_a_terminal_has_one_line_which_is_gone_in_the_end(watch):
     assert stream.getvalue() == "\rDeleting: 1 of 2,000 users (0%)\x1b[K"
     watch.time += 2
     progress.update(500)
-    assert stream.getvalue().endswith("\rDeleting: 500 of 2,000 users (25%), 6 s left\x1b[K")
+    assert stream.getvalue().endswith(
+        "\rDeleting: 500 of 2,000 users (25%), 250 a second, 6 s left\x1b[K"
+    )
     watch.time += LIVE_EVERY / 2
     progress.update(600)
     assert progress.finish() == pytest.approx(2 + LIVE_EVERY / 2)
@@ -60,7 +62,9 @@ def test_elsewhere_there_is_a_line_now_and_then(watch):
         watch.time = 100.0 + second
         progress.update(second * 10)
     progress.finish()
-    assert stream.getvalue() == "Deleting: 100 users\nDeleting: 200 users\n"
+    assert (
+        stream.getvalue() == "Deleting: 100 users, 10 a second\nDeleting: 200 users, 10 a second\n"
+    )
     assert PLAIN_EVERY == 10
 
 

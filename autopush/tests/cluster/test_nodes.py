@@ -269,3 +269,54 @@ async def test_stopped_node_saves_and_its_users_move(storage, tmp_path):
             await again.ack_and_wait(frame)
             assert await stopping == 0
             await again.nothing()
+
+
+# ------------------------------------------------------------------------------------ urgency
+
+
+async def least(browser, name, status=200):
+    """What the user agent wants at once: spec/broadcasts 2."""
+    await browser.send({"messageType": "urgency", "min": name})
+    assert (await browser.receive("urgency"))["status"] == status
+
+
+async def test_what_is_not_urgent_waits_until_it_is_wanted(cluster):
+    """Over nodes and reconnects, and whichever endpoint node is asked; then it comes in order."""
+    browser = await connected(cluster, 0)
+    subscription = await browser.register()
+    await least(browser, "normal")
+    await least(browser, "urgent", 400)
+    texts = [b"1 low", b"2 very-low", b"3 high", b"4", b"5 LOW"]
+    for number, text in enumerate(texts):
+        urgency = text[2:].decode()
+        subscription.endpoint = cluster.at_endpoint(subscription.endpoint, number % 2)
+        headers = {"Urgency": urgency} if urgency else {}
+        answer = await send(subscription, text, headers=headers)
+        assert answer.status_code == 201, answer.text
+    frames = await browser.receive_all(2)
+    assert [subscription.decrypt(frame) for frame in frames] == [b"3 high", b"4"]
+    assert all("urgency" not in frame for frame in frames)
+    await browser.ack_and_wait(*frames)
+    await browser.close()
+    async with await connected(cluster, 1, browser.uaid) as again:
+        await again.nothing()
+        await least(again, "low")
+        frames = await again.receive_all(2)
+        assert [subscription.decrypt(frame) for frame in frames] == [b"1 low", b"5 LOW"]
+        await again.ack_and_wait(*frames)
+    async with await UserAgent.open(cluster.nodes[0].ws_url, hello=False) as third:
+        await third.hello(browser.uaid, urgency="very-low")
+        frame = await third.receive("notification")
+        assert subscription.decrypt(frame) == b"2 very-low"
+        await third.ack_and_wait(frame)
+        await third.nothing()
+
+
+async def test_an_urgency_that_is_none_is_a_field_error(cluster):
+    async with await connected(cluster) as browser:
+        subscription = await browser.register()
+        headers = {"TTL": "60", "Urgency": "urgent"}
+        answer = httpx.post(subscription.endpoint, headers=headers, trust_env=False)
+        assert (answer.status_code, answer.json()["errno"]) == (400, 116)
+        assert "urgency" in answer.json()["errors"]["headers"]
+        await browser.nothing()

@@ -133,6 +133,36 @@ def test_a_dry_run_changes_nothing(sides):
     assert (target.get_mark(), held(target)) == (mark, before)
 
 
+UNREADABLE = {"sqlite": ["{broken", "[1]", "3", "null", ""], "postgresql": ["[1]", "3", "null"]}
+
+
+@pytest.mark.parametrize("name", [name for name in SIDES if name in UNREADABLE])
+def test_an_unreadable_record_is_named_and_left_out(name, tmp_path):
+    """What an earlier copy has brought of that user stays."""
+    source, target = SIDES[name](tmp_path), SIDES["sqlite"](tmp_path)
+    texts = UNREADABLE[name]
+    broken = [user(number) for number in range(len(texts))]
+    fill(source, *broken, user(8), user(9))
+    Copy(source, target).run()
+    before = held(target)
+
+    def damage(run):
+        for one, text in zip(broken, texts, strict=True):
+            run("UPDATE users SET record = ? WHERE uaid = ?", text, one.key)
+        run("DELETE FROM messages WHERE uaid = ?", user(8).key)
+
+    source.together(damage, write=True)
+    done = Copy(source, target, batch=2).run()
+    assert (done.written, done.removed, done.seen.users, done.seen.left) == (1, 0, 2, 0)
+    assert sorted(done.seen.unreadable) == [one.key for one in broken]
+    assert held(target) == {**before, user(8).key: user(8, messages=[])}
+    # A target that has such users gets sound ones.
+    Copy(target, source, replace=True).run()
+    assert held(source) == held(target)
+    source.close()
+    target.close()
+
+
 @pairs
 def test_users_of_others_are_not_overwritten(sides):
     source, target = sides

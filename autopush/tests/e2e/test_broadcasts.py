@@ -37,9 +37,9 @@ def change(mock: Background, **versions: str) -> None:
     assert httpx.post(url, json=body, trust_env=False).status_code == 200
 
 
-async def said(server: Server | Daemon, text: str) -> None:
-    """Wait until there is a line with this text in the log."""
-    while not any(text in line for line in server.lines):
+async def said(server: Server | Daemon, text: str, times: int = 1) -> None:
+    """Wait until there are lines with this text in the log."""
+    while sum(text in line for line in list(server.lines)) < times:
         await asyncio.sleep(0.05)
 
 
@@ -62,6 +62,27 @@ async def test_a_change_reaches_who_subscribed(
             assert (await other.receive("broadcast"))["broadcasts"] == news
             assert (await agent.receive("broadcast"))["broadcasts"] == {NAME: '"3"'}
     assert megaphone["megaphone"].token not in server.output
+
+
+async def test_every_worker_tells_its_own(
+    make_server: Callable[..., Server], megaphone: Background
+) -> None:
+    server = await asyncio.to_thread(make_server("--workers", "2", *options(megaphone)).start)
+    await said(server, "Broadcasts changed", 2)
+    agents: list[UserAgent] = []
+    while not all(clients_of_workers(server)):
+        agents.append(await UserAgent.open(server.ws_url, hello=False))
+        assert (await agents[-1].hello(broadcasts={NAME: '"0"'}))["broadcasts"] == {NAME: '"1"'}
+    await asyncio.to_thread(change, megaphone, **{NAME: '"2"'})
+    for agent in agents:
+        assert (await agent.receive("broadcast"))["broadcasts"] == {NAME: '"2"'}
+        await agent.close()
+
+
+def clients_of_workers(server: Server) -> list[int]:
+    """How many user agents each has; the kernel chooses whose somebody is."""
+    health = httpx.get(f"{server.endpoint_url}/health", trust_env=False).json()
+    return [worker["clients"] for worker in health["workers"].values()]
 
 
 async def test_a_redirect_is_followed(

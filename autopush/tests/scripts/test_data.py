@@ -88,6 +88,10 @@ def test_interrupted(source, tmp_path, monkeypatch):
 
 def test_what_it_says():
     assert described(Totals(left=2)).endswith("; 2 users that no node would know any more")
+    assert described(Totals(unreadable=["a", "b"])).endswith(
+        "; 2 users left out whose record can't be read: a, b"
+    )
+    assert described(Totals(unreadable=["a"] * 11)).endswith(" a, ...")
     assert told(Copied(resumed=True), dry=False)[0].startswith("Went on")
     many = Verified(Totals(), Totals(), 25, ("a", "b"), [f"line {n}" for n in range(25)])
     lines = found_lines(many)

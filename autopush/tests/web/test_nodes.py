@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 
-from autopush.exceptions import StoreError
+from autopush.exceptions import StoreBusy, StoreError
 from autopush.http import InternalRouterHTTPFactory
 from autopush.session import Delivery
 from autopush.websocket import NotificationHandler, RouterHandler
@@ -200,10 +200,17 @@ def test_push_with_members_of_a_wrong_type_is_sent_without_them(client, node):
     assert notification.timestamp > 1_700_000_000
 
 
-def test_push_that_could_not_be_stored_is_500(client, node, logged):
+def test_push_that_could_not_be_stored_is_503(client, node, logged):
+    """The endpoint stores it, or says so to the sender; one line, and none where it will pass."""
     node.answer = StoreError("disk full")
-    assert push(client, MESSAGE) == (500, "")
-    assert len(failures(logged)) == 1
+    assert push(client, MESSAGE) == (503, "Storage failed.")
+    (event,) = [event for event in logged if event["log_level"].name == "warn"]
+    assert event["log_format"] == "Failed to store a direct message"
+    assert "disk full" in event["reason"]
+    node.answer = StoreBusy("locked")
+    assert push(client, MESSAGE) == (503, "Storage failed.")
+    assert len([event for event in logged if event["log_level"].name == "warn"]) == 1
+    assert failures(logged) == []
 
 
 # --------------------------------------------------------------------------- PUT /notif/{uaid}

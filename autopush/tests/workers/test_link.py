@@ -15,10 +15,12 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import TestCase
 
+from autopush.exceptions import StoreBusy, StoreError
 from autopush.message.notification import WebPushNotification
 from autopush.net.eager import listen_unix
 from autopush.net.nodeclient import NodeBusy, NodeGone
 from autopush.session import Delivery
+from autopush.tests.session.support import Events
 from autopush.workers import link
 from autopush.workers.link import Answering, Asking, WorkerClient, link_factory
 
@@ -64,12 +66,12 @@ class FakeNode:
 class Pair:
     """Both ends, and the wires between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_data: int = 4096) -> None:
         self.clock = Clock()
         self.node = FakeNode()
         node: Any = self.node
         self.asking = Asking(self.clock, lambda: None)
-        self.answering = Answering(self.clock, node)
+        self.answering = Answering(self.clock, node, max_data)
         self.there, self.back = StringTransport(), StringTransport()
         self.asking.makeConnection(self.there)
         self.answering.makeConnection(self.back)
@@ -152,6 +154,32 @@ def test_a_delivery_that_fails_is_answered_500() -> None:
     results = pair.ask(f"PUT /push/{UAID}", body())
     pair.turn()
     assert results == [500]
+
+
+def test_a_message_that_was_sent_and_could_not_be_stored_is_answered_503() -> None:
+    """As by the internal API: whoever asks stores it, or says so to the sender."""
+    pair = Pair()
+    with Events() as events:
+        for pair.node.delivery in (StoreError("disk full"), StoreBusy("locked")):
+            results = pair.ask(f"PUT /push/{UAID}", body())
+            pair.turn()
+            assert results == [503]
+    (event,) = events.of("Failed to store a direct message")
+    assert "disk full" in event["reason"]
+    assert not events.of("Unexpected error")
+
+
+@pytest.mark.parametrize("max_data", [4096, 2_000_000])
+def test_the_longest_message_gets_through(max_data: int) -> None:
+    pair = Pair(max_data)
+    text = "x" * (max_data * 4 // 3)
+    results = pair.ask(f"PUT /push/{UAID}", body(text))
+    pair.turn()
+    assert results == [200]
+    assert pair.node.events == [("deliver", UAID, text, 60)]
+    # And what could be none is not waited for.
+    pair.answering.dataReceived((max(1 << 20, 2 * max_data) + 1).to_bytes(4, "big"))
+    assert pair.back.disconnecting
 
 
 @given(st.lists(st.sampled_from(["push", "notif"]), min_size=1), st.integers(1, 40))

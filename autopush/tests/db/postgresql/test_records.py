@@ -40,9 +40,10 @@ def test_what_is_written_is_what_jsonb_takes(record):
     assert "\\udf" not in plain.lower()
 
 
-def test_a_text_that_is_no_object_is_told():
+@pytest.mark.parametrize("text", ["{broken", "[1]", "3", "null", ""])
+def test_a_text_that_is_no_object_is_told(text):
     with pytest.raises(StoreError):
-        records.load_record("{broken")
+        records.load_record(text)
 
 
 class TestRecords(PostgresqlCase):
