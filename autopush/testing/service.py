@@ -38,7 +38,10 @@ KEPT = (
     "DYLD_.*",
 )
 """Variables the service gets of this process' environment. Others may be meant for another service,
-as ``PORT`` or ``CRYPTO_KEY``. Configuration files of the current directory aren't read either."""
+as ``PORT`` or ``CRYPTO_KEY``. Nor are configuration files read, those of the machine and of the home
+directory included."""
+
+PROGRAM = "import sys; from autopush.__main__ import bare; sys.exit(bare())"
 
 
 class StartFailed(Exception):
@@ -94,7 +97,7 @@ class PushService:
 
     def _command(self, ready: int) -> list[str]:
         return [
-            *(sys.executable, "-m", "autopush"),
+            *(sys.executable, "-c", PROGRAM),
             *("--ephemeral", "--control", "--port", "0", "--ready_file", f"/dev/fd/{ready}"),
             *("--parent", str(os.getpid())),
             *self.options,

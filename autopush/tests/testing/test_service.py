@@ -56,8 +56,9 @@ def test_a_start_that_fails(temporary):
 
 def test_what_is_meant_for_others_is_not_read(monkeypatch, tmp_path):
     """Variables and files that configure a service of the developer."""
-    (tmp_path / "autopush_standalone.ini").write_text("nonsense = 1\n")
+    (tmp_path / ".autopush_standalone.ini").write_text("nonsense = 1\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CRYPTO_KEY", "nonsense")
     monkeypatch.setenv("PYTHONHASHSEED", "0")
     assert "CRYPTO_KEY" not in environment()
