@@ -60,6 +60,16 @@ REASONS: dict[int, str] = {
 }
 """Why requests are refused, by errno, for people."""
 
+REASON_OF_ORIGIN = "a web page of another origin wanted a WebSocket"
+"""The same of 403 without an errno."""
+
+
+def reason_of(status: int, errno: int) -> str:
+    """Why requests are refused that are answered this way, for people."""
+    if (status, errno) == (403, 0):
+        return REASON_OF_ORIGIN
+    return REASONS.get(errno, REASONS[0])
+
 
 class Overview:
     """The overview of one process.
@@ -119,7 +129,7 @@ class Overview:
                 "status": status,
                 "errno": errno,
                 "count": count,
-                "reason": REASONS.get(errno, REASONS[0]),
+                "reason": reason_of(status, errno),
             }
             for (status, errno), count in self._application.refused.most_common()
         ]

@@ -70,6 +70,10 @@ class BaseHTTPFactory(RoutedServer):
         super().__init__(*args, **kwargs)
         self.refusals = Refusals(self.clock)
 
+    def tell_counted(self) -> None:
+        super().tell_counted()
+        self.refusals.stop()
+
 
 class EndpointHTTPFactory(BaseHTTPFactory):
     """The public API.

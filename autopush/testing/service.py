@@ -38,8 +38,7 @@ KEPT = (
     "DYLD_.*",
 )
 """Variables the service gets of this process' environment. Others may be meant for another service,
-as ``PORT`` or ``CRYPTO_KEY``. Nor are configuration files read, those of the machine and of the home
-directory included."""
+as ``PORT`` or ``CRYPTO_KEY``; so may configuration files, of which none is read."""
 
 PROGRAM = "import sys; from autopush.__main__ import bare; sys.exit(bare())"
 

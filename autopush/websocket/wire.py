@@ -35,7 +35,7 @@ from autopush.session import Session
 from autopush.session.stats import base_tags
 from autopush.types import JSONDict
 from autopush.web.access import REFUSAL, UNAUTHORIZED
-from autopush.web.refusals import tell_refused
+from autopush.web.refusals import count_refused
 from autopush.websocket.handshake import REASON_TEXTS, normalize_head
 from autopush.websocket.origins import FORBIDDEN, MAX_LOGGED, origins_in, show
 from autopush.websocket.trimmed import OPEN
@@ -162,7 +162,9 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
             self.failHandshake("Error reading handshake data")
 
     def _refuse_origin(self, origin: str) -> None:
-        log.info("WebSocket of a page refused", origin=origin[:MAX_LOGGED])
+        count_refused(self.factory, 403, None)
+        if self.factory.floods.take("WebSocket of a page refused"):
+            log.info("WebSocket of a page refused", origin=origin[:MAX_LOGGED])
         self.wasNotCleanReason = "origin not allowed"
         self.sendData(FORBIDDEN)
         self.dropConnection(abort=False)
@@ -179,7 +181,7 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         if access is not None and not access.shown(request.path, request.params.get("key", ())):
             peer = getattr(self.transport.getPeer(), "host", "")
             access.refuse(request.headers.get("x-forwarded-for", peer))
-            tell_refused(factory.node.metrics, 401, 109)
+            count_refused(factory, 401, 109)
             raise ConnectionDeny(401, UNAUTHORIZED)
         self.session = factory.new_session(
             factory.node, self, ms_time(), request.headers.get("user-agent"), request.host

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from autopush import websocket as documented
+from autopush.metrics.interface import SinkMetrics
 from autopush.tests.websocket.support import (
     ACCEPT,
     BINARY,
@@ -93,6 +94,7 @@ class PaperNode:
     def __init__(self):
         self.clients = {}
         self.checked = []
+        self.metrics = SinkMetrics()
 
     def check(self, uaid):
         self.checked.append(uaid)
@@ -182,6 +184,7 @@ def test_a_handshake_without_the_access_key_is_counted(cls):
     reply, _ = server.handshake(request())
     assert reply.startswith(b"HTTP/1.1 401 ")
     assert counted == [("requests.refused", "errno:109", "code:401")]
+    assert server.factory.refused == {(401, 109): 1}
     reply, _ = server.handshake(request(f"GET /{'k' * 22} HTTP/1.1"))
     assert reply.startswith(b"HTTP/1.1 101 ")
     assert len(counted) == 1
