@@ -48,6 +48,7 @@ REASONS: dict[int, str] = {
     113: "the topic is not one",
     114: "the TTL is negative",
     115: "the user agent has too many subscriptions",
+    116: "the urgency is not one",
     201: "the store was too busy",
     202: "the store failed",
     203: "too much is waiting for the receiver",

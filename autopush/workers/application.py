@@ -66,7 +66,7 @@ class Superior(ServiceManager):
 
     def ready(self, status: str) -> None:
         """Everything listens, or is reloaded."""
-        self._tell("ready", self.readiness)
+        self._tell("ready", None if self.readiness is None else list(self.readiness))
 
     def alive(self) -> None:
         """We live."""
