@@ -84,6 +84,7 @@ class PushService:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
+                process_group=0,  # Ctrl-C is for the tests: they still need it to clean up
             )
             os.close(theirs)
             said = read_line(ours, START_WITHIN)

@@ -90,6 +90,31 @@ def test_ends_with_its_parent(temporary):
     assert not list(temporary.iterdir())
 
 
+INTERRUPTED = """
+import os, signal
+from autopush.testing import PushService
+signal.signal(signal.SIGINT, lambda *_: None)
+with PushService() as push:
+    os.killpg(0, signal.SIGINT)
+    push.browser()
+    push.reset()
+print("cleaned up")
+"""
+
+
+def test_who_interrupts_tests_leaves_them_their_service():
+    """A terminal sends SIGINT to all it has started: tests clean up then, and need the service."""
+    env = {**os.environ, "PYTHONPATH": str(TREE)}
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        env=env,
+        stdout=subprocess.PIPE,
+        timeout=120,
+        process_group=0,
+    )
+    assert (ended.returncode, ended.stdout) == (0, b"cleaned up\n")
+
+
 def test_a_killed_service_leaves_nothing_for_long(temporary):
     """The client removes what it knows of; the next service the rest."""
     service = PushService()
