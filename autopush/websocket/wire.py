@@ -164,10 +164,18 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
     def _refuse_origin(self, origin: str) -> None:
         count_refused(self.factory, 403, None)
         if self.factory.floods.take("WebSocket of a page refused"):
-            log.info("WebSocket of a page refused", origin=origin[:MAX_LOGGED])
+            log.info(
+                "WebSocket of a page refused", origin=origin[:MAX_LOGGED], shown={"status": 403}
+            )
         self.wasNotCleanReason = "origin not allowed"
         self.sendData(FORBIDDEN)
+        self._drop_silently()
+
+    def _drop_silently(self) -> None:
+        """Close a connection whose end is told or counted already: without a line of Autobahn."""
+        self.wasClean = True
         self.dropConnection(abort=False)
+        self.wasClean = False
 
     def onConnect(self, request: ConnectionRequest) -> None:
         """Autobahn's hook: the request is well formed. Begins the session."""
@@ -191,13 +199,18 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         if code == 401:  # noted already
             self.wasNotCleanReason = reason
             self.sendData(REFUSAL)
-            self.dropConnection(abort=False)
+            self._drop_silently()
             return
         for pattern, replacement in REASON_TEXTS:
             reason = pattern.sub(replacement, reason)
         if code in RETRY_LATER:
             responseHeaders = [*(responseHeaders or ()), ("Retry-After", str(RETRY_AFTER))]
-        super().failHandshake(reason, code, responseHeaders)
+        if self.factory.floods.take("failing WebSocket opening handshake"):
+            super().failHandshake(reason, code, responseHeaders)
+            return
+        self.wasNotCleanReason = reason
+        self.sendHttpErrorResponse(code, reason, responseHeaders)
+        self._drop_silently()
 
     def onOpen(self) -> None:
         """Autobahn's hook: the 101 is sent."""
