@@ -125,6 +125,11 @@ class EndpointHTTPFactory(BaseHTTPFactory):
             self.doorkeeper = self._doorkeeper
         self.rates = Rates.of(conf, self.clock.seconds)
 
+    def tell_counted(self) -> None:
+        super().tell_counted()
+        if self.access is not None:
+            self.access.tell_counted()
+
     def _doorkeeper(self, request: Request) -> type[BaseHandler] | None:
         """In a private service only those who may come in get further.
 

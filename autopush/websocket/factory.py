@@ -204,6 +204,8 @@ class PushServerFactory(WebSocketServerFactory):
         """
         self.stopping = True
         self.floods.stop()
+        if self.access is not None:
+            self.access.tell_counted()
         drained = self._drained.wait()
         self._check_drained()
         order = list(self.protocols)

@@ -206,7 +206,7 @@ def test_floods_of_bad_handshakes_fill_no_log(cls):
     assert shown == {
         "failing WebSocket opening handshake ('{reason}')": LINES,
         "dropping connection to peer {peer} with abort={abort}: {reason}": LINES,
-        "Refused without an access key: {count} times, last from {remote_ip}": 1,
+        "Refused without an access key: {count} times, last from {remote_ip}": 2,
         "{count} more of these: {text}": 1,
     }
 
