@@ -17,6 +17,11 @@ def main() -> int | str | None:
     return _run("StandaloneApplication")
 
 
+def bare() -> int | str | None:
+    """As :func:`main`, but without the default configuration files: options are all there is."""
+    return _run("StandaloneApplication", use_files=False)
+
+
 def connection() -> int | str | None:
     """Run a connection node; as :func:`main`."""
     return _run("ConnectionApplication")
@@ -36,12 +41,12 @@ def doctor() -> int | str | None:
     return check()
 
 
-def _run(application: str) -> int | str | None:
+def _run(application: str, use_files: bool = True) -> int | str | None:
     if not provide("cyclone"):
         return MISSING_CYCLONE
     import autopush.main
 
-    status: int | None = getattr(autopush.main, application).main()
+    status: int | None = getattr(autopush.main, application).main(use_files=use_files)
     return status
 
 

@@ -237,6 +237,7 @@ class StandaloneApplication(AutopushMultiService):
         )
         self.endpoint_factory = self._make_endpoint_factory(node=self.node, **common)
         self.websockets = self.websocket_factory(conf, self.node, reactor)
+        self.websockets.refused = self.endpoint_factory.refused  # the page shows them together
         self.websocket_site = self.websocket_site_factory(conf, self.websockets, **common)
         self.internal_router_factory = InternalRouterHTTPFactory(
             conf, self.db, self.clients, node=self.node, **common

@@ -40,7 +40,8 @@ def restore(ns: Any) -> str:
 
     target, source = database(ns), absolute(ns.restore)
     if not os.path.isfile(source):  # before a data directory is made
-        raise StoreUnusable(f"{source} doesn't exist: name the copy to restore")
+        what = "is no file" if os.path.exists(source) else "doesn't exist"
+        raise StoreUnusable(f"{source} {what}: name the copy to restore")
     data_dir = DataDir(ns.data_dir)
     try:
         with _shown() as shown:

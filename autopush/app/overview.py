@@ -62,6 +62,16 @@ REASONS: dict[int, str] = {
 }
 """Why requests are refused, by errno, for people."""
 
+REASON_OF_ORIGIN = "a web page of another origin wanted a WebSocket"
+"""The same of 403 without an errno."""
+
+
+def reason_of(status: int, errno: int) -> str:
+    """Why requests are refused that are answered this way, for people."""
+    if (status, errno) == (403, 0):
+        return REASON_OF_ORIGIN
+    return REASONS.get(errno, REASONS[0])
+
 
 class Overview:
     """The overview of one process.
@@ -195,7 +205,7 @@ def _rows(refused: Counter[tuple[int, int]]) -> list[JSONDict]:
             "status": status,
             "errno": errno,
             "count": count,
-            "reason": REASONS.get(errno, REASONS[0]),
+            "reason": reason_of(status, errno),
         }
         for (status, errno), count in refused.most_common()
     ]

@@ -303,6 +303,8 @@ class AutopushMultiService(MultiService):
 
         await within(left(3), reactor, super().stopService(), "listeners")
         await within(left(1), reactor, self.drain(), "connections")
+        for factory in self.http_factories:
+            factory.tell_counted()
         await within(left(0.5), reactor, self.agent.close(), "other nodes")
         await within(left(0.5), reactor, self.close_routers(), "bridges")
         await within(left(0.25), reactor, self.metrics.stop(), "metrics")

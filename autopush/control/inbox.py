@@ -40,7 +40,9 @@ class Inbox:
         latest = journal.after(journal.last - SHOWN)[::-1]
         records = [record for record in latest if record.method not in LOOKING]
         arrived = self._arrived()
-        owners = {s.channel: agent.name for agent, s in rig.subscriptions()}
+        owners = {}
+        for agent, s in rig.subscriptions():
+            owners[s.channel] = owners[s.endpoint] = agent.name
         return {
             "ahead": rig.shift.seconds,
             "faults": [fault.name for fault in rig.endpoint.faults],
@@ -78,11 +80,12 @@ def is_accepted(record: Record) -> bool:
 def _common(record: Record, owners: dict[str, str]) -> JSONDict:
     """Of any request.
 
-    :param owners: names of browsers by channel id
+    :param owners: names of browsers by channel id and by endpoint: what is refused early, as for a
+        subscription that has ended, has no channel
     """
     return {
         "time": record.time,
-        "browser": owners.get(record.channel or ""),
+        "browser": owners.get(record.channel or record.endpoint),
         "subscription": record.channel,
         "path": record.path,
         "fault": record.fault,

@@ -127,7 +127,7 @@ def from_body(body: bytes, members: Iterable[Member]) -> JSONDict:
     """
     try:
         value = json.loads(body) if body else {}
-    except ValueError:  # also of what is no UTF-8
+    except (ValueError, RecursionError):  # also of what is no UTF-8, or nested too deep
         raise BadInput("the body is not JSON") from None
     return checked(value, members)
 

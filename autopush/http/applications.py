@@ -70,6 +70,10 @@ class BaseHTTPFactory(RoutedServer):
         super().__init__(*args, **kwargs)
         self.refusals = Refusals(self.clock)
 
+    def tell_counted(self) -> None:
+        super().tell_counted()
+        self.refusals.stop()
+
 
 class EndpointHTTPFactory(BaseHTTPFactory):
     """The public API.
@@ -120,6 +124,11 @@ class EndpointHTTPFactory(BaseHTTPFactory):
         if self.access is not None or conf.public_path:
             self.doorkeeper = self._doorkeeper
         self.rates = Rates.of(conf, self.clock.seconds)
+
+    def tell_counted(self) -> None:
+        super().tell_counted()
+        if self.access is not None:
+            self.access.tell_counted()
 
     def _doorkeeper(self, request: Request) -> type[BaseHandler] | None:
         """In a private service only those who may come in get further.

@@ -30,6 +30,7 @@ from autopush import clock
 from autopush.httpserver.parser import BODY_LIMIT, BadRequest, RequestParser
 from autopush.httpserver.request import Request
 from autopush.httpserver.upgrade import PlainHead, plain_head
+from autopush.logging.floods import Floods
 from autopush.waiters import Waiters
 
 if TYPE_CHECKING:
@@ -336,10 +337,12 @@ class HTTPConnection(Protocol):
 
     def _refuse(self, status: int, reason: str) -> None:
         """Answer an unusable request, then see to it that the answer gets through."""
+        take = self.factory.floods.take
         if status in (413, 431):
             what = "much data" if status == 413 else "many headers"
-            self.log.warn("Too {what} sent, terminating connection", what=what)
-        elif status not in (408, 500, 503):
+            if take(f"Too {what} sent"):
+                self.log.warn("Too {what} sent, terminating connection", what=what)
+        elif status not in (408, 500, 503) and take("Malformed HTTP request"):
             self.log.info(
                 "Malformed HTTP request from {remote_ip}: {reason}",
                 remote_ip=self.remote_ip,
@@ -474,6 +477,7 @@ class HTTPServer:
         self.upgrade_factory: Any = None
         self.draining = False
         self.turned_away = 0
+        self.floods: Floods[str] = Floods(clock)
         self._drained: Waiters[None] = Waiters()
         self._sweeper: LoopingCall | None = None
         self._listening = False
@@ -534,6 +538,10 @@ class HTTPServer:
         if not self.connections:
             return succeed(None)
         return self._drained.wait()
+
+    def tell_counted(self) -> None:
+        """Log the events that were counted instead of told, at the end of the process."""
+        self.floods.stop()
 
     def forget(self, connection: HTTPConnection) -> None:
         """A connection is closed or handed over."""

@@ -38,7 +38,9 @@ KEPT = (
     "DYLD_.*",
 )
 """Variables the service gets of this process' environment. Others may be meant for another service,
-as ``PORT`` or ``CRYPTO_KEY``. Configuration files of the current directory aren't read either."""
+as ``PORT`` or ``CRYPTO_KEY``; so may configuration files, of which none is read."""
+
+PROGRAM = "import sys; from autopush.__main__ import bare; sys.exit(bare())"
 
 
 class StartFailed(Exception):
@@ -82,6 +84,7 @@ class PushService:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
+                process_group=0,  # Ctrl-C is for the tests: they still need it to clean up
             )
             os.close(theirs)
             said = read_line(ours, START_WITHIN)
@@ -94,7 +97,7 @@ class PushService:
 
     def _command(self, ready: int) -> list[str]:
         return [
-            *(sys.executable, "-m", "autopush"),
+            *(sys.executable, "-c", PROGRAM),
             *("--ephemeral", "--control", "--port", "0", "--ready_file", f"/dev/fd/{ready}"),
             *("--parent", str(os.getpid())),
             *self.options,

@@ -64,6 +64,7 @@ class Access:
         self._digests = [_digest(key) for key in keys]
         self._now = now
         self._refused = 0
+        self._last = ""
         self._logged: float | None = None
 
     @classmethod
@@ -108,14 +109,21 @@ class Access:
     def refuse(self, remote_ip: str) -> None:
         """Note that somebody had no key."""
         self._refused += 1
+        self._last = remote_ip[:MAX_ADDRESS]
         now = self._now()
         if self._logged is None or now - self._logged >= LOG_INTERVAL:
+            self._logged = now
+            self.tell_counted()
+
+    def tell_counted(self) -> None:
+        """Log how many were refused since the last line, if any."""
+        if self._refused:
             self.log.info(
                 "Refused without an access key: {count} times, last from {remote_ip}",
                 count=self._refused,
-                remote_ip=remote_ip[:MAX_ADDRESS],
+                remote_ip=self._last,
             )
-            self._logged, self._refused = now, 0
+            self._refused = 0
 
 
 def _digest(text: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from autopush.httpserver.connection import HEAD_TIMEOUT
+from autopush.logging.floods import Floods
 from autopush.session import Node, Session
 from autopush.waiters import Waiters
 from autopush.web.access import Access
@@ -32,6 +34,7 @@ from autopush.websocket.wire import PushWire
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
+    from autopush.metrics.interface import IMetrics
 
 OPEN_HANDSHAKE_TIMEOUT = 5
 """Seconds from the connection to a complete opening handshake (2.5)."""
@@ -72,6 +75,7 @@ class PushServerFactory(WebSocketServerFactory):
     :param node: what the sessions share
     :param reactor: clock of the time-outs
     :param session: makes a session, see :class:`autopush.session.Session`
+    :ivar refused: handshakes that were refused, by status and errno
     :cvar protocol: class of the connections. What it replaces of the documented members of
         :class:`PushServerProtocol` takes effect (:mod:`autopush.websocket.overrides`).
     """
@@ -97,6 +101,8 @@ class PushServerFactory(WebSocketServerFactory):
         clock: Any = reactor
         self.access = Access.of(conf, clock.seconds)
         self._session = session
+        self.floods: Floods[str] = Floods(clock)
+        self.refused: Counter[tuple[int, int]] = Counter()
         self.stopping = False
         self.protocols: set[PushWire] = set()
         self.origins = None if conf.allowed_origins is None else Origins(conf)
@@ -145,6 +151,11 @@ class PushServerFactory(WebSocketServerFactory):
             self._bind()
         return self.protocol()
 
+    @property
+    def metrics(self) -> IMetrics:
+        """Those of the node."""
+        return self.node.metrics
+
     def opened(self, protocol: PushWire) -> None:
         """The handshake is complete."""
         self.opening.cancel(protocol)
@@ -192,6 +203,9 @@ class PushServerFactory(WebSocketServerFactory):
             what was not acknowledged is saved
         """
         self.stopping = True
+        self.floods.stop()
+        if self.access is not None:
+            self.access.tell_counted()
         drained = self._drained.wait()
         self._check_drained()
         order = list(self.protocols)

@@ -35,7 +35,7 @@ from autopush.session import Session
 from autopush.session.stats import base_tags
 from autopush.types import JSONDict
 from autopush.web.access import REFUSAL, UNAUTHORIZED
-from autopush.web.refusals import tell_refused
+from autopush.web.refusals import count_refused
 from autopush.websocket.handshake import REASON_TEXTS, normalize_head
 from autopush.websocket.origins import FORBIDDEN, MAX_LOGGED, origins_in, show
 from autopush.websocket.trimmed import OPEN
@@ -162,10 +162,20 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
             self.failHandshake("Error reading handshake data")
 
     def _refuse_origin(self, origin: str) -> None:
-        log.info("WebSocket of a page refused", origin=origin[:MAX_LOGGED])
+        count_refused(self.factory, 403, None)
+        if self.factory.floods.take("WebSocket of a page refused"):
+            log.info(
+                "WebSocket of a page refused", origin=origin[:MAX_LOGGED], shown={"status": 403}
+            )
         self.wasNotCleanReason = "origin not allowed"
         self.sendData(FORBIDDEN)
+        self._drop_silently()
+
+    def _drop_silently(self) -> None:
+        """Close a connection whose end is told or counted already: without a line of Autobahn."""
+        self.wasClean = True
         self.dropConnection(abort=False)
+        self.wasClean = False
 
     def onConnect(self, request: ConnectionRequest) -> None:
         """Autobahn's hook: the request is well formed. Begins the session."""
@@ -179,7 +189,7 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         if access is not None and not access.shown(request.path, request.params.get("key", ())):
             peer = getattr(self.transport.getPeer(), "host", "")
             access.refuse(request.headers.get("x-forwarded-for", peer))
-            tell_refused(factory.node.metrics, 401, 109)
+            count_refused(factory, 401, 109)
             raise ConnectionDeny(401, UNAUTHORIZED)
         self.session = factory.new_session(
             factory.node, self, ms_time(), request.headers.get("user-agent"), request.host
@@ -189,13 +199,18 @@ class PushWire(WebSocketServerProtocol if TYPE_CHECKING else object):  # type: i
         if code == 401:  # noted already
             self.wasNotCleanReason = reason
             self.sendData(REFUSAL)
-            self.dropConnection(abort=False)
+            self._drop_silently()
             return
         for pattern, replacement in REASON_TEXTS:
             reason = pattern.sub(replacement, reason)
         if code in RETRY_LATER:
             responseHeaders = [*(responseHeaders or ()), ("Retry-After", str(RETRY_AFTER))]
-        super().failHandshake(reason, code, responseHeaders)
+        if self.factory.floods.take("failing WebSocket opening handshake"):
+            super().failHandshake(reason, code, responseHeaders)
+            return
+        self.wasNotCleanReason = reason
+        self.sendHttpErrorResponse(code, reason, responseHeaders)
+        self._drop_silently()
 
     def onOpen(self) -> None:
         """Autobahn's hook: the 101 is sent."""

@@ -121,6 +121,12 @@ def test_to_another_machine(make_server: MakeServer, tmp_path: Path) -> None:
     assert "restore it, or pass --crypto_key" in done.stderr
 
 
+def test_a_folder_is_no_copy(tmp_path: Path) -> None:
+    done = run("--restore", ".", home=tmp_path)
+    assert done.returncode == 1
+    assert f"{tmp_path} is no file: name the copy to restore" in done.stderr
+
+
 def test_nothing_to_restore(tmp_path: Path) -> None:
     done = run("--restore", "nothing", home=tmp_path)
     assert done.returncode == 1

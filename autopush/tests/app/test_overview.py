@@ -93,6 +93,10 @@ def test_one_at_work(service):
     assert shown["uptime"] == 100
     assert [(one["status"], one["count"]) for one in shown["refused"]] == [(410, 3), (401, 2)]
     assert shown["refused"][1]["reason"] == "not signed, or not rightly (VAPID)"
+    service.application.refused[403, 0] = 9
+    assert service.overview.show()["refused"][0]["reason"].startswith(
+        "a web page of another origin"
+    )
     assert json.loads(json.dumps(shown)) == shown
 
 

@@ -84,6 +84,17 @@ def test_refusals(push: Push) -> None:
     assert shown(push)["messages"] == []
 
 
+def test_whose_subscription_has_ended(push: Push) -> None:
+    """It is refused before its channel is looked at, but everybody can tell whose it was."""
+    browser = push.browser()
+    subscription = browser.subscribe()
+    browser.expire(subscription)
+    requests.post(subscription["endpoint"], headers={"TTL": "0"}, timeout=60)
+    (refused,) = shown(push)["refused"]
+    assert refused["status"] == 410
+    assert refused["browser"] == shown(push)["subscriptions"][0]["browser"]
+
+
 def test_browsers_faults_and_the_clock(push: Push) -> None:
     browser = push.browser()
     first, second = browser.subscribe(), browser.subscribe()

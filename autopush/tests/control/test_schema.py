@@ -37,6 +37,8 @@ def test_a_whole_number_is_an_integer_however_it_is_written():
     [
         (b"{", "not JSON"),
         (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"name":' * 100_000, "not JSON"),
         (b"[]", "must be a JSON object"),
         (b"{}", "name is missing"),
         (b'{"name": "c"}', "name must be one of a, b"),

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, ServerFactory
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from autopush.httpserver.connection import (
@@ -32,6 +33,7 @@ from autopush.httpserver.connection import (
 )
 from autopush.httpserver.parser import BODY_LIMIT, HEAD_LIMIT, URI_LIMIT
 from autopush.httpserver.request import Request
+from autopush.logging.floods import LINES
 from autopush.net.proxyprotocol import HAProxyServerEndpoint
 from autopush.ssl import AutopushSSLContextFactory
 from autopush.tests.httpserver.support import Wire, advance, observe
@@ -279,6 +281,23 @@ class RefusalTest(ConnectionTestCase):
                 "Malformed HTTP request from 192.0.2.7: malformed request line",
                 "Too many headers sent, terminating connection",
                 "Too much data sent, terminating connection",
+            ],
+        )
+
+    def test_a_flood_fills_no_log(self):
+        much = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999\r\n\r\n"
+        for data in (b"{}", b"GET / HTTP/1.1\r\nA: " + b"a" * HEAD_LIMIT, much):
+            for _ in range(LINES + 2):
+                self.refused(data)
+        self.assertEqual(len(self.logged()), 3 * LINES)
+        with capturedLogs() as events:
+            self.app.tell_counted()
+        self.assertEqual(
+            [(event["text"], event["count"]) for event in events],
+            [
+                ("Malformed HTTP request", 2),
+                ("Too many headers sent", 2),
+                ("Too much data sent", 2),
             ],
         )
 

@@ -56,8 +56,9 @@ def test_a_start_that_fails(temporary):
 
 def test_what_is_meant_for_others_is_not_read(monkeypatch, tmp_path):
     """Variables and files that configure a service of the developer."""
-    (tmp_path / "autopush_standalone.ini").write_text("nonsense = 1\n")
+    (tmp_path / ".autopush_standalone.ini").write_text("nonsense = 1\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CRYPTO_KEY", "nonsense")
     monkeypatch.setenv("PYTHONHASHSEED", "0")
     assert "CRYPTO_KEY" not in environment()
@@ -87,6 +88,31 @@ def test_ends_with_its_parent(temporary):
     pid = int(ended.stdout)
     eventually(lambda: not psutil.pid_exists(pid))
     assert not list(temporary.iterdir())
+
+
+INTERRUPTED = """
+import os, signal
+from autopush.testing import PushService
+signal.signal(signal.SIGINT, lambda *_: None)
+with PushService() as push:
+    os.killpg(0, signal.SIGINT)
+    push.browser()
+    push.reset()
+print("cleaned up")
+"""
+
+
+def test_who_interrupts_tests_leaves_them_their_service():
+    """A terminal sends SIGINT to all it has started: tests clean up then, and need the service."""
+    env = {**os.environ, "PYTHONPATH": str(TREE)}
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        env=env,
+        stdout=subprocess.PIPE,
+        timeout=120,
+        process_group=0,
+    )
+    assert (ended.returncode, ended.stdout) == (0, b"cleaned up\n")
 
 
 def test_a_killed_service_leaves_nothing_for_long(temporary):

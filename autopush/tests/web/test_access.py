@@ -144,6 +144,16 @@ def test_who_has_no_key_is_logged_now_and_then():
     assert told == [(1, "192.0.2.0"), (5, "192.0.2.9")]
 
 
+def test_those_of_the_last_seconds_are_logged_at_the_end(endpoint):
+    with capturedLogs() as events:
+        for _ in range(3):
+            assert endpoint.request("POST", NEW, {}).status == 401
+        endpoint.app.tell_counted()
+        endpoint.app.tell_counted()
+    told = [event["count"] for event in events if "without an access key" in event["log_format"]]
+    assert told == [1, 2]
+
+
 @pytest.mark.parametrize("path", [f"{NEW}?key={WRONG}", f"/{WRONG}{NEW}", f"{NEW}?a=b&key={WRONG}"])
 def test_uris_are_logged_without_key(path):
     text = redaction.redact("uri", path)

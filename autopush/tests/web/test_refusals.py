@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from autopush.ids import generate_hash
 from autopush.logging import events as logging
+from autopush.logging.floods import INTERVAL, LINES
 from autopush.tests.web.support import CHID, UAID, Endpoint
-from autopush.web.refusals import INTERVAL, LINES, Refusals
+from autopush.web.refusals import Refusals
 
 NEW = "/v1/webpush/app/registration"
 OTHER = "86dfb18c-1eb1-4f92-80a5-7fdf8d462b5c"
@@ -30,43 +30,15 @@ def told(endpoint, act):
     return [event for event in events if event["log_level"].name != "debug"]
 
 
-# ---------------------------------------------------------------------------------- how many lines
-
-
-def test_a_few_are_told_one_by_one_and_the_others_in_the_end():
-    clock = Clock()
-    refusals = Refusals(clock)
-    assert [refusals.take(106) for _ in range(LINES + 5)] == [True] * LINES + [False] * 5
-    assert refusals.take(102)  # each errno by itself
+def test_the_rest_of_a_flood():
+    refusals = Refusals(Clock())
+    for errno in (*[106] * (LINES + 5), 102):
+        refusals.take(errno)
     with capturedLogs() as events:
-        clock.advance(INTERVAL)
+        refusals.stop()
     (event,) = events
     assert event["log_format"] == "Refused {count} more with errno {errno}"
     assert (event["count"], event["errno"]) == (5, 106)
-    assert refusals.take(106)
-    assert clock.getDelayedCalls() == []
-
-
-GAPS = st.lists(st.tuples(st.floats(0, 15), st.sampled_from([0, 102, 106])), max_size=120)
-
-
-@given(GAPS)
-def test_none_is_forgotten_and_lines_are_few(refused):
-    clock = Clock()
-    refusals = Refusals(clock)
-    lines: dict[int, list[float]] = {0: [], 102: [], 106: []}
-    with capturedLogs() as events:
-        for gap, errno in refused:
-            clock.advance(gap)
-            if refusals.take(errno):
-                lines[errno].append(clock.seconds())
-        clock.advance(INTERVAL)
-    for errno, times in lines.items():
-        summed = sum(event["count"] for event in events if event["errno"] == errno)
-        assert len(times) + summed == sum(one == errno for _, one in refused)
-        for first in times:
-            assert sum(first <= one < first + INTERVAL for one in times) <= 2 * LINES
-    assert clock.getDelayedCalls() == []
 
 
 def test_requests_are_counted_all_the_same(endpoint):

@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given, strategies as st
 from twisted.logger import capturedLogs
 
 from autopush.addresses import origin_of
+from autopush.logging import human
+from autopush.logging.floods import LINES
 from autopush.tests.websocket.support import request
 from autopush.tests.websocket.test_wire import Server, StockPushProtocol, heard, say
 from autopush.websocket import PushServerProtocol
@@ -139,6 +143,25 @@ def test_a_page_of_the_address_that_is_connected_to_is_ours(cls, place):
 def test_a_name_in_host_is_no_proof(cls, name):
     """DNS rebinding: the page's own name leads here."""
     assert status(standalone(cls), host=name, origin=f"http://{name}") == 403
+
+
+def test_each_is_counted_and_a_flood_fills_no_log():
+    server = standalone()
+    counted = []
+    server.node.metrics = SimpleNamespace(
+        active=True, increment=lambda name, tags: counted.append((name, *tags))
+    )
+    with capturedLogs() as logs:
+        for _ in range(LINES + 3):
+            assert status(server, origin="http://evil.example") == 403
+        server.factory.shutdown()
+    assert counted == [("requests.refused", "errno:0", "code:403")] * (LINES + 3)
+    assert server.factory.refused == {(403, 0): LINES + 3}
+    *each, told = [e for e in logs if e["log_level"].name != "debug"]
+    assert [e["log_format"] for e in each] == ["WebSocket of a page refused"] * LINES
+    assert "origin=" in human.tell(each[0], each[0]["log_format"])
+    assert told["log_format"] == "{count} more of these: {text}"
+    assert (told["text"], told["count"]) == ("WebSocket of a page refused", 3)
 
 
 def test_the_log_holds_neither_paths_nor_long_texts():

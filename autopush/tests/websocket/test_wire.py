@@ -5,15 +5,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 from autobahn.websocket.types import ConnectionDeny
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from autopush import websocket as documented
+from autopush.logging.floods import LINES
+from autopush.metrics.interface import SinkMetrics
 from autopush.tests.websocket.support import (
     ACCEPT,
     BINARY,
@@ -93,6 +97,7 @@ class PaperNode:
     def __init__(self):
         self.clients = {}
         self.checked = []
+        self.metrics = SinkMetrics()
 
     def check(self, uaid):
         self.checked.append(uaid)
@@ -182,9 +187,28 @@ def test_a_handshake_without_the_access_key_is_counted(cls):
     reply, _ = server.handshake(request())
     assert reply.startswith(b"HTTP/1.1 401 ")
     assert counted == [("requests.refused", "errno:109", "code:401")]
+    assert server.factory.refused == {(401, 109): 1}
     reply, _ = server.handshake(request(f"GET /{'k' * 22} HTTP/1.1"))
     assert reply.startswith(b"HTTP/1.1 101 ")
     assert len(counted) == 1
+
+
+def test_floods_of_bad_handshakes_fill_no_log(cls):
+    server = Server(cls, access_keys=["k" * 22])
+    with capturedLogs() as logs:
+        for _ in range(LINES + 3):
+            reply, transport = server.handshake(request("GET / HTTP/9.9"))
+            assert reply.startswith(b"HTTP/1.1 505 ") and transport.ending == "close"
+            transport.end()
+            assert server.handshake(request())[0].startswith(b"HTTP/1.1 401 ")
+        server.factory.shutdown()
+    shown = Counter(e["log_format"] for e in logs if e["log_level"].name != "debug")
+    assert shown == {
+        "failing WebSocket opening handshake ('{reason}')": LINES,
+        "dropping connection to peer {peer} with abort={abort}: {reason}": LINES,
+        "Refused without an access key: {count} times, last from {remote_ip}": 2,
+        "{count} more of these: {text}": 1,
+    }
 
 
 # -------------------------------------------------------------------- spec/websocket 2: handshake

@@ -100,6 +100,7 @@ WELCOME = Document(
         Part("differs", DIFFERS),
         Part("private", PRIVATE),
         Part("settings", OPEN),
+        Part("unifiedpush", OPEN),
         Part("try"),
         Part("figures", FULL),
     )
@@ -109,7 +110,8 @@ WELCOME = Document(
 INBOX = Document(
     (Part("inbox", FULL), Part("private", PRIVATE), Part("settings", OPEN), Part("try"))
 )
-"""The page of a service that tests send to."""
+"""The page of a service that tests send to. It has no address for distributors: that is this
+machine's own, and gone after the tests."""
 
 
 def conditions_for(addresses: Addresses, private: bool, full: bool) -> frozenset[str]:

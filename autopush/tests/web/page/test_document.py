@@ -71,6 +71,13 @@ def test_html_is_well_formed_and_has_each_id_once(document):
             assert attrs.get(name) is None or attrs[name] in ids
 
 
+def test_distributors_have_no_use_for_the_service_of_a_test():
+    assert "Sunup" in whole() and "QR code" in whole()
+    inbox = whole(document=INBOX)
+    assert "dom.push.serverURL" in inbox
+    assert "Sunup" not in inbox and "QR code" not in inbox
+
+
 @each
 def test_nothing_is_inline_and_nothing_from_outside(document):
     """What the policy forbids is not there: else it would be missing without a word."""
