@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,6 +24,11 @@ def megaphone() -> Iterator[Background]:
         yield mock
 
 
+def knows(node: Daemon) -> bool:
+    """Whether it has heard of anything."""
+    return "Broadcasts changed" in node.output
+
+
 @pytest.fixture
 def nodes(tmp_path: Path, megaphone: Background) -> Iterator[list[Daemon]]:
     """Two of them, which know of the source from variables, on one store."""
@@ -36,7 +42,7 @@ def nodes(tmp_path: Path, megaphone: Background) -> Iterator[list[Daemon]]:
                 *("--crypto_key", "0" * 43 + "=", *storage.options),
             ]
             node.start()
-            node.wait_for(lambda node=node: "Broadcasts changed" in node.output, "the source")
+            node.wait_for(partial(knows, node), "the source")
         yield found
     finally:
         for node in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import tempfile
 import threading
 from functools import cache
 from pathlib import Path
@@ -74,8 +75,8 @@ class Guarded(PostgresqlCase):
         super().setUp()
         for name in VARIABLES:
             self.set_variable(name, None)
-        self.home = Path(self.mktemp())
-        self.home.mkdir()
+        self.home = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.home)
 
     def set_variable(self, name: str, text: str | None) -> None:
         """Set a variable of the process for this test, where libpq looks for it."""
