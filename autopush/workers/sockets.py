@@ -82,12 +82,12 @@ class Listening:
 
     def _at_path(self) -> socket.socket:
         path = self._path
-        self._lock = FilesystemLock(f"{path}.lock")
+        self._lock = lock = FilesystemLock(f"{path}.lock")
         try:
-            if not self._lock.lock():
+            if not lock.lock():
                 self._lock = None
                 raise CannotListenError(None, os.fsencode(path), "Cannot acquire lock")
-            if not self._lock.clean:
+            if not lock.clean:
                 with contextlib.suppress(OSError):
                     if stat.S_ISSOCK(os.stat(path).st_mode):
                         os.unlink(path)
@@ -96,8 +96,8 @@ class Listening:
             # Who may connect is for the directory's permissions to say.
             os.chmod(path, 0o666)
         except OSError as error:
-            if self._lock.locked:
-                self._lock.unlock()
+            if lock.locked:
+                lock.unlock()
             raise CannotListenError(None, os.fsencode(path), error) from error
         made.setblocking(False)
         return made

@@ -81,10 +81,9 @@ class PagePart(BaseWebHandler):
     def options(self, *_args: Any, **_kwargs: Any) -> None:
         """Nothing is allowed to pages of other origins."""
 
-    def head(self, *args: Any, **kwargs: Any) -> Awaitable[None] | None:
+    def head(self, *args: Any, **kwargs: Any) -> Any:
         """As GET: the server leaves out the body."""
-        answering: Awaitable[None] | None = self.get(*args, **kwargs)
-        return answering
+        return self.get(*args, **kwargs)
 
 
 class PageHandler(PagePart):
