@@ -7,6 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import InvalidToken
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
 
 from autopush import __version__, clock
@@ -56,6 +57,8 @@ class Rig:
         self._reactor = reactor
         self._names = count(1)
         self._unattended = 0.0
+        self._passing = DeferredLock()
+        """Held while time passes: somebody else's step would be in the middle of ours."""
 
     @property
     def websocket_url(self) -> str:
@@ -137,6 +140,9 @@ class Rig:
         In a few long steps: what recurs happens once in each, as on a machine that sleeps now and
         then, and user agents have a moment to answer.
         """
+        await self._passing.run(lambda: Deferred.fromCoroutine(self._advance(seconds)))
+
+    async def _advance(self, seconds: float) -> None:
         steps = min(MAX_STEPS, ceil(seconds / STEP))
         for _ in range(steps):
             self.shift.advance(seconds / steps)
@@ -145,6 +151,8 @@ class Rig:
                 await self.turn()
                 for agent in list(self.agents.values()):
                     await agent.caught_up()
+            # What is still to be written would have waited for the next step, and be refused.
+            await self.node.store.alive()
 
     def _look_after_connections(self, passed: float) -> None:
         """Do what a node spreads over its days, or subscriptions expire while it is connected."""

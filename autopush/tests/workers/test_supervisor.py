@@ -534,7 +534,7 @@ def test_sighup_reaches_all(make: MakeServer, tmp_path: Path) -> None:
 def test_the_log_names_workers(make: MakeServer) -> None:
     lines = make("--human_logs").lines
     for number in (1, 2, 3):
-        pattern = rf"\S+ \[worker {number}: .*\] EndpointHTTPFactory starting on"
+        pattern = rf"\S+ \[worker {number}: .*\] StandaloneHTTPFactory starting on"
         assert any(re.match(pattern, line) for line in lines), lines
 
 
