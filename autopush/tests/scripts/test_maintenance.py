@@ -166,6 +166,7 @@ def test_no_credentials_or_network_is_one_line(monkeypatch, network):
         monkeypatch.setenv(name, "/dev/null")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it may know credentials of other tests
     if network:
         monkeypatch.delenv("AWS_LOCAL_DYNAMODB", raising=False)
     else:
