@@ -100,7 +100,12 @@ class PostgresqlHarm(Harm):
     """Connections end before or after a statement was carried out, or hang; the server restarts,
     half of the times as if it had crashed, or is away for longer than the store waits."""
 
-    known = ("autopush.exceptions.StoreBusy: ", "autopush.db.deadlines.")
+    known = (
+        "autopush.exceptions.StoreBusy: ",
+        "autopush.db.deadlines.",
+        # The documented event of a message that was refused with 503.
+        "autopush.exceptions.RouterException: Error saving to database",
+    )
 
     def __init__(self, where: Path) -> None:
         self.storage = storage = PostgresqlStorage(where)
