@@ -87,7 +87,7 @@ class Broadcast(Bench):
     def run(self, count: int) -> list[Figure]:
         """Connect, subscribe, change, and send meanwhile."""
         few = self.browsers(FEW)
-        self._direct(few)  # warm up
+        self.send(few)  # warm up
         idle = self.browsers(count, False)
         for browser in idle:
             browser.told = self._heard
@@ -175,7 +175,7 @@ def main() -> int:
     server = ServerProcess(args.python, words, server_core, None)
     try:
         bench = Broadcast(server, args, source)
-        kept = report(bench.run(args.connections), bench, args)
+        kept = report(bench.run(args.connections), bench.load_share, args)
     finally:
         server.close()
         source.close()
