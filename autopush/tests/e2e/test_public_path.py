@@ -20,28 +20,13 @@ from websockets.sync.client import connect
 
 from autopush.tests.e2e.clients import VapidSender
 from autopush.tests.e2e.harness import Server, free_port
+from autopush.tests.e2e.test_proxies import NGINX
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
+PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
 CHANNEL = "11111111-2222-4333-8444-555555555555"
 
-MAIN = """
-daemon off;
-pid {home}/nginx.pid;
-error_log {home}/error.log;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {home}/body;
-    proxy_temp_path {home}/proxy;
-    fastcgi_temp_path {home}/fastcgi;
-    uwsgi_temp_path {home}/uwsgi;
-    scgi_temp_path {home}/scgi;
-    {example}
-}}
-"""
-
 pytestmark = pytest.mark.skipif(
-    not NGINX, reason="nginx is not installed (apt-get install nginx-light)"
+    not PROGRAM, reason="nginx is not installed (apt-get install nginx-light)"
 )
 
 
@@ -70,7 +55,7 @@ def below(request, tmp_path_factory):
     with Server(tmp_path_factory.mktemp("service"), "--public_url", url) as server:
         values = {"port": port, "path": path, "service": server.port, "passed": request.param}
         example = BELOW_A_PATH.format(**values)
-        (home / "nginx.conf").write_text(MAIN.format(home=home, example=example))
+        (home / "nginx.conf").write_text(NGINX.format(home=home, example=example))
         with running(home, port):
             yield url, server
 
@@ -78,7 +63,7 @@ def below(request, tmp_path_factory):
 @contextlib.contextmanager
 def running(home, port):
     """nginx with the configuration in its folder."""
-    command = [NGINX, "-p", str(home), "-c", str(home / "nginx.conf")]
+    command = [PROGRAM, "-p", str(home), "-c", str(home / "nginx.conf")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
         wait_for(port, process)
