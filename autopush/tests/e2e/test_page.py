@@ -15,7 +15,7 @@ import pytest
 from autopush.scripts.autokey import access_key
 from autopush.tests.e2e.firefox import PROGRAM, Firefox
 from autopush.tests.e2e.harness import Server
-from autopush.tests.e2e.test_public_path import NGINX, below as below
+from autopush.tests.e2e.test_public_path import PROGRAM as NGINX, below as below
 from autopush.tests.senders.programs import Program, built
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Firefox on this machine")
