@@ -124,7 +124,7 @@ class Connection:
         if event & select.EPOLLOUT:
             if not self._opened:
                 self._opened = True
-                self.loop.watch(self, False)
+                self.loop.watch(self, bool(self._out))
                 self.opened()
             else:
                 self._flush()
@@ -177,13 +177,28 @@ class Connection:
 
 
 class Poster(Connection):
-    """A keep-alive connection of an application server; one request at a time."""
+    """A keep-alive connection of an application server; one request at a time.
 
-    __slots__ = ("answered",)
+    It is made again where the server has ended it because nothing was sent for a while.
+    """
+
+    __slots__ = ("_address", "_asked", "answered")
 
     def __init__(self, loop: Loop, address: tuple[str, int]) -> None:
         super().__init__(loop, address)
+        self._address = address
+        self._asked = False
         self.answered: Callable[[Poster, int], None] = lambda poster, status: None
+
+    def send(self, data: bytes) -> None:
+        self._asked = True
+        super().send(data)
+
+    def ended(self) -> None:
+        if self._asked:
+            super().ended()
+        self.close()
+        super().__init__(self.loop, self._address)
 
     def received(self) -> None:
         data = self.data
@@ -195,6 +210,7 @@ class Poster(Connection):
         if len(data) < end + 4 + length:
             return
         self.data = data[end + 4 + length :]
+        self._asked = False
         self.answered(self, int(data[9:12]))
 
 
