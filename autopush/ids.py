@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import uuid
+from functools import lru_cache
 from typing import Any
 
 UAID = re.compile(r"[0-9a-f]{32}")
@@ -27,11 +27,14 @@ def validate_uaid(uaid: Any) -> tuple[bool, str]:
 
 def generate_hash(key: str | bytes, payload: str | bytes) -> str:
     """Return the hex HMAC-SHA256 of a payload; text is encoded as UTF-8."""
-    if isinstance(key, str):
-        key = key.encode()
-    if isinstance(payload, str):
-        payload = payload.encode()
-    return hmac.digest(key, payload, hashlib.sha256).hex()
+    digest = _keyed(key.encode() if isinstance(key, str) else key).copy()
+    digest.update(payload.encode() if isinstance(payload, str) else payload)
+    return digest.hexdigest()
+
+
+@lru_cache(16)  # of keys there are few: to begin with one takes longer than a payload
+def _keyed(key: bytes) -> hmac.HMAC:
+    return hmac.new(key, digestmod="sha256")
 
 
 def hash_uaid(key: str, uaid: str) -> str:

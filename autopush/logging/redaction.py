@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-from autopush.ids import generate_hash, parse_uuid
+from autopush.ids import UAID, generate_hash, parse_uuid
 
 SECRET_PATH = re.compile(r"(/wpush/(?:v\d+/)?|/m/)[^?\s\"'<>]+", re.IGNORECASE)
 """What lets anyone send (or recall) a message."""
@@ -66,10 +66,11 @@ def pseudonym(ident: str) -> str:
 
 @lru_cache(REMEMBERED)
 def _keyed_name(key: str, ident: str) -> str:
-    try:
-        ident = parse_uuid(ident).hex
-    except ValueError:
-        pass  # an id of a message, or something that is none
+    if not UAID.fullmatch(ident):
+        try:
+            ident = parse_uuid(ident).hex
+        except ValueError:
+            pass  # an id of a message, or something that is none
     return generate_hash(key, ident.encode("utf-8", "backslashreplace"))
 
 
