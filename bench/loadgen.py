@@ -11,6 +11,7 @@ import json
 import os
 import select
 import socket
+import ssl
 import struct
 import time
 import uuid
@@ -39,9 +40,13 @@ class Stalled(Exception):
 
 
 class Loop:
-    """epoll and the connections in it."""
+    """epoll and the connections in it.
 
-    def __init__(self) -> None:
+    :param tls: all connections are made with it
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
         self._later: deque[tuple[float, Callable[[], None]]] = deque()
@@ -114,9 +119,15 @@ class Connection:
         self._opened = False
         self._out = b""
         self.sock = socket.socket()
-        self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.connect_ex(address)
+        if loop.tls is None:
+            self.sock.setblocking(False)
+            self.sock.connect_ex(address)
+        else:
+            # One handshake after another: what the server has to do is the same.
+            self.sock.connect(address)
+            self.sock = loop.tls.wrap_socket(self.sock)
+            self.sock.setblocking(False)
         loop.add(self)
 
     def ready(self, event: int) -> None:
@@ -131,7 +142,7 @@ class Connection:
         if event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
             try:
                 data = self.sock.recv(65536)
-            except BlockingIOError:
+            except (BlockingIOError, ssl.SSLWantReadError):
                 return
             if not data:
                 self.ended()
@@ -146,7 +157,7 @@ class Connection:
             return
         try:
             sent = self.sock.send(data)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantWriteError):
             sent = 0
         if sent < len(data):
             self._out = data[sent:]

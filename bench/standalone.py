@@ -16,6 +16,7 @@ import os
 import platform
 import random
 import resource
+import ssl
 import statistics
 import sys
 import time
@@ -122,11 +123,13 @@ class Measured(Protocol):
 class Bench:
     """The parts; each returns figures."""
 
-    def __init__(self, server: Measured, args: argparse.Namespace) -> None:
+    def __init__(
+        self, server: Measured, args: argparse.Namespace, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.server = server
         self.args = args
-        self.loop = Loop()
-        self.sender = Sender(server.url)
+        self.loop = Loop(tls)
+        self.sender = Sender(server.url if tls is None else server.url.replace("http:", "https:"))
         self.load_share = 0.0
         self.posters = [Poster(self.loop, server.endpoint) for _ in range(args.concurrency)]
         self._idle: list[Browser] = []
@@ -406,6 +409,9 @@ def arguments() -> argparse.Namespace:
         help="further word for the server's command line; repeatable",
     )
     parser.add_argument(
+        "--tls", action="store_true", help="all over TLS (the server gets --self_signed)"
+    )
+    parser.add_argument(
         "--tree", default=TREE, metavar="DIRECTORY", help="checkout to measure, not this one"
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
@@ -417,6 +423,14 @@ def arguments() -> argparse.Namespace:
     if args.count < FEW:
         parser.error(f"--count must be at least {FEW}")
     return args
+
+
+def trusting() -> ssl.SSLContext:
+    """For clients that take any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def cores() -> tuple[int | None, int | None]:
@@ -466,9 +480,10 @@ def main() -> int:
     server_core, own_core = cores()
     if own_core is not None:
         os.sched_setaffinity(0, [own_core])
-    server = ServerProcess(args.python, args.option, server_core, args.profile, args.tree)
+    options = [*args.option, "--self_signed"] if args.tls else args.option
+    server = ServerProcess(args.python, options, server_core, args.profile, args.tree)
     try:
-        bench = Bench(server, args)
+        bench = Bench(server, args, trusting() if args.tls else None)
         figures: list[Figure] = []
         for name in sorted(args.parts, key=list(PARTS).index) if args.parts else PARTS:
             print(f"{name} ...", file=sys.stderr, flush=True)
