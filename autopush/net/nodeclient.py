@@ -36,10 +36,18 @@ WAITING_PER_NODE = 1000
 IDLE_TIMEOUT = 60
 """Seconds an unused connection is kept: less than the 75 after which a node closes it."""
 
+GONE = 410
+"""What :meth:`NodeClient.request` returns for the 404 of a node that says it is sure: nobody is
+connected there, and nobody is about to be. Nodes before version 2 can't tell."""
+
+SURE = ("X-Not-Connected", "sure")
+"""The header by which a node says so."""
+
 BODY_LIMIT = 64 * 1024
 """Bytes of an answer's body. Nodes send a sentence; the body is read and dropped."""
 
 _URL = re.compile(NODE_ORIGIN + r"(?P<path>/[!-~]*)?")
+_SURE = SURE[0].lower().encode()
 _METHOD = re.compile(r"[A-Z]{1,16}")
 
 
@@ -98,6 +106,24 @@ class _Request:
             done.errback(error)
 
 
+class _NodeAnswer(Answer):
+    """An answer of a node.
+
+    :ivar sure: its 404 is to be believed
+    """
+
+    def reset(self) -> None:
+        super().reset()
+        self.sure = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header has arrived."""
+        if name.lower() == _SURE:
+            self.sure = True
+        else:
+            super().on_header(name, value)
+
+
 class _Connection(Protocol):
     """One connection to a node."""
 
@@ -108,14 +134,14 @@ class _Connection(Protocol):
         self.idle_since = 0.0
         self.transport: Any
         self._received = False
-        self._answer: Answer | None = None
+        self._answer: _NodeAnswer | None = None
 
     def connectionMade(self) -> None:
         try:
             self.transport.setTcpNoDelay(True)
         except (AttributeError, OSError):
             pass  # not TCP
-        self._answer = Answer()
+        self._answer = _NodeAnswer()
 
     def send(self, request: _Request) -> None:
         """Put a request on the idle connection."""
@@ -145,7 +171,8 @@ class _Connection(Protocol):
         if answer.size > BODY_LIMIT:
             self._fail("answer too long")
         elif answer.complete:
-            self._answered(answer.status, answer.keep)
+            sure = answer.status == 404 and answer.sure
+            self._answered(GONE if sure else answer.status, answer.keep)
 
     def _answered(self, status: int, keep: bool) -> None:
         request, self.request = self.request, None

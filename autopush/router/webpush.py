@@ -30,7 +30,7 @@ from autopush.addresses import is_node_url
 from autopush.exceptions import RouterException, StoreBusy, StoreError, UserFull
 from autopush.message.urgency import least_of
 from autopush.metrics import SinkMetrics
-from autopush.net.nodeclient import NodeBusy, NodeGone
+from autopush.net.nodeclient import GONE, NodeBusy, NodeGone
 from autopush.router.backlog import Backlogs
 from autopush.router.interface import IRouter, RouterResponse
 from autopush.session import Delivery
@@ -51,9 +51,9 @@ RETRY_AFTER = 300
 """Seconds after which a sender may look again whether a user agent has read what waits for it."""
 
 SETTLED = 60
-"""Seconds after the start of a connection from which on a node's 404 is believed. Our nodes say
-"busy" while they finish a hello, those of 1.58.3 say 404: forgetting the node then would leave a
-live connection that nobody finds."""
+"""Seconds after the start of a connection from which on the 404 of any node is believed. Our nodes
+say "busy" while they finish a hello, and that they are sure otherwise; those of 1.58.3 say 404: to
+forget the node then would leave a live connection that nobody finds."""
 
 
 class WebPushRouter(IRouter):
@@ -191,7 +191,7 @@ class WebPushRouter(IRouter):
         if self.agent is None or not is_node_url(node_id):
             raise NodeGone("not a node")
         status = await self.agent.request("PUT", node_id + path, body)
-        if status == 404 and self._settled(user):
+        if status == GONE or (status == 404 and self._settled(user)):
             await self._clear_node(user, node_id)
         return status
 

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from autopush.exceptions import StoreBusy, StoreError
 from autopush.httpserver.handler import BaseHandler, HTTPError
 from autopush.message.notification import WebPushNotification
+from autopush.net.nodeclient import SURE
 from autopush.session import Delivery, Node
 
 NOT_CONNECTED = "Client not connected."
@@ -45,6 +46,11 @@ class NodeHandler(BaseHandler):
         self.set_status(status)
         self.write(text)
 
+    def answer_not_connected(self) -> None:
+        """Answer that nobody is connected, nor about to be: else it would be "busy"."""
+        self.set_header(*SURE)
+        self.answer(404, NOT_CONNECTED)
+
 
 class RouterHandler(NodeHandler):
     """``/push/{uaid}``: hand a message to a connected user agent."""
@@ -59,7 +65,7 @@ class RouterHandler(NodeHandler):
         """
         node = self.node
         if uaid not in node.clients and uaid not in node.identifying:
-            self.answer(404, NOT_CONNECTED)
+            self.answer_not_connected()
             return
         notification = parse_notification(uaid, self.request.body)
         try:
@@ -73,7 +79,7 @@ class RouterHandler(NodeHandler):
         elif delivery is Delivery.BUSY:
             self.answer(503, BUSY)
         else:
-            self.answer(404, NOT_CONNECTED)
+            self.answer_not_connected()
 
 
 class NotificationHandler(NodeHandler):
@@ -90,7 +96,7 @@ class NotificationHandler(NodeHandler):
         elif delivery is Delivery.BUSY:
             self.answer(202, CHECK_LATER)
         else:
-            self.answer(404, NOT_CONNECTED)
+            self.answer_not_connected()
 
     def delete(self, uaid: str, connected_at: str | None = None) -> None:
         """Close the connection of ``uaid`` if it is the one of ``connected_at`` (ms).

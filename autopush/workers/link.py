@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from autopush.exceptions import StoreError
 from autopush.net.eager import send_now
-from autopush.net.nodeclient import WAITING_PER_NODE, NodeBusy, NodeClient, NodeGone
+from autopush.net.nodeclient import GONE, WAITING_PER_NODE, NodeBusy, NodeClient, NodeGone
 from autopush.session import Delivery, Node
 from autopush.web.nodes import MAX_DIGITS, not_stored, parse_notification
 
@@ -35,8 +35,8 @@ NUMBER = struct.Struct("!I")
 ANSWER = struct.Struct("!IIH")
 """Length of what follows, number of the request, status."""
 
-PUSHED = {Delivery.DELIVERED: 200, Delivery.BUSY: 503, Delivery.NOT_CONNECTED: 404}
-CHECKED = {Delivery.DELIVERED: 200, Delivery.BUSY: 202, Delivery.NOT_CONNECTED: 404}
+PUSHED = {Delivery.DELIVERED: 200, Delivery.BUSY: 503, Delivery.NOT_CONNECTED: GONE}
+CHECKED = {Delivery.DELIVERED: 200, Delivery.BUSY: 202, Delivery.NOT_CONNECTED: GONE}
 
 log = Logger()
 
@@ -113,7 +113,7 @@ def answer(node: Node, line: str, body: bytes) -> int | Deferred[int]:
     _, what, uaid, *rest = path.split("/")
     if (method, what) == ("PUT", "push"):
         if uaid not in node.clients and uaid not in node.identifying:
-            return 404
+            return GONE
         delivering = Deferred.fromCoroutine(node.deliver(uaid, parse_notification(uaid, body)))
         return delivering.addCallback(PUSHED.__getitem__)
     if (method, what) == ("PUT", "notif"):

@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from autopush.net.nodeclient import (
     BODY_LIMIT,
     CONNECTIONS_PER_NODE,
+    GONE,
     IDLE_TIMEOUT,
     WAITING_PER_NODE,
     Address,
@@ -135,6 +136,23 @@ class ExchangeTest(ClientTestCase):
             result = self.client.request("DELETE", URL)
             self.assertEqual(self.client.node.attempts, [])
             self.assertTrue(server.received().startswith(b"DELETE "))
+        server.send(OK)
+        self.assertEqual(self.successResultOf(result), 200)
+
+    def test_404_of_a_node_that_is_sure(self):
+        """Only such a 404, and only of the answer that says so."""
+        sure = b"x-not-connected: sure\r\nContent-Length: 0\r\n\r\n"
+        result = self.client.request("PUT", URL)
+        server = self.client.node.accept()
+        for head, status in (
+            (b"HTTP/1.1 404 Not Found\r\n" + sure, GONE),
+            (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 404),
+            (b"HTTP/1.1 503 Service Unavailable\r\n" + sure, 503),
+            (b"HTTP/1.1 404 Not Found\r\n" + sure.title(), GONE),
+        ):
+            server.send(head)
+            self.assertEqual(self.successResultOf(result), status)
+            result = self.client.request("PUT", URL)
         server.send(OK)
         self.assertEqual(self.successResultOf(result), 200)
 

@@ -12,7 +12,7 @@ from autopush.config import AutopushConfig
 from autopush.exceptions import RouterException, StoreBusy, StoreError, UserFull
 from autopush.message.notification import WebPushNotification
 from autopush.message.urgency import HIGH, LOW, NORMAL, VERY_LOW
-from autopush.net.nodeclient import NodeBusy, NodeGone
+from autopush.net.nodeclient import GONE, NodeBusy, NodeGone
 from autopush.router import WebPushRouter, routers_from_config
 from autopush.session import Delivery
 from autopush.tests.db.memory_store import MemoryStore
@@ -201,6 +201,15 @@ class TestDeliver:
         rig.router._now = lambda: CONNECTED_AT / 1000 + age
         assert_stored(rig, rig.route())
         assert ("node_id" in rig.store.users[UAID]) is kept
+
+    def test_node_that_is_sure(self, rig):
+        """Nodes of this version say "busy" while they finish a hello: no minute need pass."""
+        rig.agent.answers["push"] = GONE
+        rig.router._now = lambda: CONNECTED_AT / 1000
+        assert_stored(rig, rig.route())
+        assert "node_id" not in rig.store.users[UAID]
+        assert rig.counted("updates.client.host_gone") == []
+        assert len(rig.agent.requests) == 1
 
     def test_node_is_gone(self, rig):
         """Every transport error means that: B20, B21"""

@@ -163,6 +163,8 @@ def test_push_not_delivered(client, node, delivery, answer):
 def test_push_to_a_uaid_that_is_not_here(client, node, uaid):
     assert push(client, MESSAGE, uaid) == (404, "Client not connected.")
     assert push(client, b"not looked at", uaid)[0] == 404
+    client.ask("PUT", f"/push/{uaid}", b"")
+    assert b"\r\nX-Not-Connected: sure\r\n" in client.transport.value()
     assert node.asked == []
 
 

@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from autopush.exceptions import StoreBusy, StoreError
 from autopush.message.notification import WebPushNotification
 from autopush.net.eager import listen_unix
-from autopush.net.nodeclient import NodeBusy, NodeGone
+from autopush.net.nodeclient import GONE, NodeBusy, NodeGone
 from autopush.session import Delivery
 from autopush.tests.session.support import Events
 from autopush.workers import link
@@ -103,7 +103,11 @@ def body(text: str = "x") -> bytes:
 
 @pytest.mark.parametrize(
     ("delivery", "pushed", "checked"),
-    [(Delivery.DELIVERED, 200, 200), (Delivery.BUSY, 503, 202), (Delivery.NOT_CONNECTED, 404, 404)],
+    [
+        (Delivery.DELIVERED, 200, 200),
+        (Delivery.BUSY, 503, 202),
+        (Delivery.NOT_CONNECTED, GONE, GONE),
+    ],
 )
 def test_what_the_internal_api_answers(delivery: Delivery, pushed: int, checked: int) -> None:
     pair = Pair()
@@ -122,7 +126,7 @@ def test_nobody_is_asked_about_a_user_who_is_not_here() -> None:
     pair.node.clients.clear()
     results = pair.ask(f"PUT /push/{UAID}", b"not even read")
     pair.turn()
-    assert results == [404] and pair.node.events == []
+    assert results == [GONE] and pair.node.events == []
 
 
 @pytest.mark.parametrize(
