@@ -43,6 +43,7 @@ from autopush.db.dynamodb.store import MAX_RUNNING, DynamoStore
 from autopush.db.dynamodb.users import Users
 from autopush.db.interface import StoreUnusable
 from autopush.db.lastconnect import generate_last_connect
+from autopush.db.months import RotatingMonths
 from autopush.db.offline import OfflineDynamo, Stale
 from autopush.exceptions import RouterException, StoreBusy, StoreError
 from autopush.tests.db.dynamodb.support import (
@@ -86,6 +87,10 @@ class FaultCase(TestCase):
         patcher = mock.patch("autopush.db.dynamodb.client.DELAYS", self.delays)
         patcher.start()
         self.addCleanup(patcher.stop)
+        # On any day as in the middle of a month: about its end some look into both tables.
+        calendar = mock.patch.object(RotatingMonths, "settled", lambda all, one: one == all.current)
+        calendar.start()
+        self.addCleanup(calendar.stop)
         self.proxy = DynamoDBProxy(dynamodb_url()).start()
         self.addCleanup(self.proxy.stop)
         self.router, self.prefix = table_names()
