@@ -24,7 +24,7 @@ MAX_COUNTED = 100_000
 were sent to longest ago are forgotten first."""
 
 OF_A_USER = 2
-"""Messages that take as much memory as what is remembered of each user agent beside its messages."""
+"""Messages that take as much memory as what is remembered of a user agent beside its messages."""
 
 
 class Absence:

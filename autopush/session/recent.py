@@ -8,16 +8,16 @@ that has acknowledged one of them must not get the other.
 from __future__ import annotations
 
 REMEMBERED = 20_000
-"""Acknowledgements remembered by a node at most, and half as many at least, about 2 MB: those of the
-last seconds."""
+"""Acknowledgements remembered by a node at most, and half as many at least, about 2 MB: those of
+the last seconds."""
 
 
 class Recent:
     """The latest acknowledgements of all connections of a node.
 
     Two generations instead of an ordered map: nothing has to be done for what is forgotten. Of a
-    version, which has some 200 characters, its hash is kept: 64 bits whose key only this process has,
-    and which count for one connection only, so that no two versions are ever taken for each other.
+    version, which has some 200 characters, its hash is kept: 64 bits whose key only this process
+    has, and which count for one connection only, so no two versions are taken for each other.
 
     :param size: acknowledgements kept at most
     """

@@ -31,8 +31,8 @@ WRITER_CACHE = 16384
 """KiB of the file that the connection that writes keeps: nobody else changes it as a rule."""
 
 READER_CACHE = 2048
-"""KiB that the one that reads keeps. It looks at the file itself, which the kernel has in memory, and
-has to forget with each transaction what it has read in the log."""
+"""KiB that the one that reads keeps. It looks at the file itself, which the kernel has in memory,
+and forgets with each transaction of the other what it has read in the log."""
 
 _COMMON = ("temp_store = MEMORY",)
 _WRITER = (
