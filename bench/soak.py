@@ -1,13 +1,22 @@
 """Does memory grow? Mixed load for a long time, and what the memory of the service is made of.
 
     python bench/soak.py                          an hour
-    python bench/soak.py --minutes 10 --warm 2 --json result.json
+    python bench/soak.py --minutes 10 --warm 4 --json result.json
+    nice python bench/soak.py --pause 5            a moderate load, beside other work
 
-In turn: messages acknowledged at once, acknowledged late, with tokens never seen, stored and
+First the caches are filled: what a service remembers is bounded (docs/running.rst, Memory), and the
+mix alone would need an hour to get there, which would look like growth. ``--fill`` users connect
+and subscribe, each is sent a message by a sender of its own, with a key and a token never seen, and
+when it is away a second one, which is stored. That is what a day brings to a service of that size.
+
+Then, in turn: messages acknowledged at once, acknowledged late, with tokens never seen, stored and
 fetched, and users who come and go. After each turn the service is asked for its memory
-(``--memusage_port``). Fails if after the warm-up its own memory is ever more than ``--within``
-percent above what it was then. Pages of the database that the kernel shows it (``file``) grow with
-the database, are everybody's, and don't count.
+(``--memusage_port``). Fails if after the warm-up, of which filling is a part, its own memory is
+ever more than ``--within`` percent above what it was at the end of that. Pages of the database that
+the kernel shows it (``file``) grow with the database, are everybody's, and don't count.
+
+Limits are those of the standalone service as it comes, with two exceptions: the one sender and the
+hundred users of the mix may be sent a hundred times as much a minute.
 """
 
 from __future__ import annotations
@@ -26,10 +35,22 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from loadgen import connect_browsers
 from process import ServerProcess, free_port
-from standalone import FEW, PARTS, Bench, cores
+from standalone import FEW, PARTS, Bench, Sender, cores
 
 MIX = [part for part in PARTS if part != "idle"]
+LIMITS = {
+    "msg_limit": 0,
+    "max_stored": 10_000,
+    "max_stored_bytes": 64 * 1024 * 1024,
+    "rate_subscription": 60_000,
+    "burst_subscription": 100_000,
+    "rate_sender": 6_000_000,
+    "burst_sender": 10_000_000,
+}
+"""Of the standalone service; see the module for the rates."""
+
 GROWN = 15
 """Types of objects shown that have become more."""
 
@@ -118,6 +139,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--minutes", type=float, default=60, help="how long (60)")
     parser.add_argument("--warm", type=float, default=5, help="minutes that don't count (5)")
+    parser.add_argument(
+        "--fill", type=int, default=20_000, help="users whose visit fills the caches first (20000)"
+    )
+    parser.add_argument(
+        "--pause", type=float, default=0, help="seconds between two parts, for a lower load (0)"
+    )
     parser.add_argument("--within", type=float, default=2, help="percent it may have more (2)")
     parser.add_argument(
         "--parts", nargs="+", choices=MIX, default=MIX, metavar="PART", help=f"of {', '.join(MIX)}"
@@ -133,6 +160,20 @@ def arguments() -> argparse.Namespace:
     return args
 
 
+def fill(bench: Bench, users: int) -> None:
+    """Bring what the service remembers to its bounds, with as many users at a time as there are
+    later."""
+    while users > 0:
+        count = min(users, bench.args.count)
+        users -= count
+        # Not restricted to a key, as each has a sender of its own.
+        browsers = connect_browsers(bench.loop, bench.server.address, count, key="")
+        senders = [(Sender(bench.server.url), browser) for browser in browsers]
+        bench.flow([(sender.request(browser), browser) for sender, browser in senders])
+        bench.disconnect(browsers)
+        bench.flow([(sender.request(browser), None) for sender, browser in senders])
+
+
 def soak(server: ServerProcess, port: int, args: argparse.Namespace) -> list[Sample]:
     """Load it for so long; returns the samples, and prints one a minute or so."""
     bench = Bench(server, args)
@@ -140,9 +181,11 @@ def soak(server: ServerProcess, port: int, args: argparse.Namespace) -> list[Sam
     samples: list[Sample] = []
     printed = -1.0
     print(HEAD)
+    fill(bench, args.fill)
     while not samples or samples[-1].minute < args.minutes:
         for part in args.parts:
             PARTS[part](bench)
+            time.sleep(args.pause)
         samples.append(sample(server, port, (time.monotonic() - start) / 60))
         if samples[-1].minute >= printed + 1:
             printed = samples[-1].minute
@@ -162,6 +205,13 @@ def report(samples: list[Sample], args: argparse.Namespace) -> bool:
         f" {most.own / MiB:.2f} MiB (minute {most.minute:.1f}): {percent:+.2f} %,"
         f" bar {args.within:g} %: {'ok' if kept else 'TOO MUCH'}"
     )
+    for name, then, now in (
+        ("malloc", base.malloc, last.malloc),
+        ("free in it", base.malloc_free, last.malloc_free),
+        ("SQLite", base.sqlite, last.sqlite),
+    ):
+        print(f"  {name}: {then / MiB:.2f} -> {now / MiB:.2f} MiB ({(now - then) / MiB:+.2f})")
+    print(f"  blocks: {base.blocks} -> {last.blocks} ({last.blocks - base.blocks:+})")
     grown = last.objects - base.objects
     for name, count in grown.most_common(GROWN):
         print(f"  {name}: {base.objects[name]} -> {last.objects[name]} (+{count})")
@@ -179,7 +229,8 @@ def main() -> int:
     if own is not None:
         os.sched_setaffinity(0, [own])
     port = free_port()
-    server = ServerProcess(args.python, ["--memusage_port", str(port)], theirs, None)
+    limits = [word for name, value in LIMITS.items() for word in (f"--{name}", str(value))]
+    server = ServerProcess(args.python, ["--memusage_port", str(port), *limits], theirs, None)
     try:
         return 0 if report(soak(server, port, args), args) else 1
     finally:

@@ -31,9 +31,9 @@ V1_SIZE = 2 * ID_SIZE
 V2_SIZE = V1_SIZE + sha256().digest_size
 
 REMEMBERED = 4096
-"""Opened tokens kept, also together with the headers they came with, 1 to 2 KB each: who was sent
-one message is likely to get more from the same sender, and opening and parsing cost more than all
-other checks of a request."""
+"""Opened tokens kept, also together with the headers they came with, some 2.4 KB each: who was
+sent one message is likely to get more from the same sender, and opening and parsing cost more than
+all other checks of a request."""
 
 MAX_REMEMBERED_LENGTH = 2048
 """Characters of the headers; longer ones are parsed every time, which bounds the memory."""

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from autopush.message.notification import WebPushNotification
 
 MAX_COUNTED = 100_000
-"""Messages remembered as part of a backlog, about 300 bytes each; the user agents that were sent to
-longest ago are forgotten first."""
+"""Messages remembered as part of a backlog, 180 bytes each, so 18 MB at most; the user agents that
+were sent to longest ago are forgotten first."""
+
+OF_A_USER = 2
+"""Messages that take as much memory as what is remembered of a user agent beside its messages."""
 
 
 class Absence:
@@ -72,21 +75,26 @@ class Backlogs:
         messages[notification.sort_key] = notification.timestamp + (notification.ttl or 0)
         self._counted += len(messages) - before
         while self._counted > MAX_COUNTED:
-            self._counted -= len(self._absences.popitem(last=False)[1].messages)
+            _, oldest = self._absences.popitem(last=False)
+            self._counted -= OF_A_USER + len(oldest.messages)
         return True
 
     def forget(self, notification: WebPushNotification) -> None:
         """Note that a message was not stored, or was taken back by its sender."""
-        absence = self._absences.get(notification.uaid.hex)
-        if absence is not None and absence.messages.pop(notification.sort_key, None) is not None:
-            self._counted -= 1
+        uaid = notification.uaid.hex
+        absence = self._absences.get(uaid)
+        if absence is None or absence.messages.pop(notification.sort_key, None) is None:
+            return
+        self._counted -= 1
+        if not absence.messages:
+            del self._absences[uaid]
+            self._counted -= OF_A_USER
 
     def _absence(self, user: User) -> Absence:
         uaid, since = user["uaid"], user.get("connected_at")
         absence = self._absences.get(uaid)
         if absence is None or absence.since != since:
-            if absence is not None:
-                self._counted -= len(absence.messages)
+            self._counted += OF_A_USER if absence is None else -len(absence.messages)
             absence = self._absences[uaid] = Absence(since)
         self._absences.move_to_end(uaid)
         return absence

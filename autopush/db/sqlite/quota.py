@@ -24,7 +24,7 @@ ROW_OVERHEAD = 600
 """Bytes of a stored message besides body and headers, its index entries included."""
 
 MAX_TRACKED = 10_000
-"""Users and channels remembered between two counts, about 200 bytes each."""
+"""Users and channels remembered between two counts, about 300 bytes each."""
 
 GRANTED = 8
 """A count grants this part (an eighth) of what is free: up to eight processes together can't exceed

@@ -27,8 +27,16 @@ READ_WAIT = 0.01
 """Seconds a read may wait. In WAL mode readers wait only while the file is opened or closed, and
 reads happen on the reactor thread."""
 
-_COMMON = ("temp_store = MEMORY", "cache_size = -16384")
+WRITER_CACHE = 16384
+"""KiB of the file that the connection that writes keeps: nobody else changes it as a rule."""
+
+READER_CACHE = 2048
+"""KiB that the one that reads keeps. It looks at the file itself, which the kernel has in memory,
+and forgets with each transaction of the other what it has read in the log."""
+
+_COMMON = ("temp_store = MEMORY",)
 _WRITER = (
+    f"cache_size = -{WRITER_CACHE}",
     # An acknowledged write has reached the disk.
     "synchronous = FULL",
     # Payloads are encrypted end to end: overwriting what was deleted only costs writes.
@@ -38,7 +46,7 @@ _WRITER = (
     "wal_autocheckpoint = 4000",
     "journal_size_limit = 67108864",
 )
-_READER = ("query_only = ON", "mmap_size = 268435456")
+_READER = (f"cache_size = -{READER_CACHE}", "query_only = ON", "mmap_size = 268435456")
 
 
 def open_writer(path: str) -> sqlite3.Connection:

@@ -72,10 +72,25 @@ def test_what_it_remembers_is_bounded(steps):
     limit, backlog.MAX_COUNTED = backlog.MAX_COUNTED, 12
     try:
         for user, since, back in steps:
-            rig.take({"uaid": str(user), "connected_at": since})
+            uaid = f"{user:032x}"
+            rig.take({"uaid": uaid, "connected_at": since}, uaid=uaid)
             if back:
                 rig.backlogs.forget(rig.last)
-            kept = sum(len(one.messages) for one in rig.backlogs._absences.values())
+            assert all(one.messages for one in rig.backlogs._absences.values())
+            absences = rig.backlogs._absences.values()
+            kept = sum(backlog.OF_A_USER + len(one.messages) for one in absences)
             assert kept == rig.backlogs._counted <= 12
     finally:
         backlog.MAX_COUNTED = limit
+
+
+def test_user_agents_count_and_those_without_a_message_are_gone(monkeypatch):
+    """What can't be stored, or is taken back, leaves nothing behind."""
+    monkeypatch.setattr(backlog, "MAX_COUNTED", 5 * (backlog.OF_A_USER + 1))
+    rig = Rig(5)
+    for user in range(20):
+        uaid = f"{user:032x}"
+        rig.take({"uaid": uaid, "connected_at": 1000}, uaid=uaid)
+        assert len(rig.backlogs._absences) == min(user + 1, 5)
+    rig.backlogs.forget(rig.last)
+    assert len(rig.backlogs._absences) == 4

@@ -26,3 +26,27 @@ def test_the_oldest_are_forgotten():
     for version in ("a", "b", "c"):
         recent.add(version, 1000)
     assert [recent.has(version, 1000) for version in ("a", "b", "c")] == [False, True, True]
+
+
+def test_half_as_many_as_may_be_kept_always_are():
+    recent = Recent(size=10)
+    for number in range(100):
+        recent.add(f"version {number}", number)
+        assert len(recent) <= 10
+        latest = range(max(0, number - 4), number + 1)
+        assert all(recent.has(f"version {one}", one) for one in latest)
+
+
+def test_one_acknowledged_again_after_others_is_of_the_later_connection():
+    recent = Recent(size=4)
+    for connected_at in (1000, 2000):
+        for version in ("a", "b"):
+            recent.add(version, connected_at)
+    assert recent.has("a", 2000) and not recent.has("a", 1000)
+
+
+def test_no_text_is_kept():
+    """A version has some 200 characters, and there are many."""
+    recent = Recent()
+    recent.add("version", 1000)
+    assert all(type(key) is int for key in recent._young)
