@@ -28,6 +28,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from autopush.exceptions import StoreError, UserFull
 from autopush.message.notification import WebPushNotification
+from autopush.metrics.interface import PoolFigures
 
 
 class StoreUnusable(StoreError):
@@ -176,6 +177,10 @@ class Store(ABC):
         doesn't.
         """
         return self.health()
+
+    def pool_figures(self) -> PoolFigures:
+        """What the store's threads do, where it has one for each operation under way."""
+        return PoolFigures(0, 0, 0)
 
     def rotate(self) -> Deferred[bool]:
         """Follow the calendar; to be called once a minute. Whether the month has changed."""

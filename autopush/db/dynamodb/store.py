@@ -1,7 +1,7 @@
 """The store in DynamoDB, or anything that speaks its API, shared by a cluster (spec/storage).
 
-* **Requests** are made by boto3's low-level client in the reactor's thread pool, one thread hop an
-  operation; what an operation does is in :mod:`~autopush.db.dynamodb.users` and
+* **Requests** are made by boto3's low-level client in threads (:mod:`~autopush.db.threads`), one
+  hop an operation; what an operation does is in :mod:`~autopush.db.dynamodb.users` and
   :mod:`~autopush.db.dynamodb.messages`.
 * **Errors** that pass (throttling, server errors, time-outs, resets) are met with further attempts
   after growing pauses. No thread waits in a pause. A condition that fails after an attempt whose
@@ -19,15 +19,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import clock
+from autopush.constants import THREAD_POOL_SIZE
 from autopush.db.deadlines import Deadlines, Due, TooLate
 from autopush.db.dynamodb import tables
 from autopush.db.dynamodb.channels import ChannelSets
@@ -62,9 +62,11 @@ from autopush.db.interface import (
 from autopush.db.lastconnect import generate_last_connect
 from autopush.db.months import LatestMonths, RotatingMonths
 from autopush.db.rows import TIMESTAMPED
+from autopush.db.threads import Threads
 from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.ids import hash_uaid
 from autopush.message.notification import WebPushNotification
+from autopush.metrics.interface import PoolFigures
 from autopush.waiters import Waiters
 
 T = TypeVar("T")
@@ -87,7 +89,7 @@ class DynamoStore(Store):
     :param rotation: whether there is a table a month; else the latest one is used
     :param key_hash: UAIDs are stored as their HMAC with this key, unless it is empty
     :param now: seconds since the epoch
-    :param threadpool: where requests are made; None: the reactor's
+    :param threadpool: where requests are made; None: in threads of its own
     :param preflight_uaid: user agent for the test at start-up; None: one nobody has
     :param deadline: seconds an operation has from its arrival
     """
@@ -107,7 +109,7 @@ class DynamoStore(Store):
     ) -> None:
         self.log = Logger()
         self._reactor = reactor
-        self._pool = threadpool
+        self._threads = Threads(reactor, THREAD_POOL_SIZE, threadpool)
         self._router_table = router_table
         self._message_table = message_table
         now = self._now = now or clock.now
@@ -190,9 +192,12 @@ class DynamoStore(Store):
     def close(self) -> Deferred[None]:
         """Finish the writes already accepted; there are no further attempts."""
         self._stop.set()
-        if not self._running:
-            return succeed(None)
-        return self._idle.wait()
+        idle = self._idle.wait() if self._running else succeed(None)
+        return idle.addCallback(lambda _: self._threads.close())
+
+    def pool_figures(self) -> PoolFigures:
+        """What the threads do in which requests are made."""
+        return self._threads.figures()
 
     def health(self) -> Deferred[dict[str, str | None]]:
         """Whether the router table and the current message table exist."""
@@ -301,10 +306,9 @@ class DynamoStore(Store):
             self._reactor.callLater(0, self._idle.fire, None)
         return result
 
-    def _in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
+    def _in_thread(self, function: Callable[..., T], *args: Any) -> Deferred[T]:
         """One attempt."""
-        pool = self._pool or self._reactor.getThreadPool()
-        return deferToThreadPool(self._reactor, pool, function, *args, **kwargs)
+        return self._threads.call(function, *args)
 
     def _run(self, due: Due, function: Callable[..., T], *args: Any) -> Deferred[T]:
         """As many attempts as it takes, within reason."""
@@ -321,16 +325,15 @@ class DynamoStore(Store):
         return Deferred.fromCoroutine(self._again(failure, due, function, args))
 
     async def _again(self, failure: Failure, due: Due, function: Callable[..., T], args: Any) -> T:
-        kwargs: dict[str, bool] = {}
-        error: Any = failure.value
+        attempt, error = function, cast("Any", failure.value)
         for delay in delays():
             if error.maybe_done and getattr(function, "unsure_aware", False):
-                kwargs = {"unsure": True}
+                attempt = partial(function, unsure=True)
             if self._stop.is_set() or self._reactor.seconds() + delay > due.end:
                 break
             await self._pause(delay)
             try:
-                return await self._in_thread(due.run, function, *args, **kwargs)
+                return await self._in_thread(due.run, attempt, *args)
             except TRY_AGAIN as again:
                 error = again
             except TooLate:
