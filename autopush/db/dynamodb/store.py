@@ -43,6 +43,7 @@ from autopush.db.dynamodb.client import (
 )
 from autopush.db.dynamodb.end import ChannelEnd
 from autopush.db.dynamodb.inorder import InOrder
+from autopush.db.dynamodb.look import Look, PutAndLook
 from autopush.db.dynamodb.messages import Messages
 from autopush.db.dynamodb.move import FinishMove, LateCarry, MonthMove, Way, delete_message
 from autopush.db.dynamodb.preflight import preflight
@@ -55,9 +56,11 @@ from autopush.db.interface import (
     Months,
     Registration,
     Store,
+    Stored,
     StoreUnusable,
     Subscription,
     User,
+    unread,
 )
 from autopush.db.lastconnect import generate_last_connect
 from autopush.db.months import LatestMonths, RotatingMonths
@@ -291,6 +294,15 @@ class DynamoStore(Store):
         done = self._order.run(keys, lambda: self._run(due, function, *args))
         return self._deadlines.answer(due, done.addBoth(self._ended))
 
+    def _go_on(self, failure: Failure, function: Callable[..., T], *args: Any) -> Deferred[T]:
+        """Carry out an operation whose first attempt has just failed."""
+        refusal = self._accept()
+        if refusal is not None:
+            return fail(refusal)
+        due = self._deadlines.arrive()
+        done = fail(failure).addErrback(self._failed, due, function, args).addErrback(self._missed)
+        return self._deadlines.answer(due, done.addBoth(self._ended))
+
     def _accept(self) -> StoreError | None:
         """Count an operation, or say why there can't be one more."""
         if self._stop.is_set():
@@ -447,12 +459,30 @@ class DynamoStore(Store):
 
     def store_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
         """Insert, or replace the row with the same sort key."""
-        uaid, sort_key = notification.uaid.hex, notification.sort_key
-        keys = [(uaid, sort_key), (uaid, notification.update_id)]
-        if sort_key.startswith(TIMESTAMPED):
-            keys.append((uaid, TIMESTAMPED))
         put = self.messages.store(month, notification)
-        return self._write(tuple(keys), put)
+        return self._write(_keys_to_store(notification), put)
+
+    def store_and_look(self, month: str, notification: WebPushNotification) -> Deferred[Stored]:
+        """Both in one turn of a thread, if the first attempts succeed."""
+        uaid, keys = notification.uaid.hex, _keys_to_store(notification)
+        is_waited_for = partial(self._order.is_waited_for, keys)
+        both = PutAndLook(self.messages.store(month, notification), self.users, uaid, is_waited_for)
+
+        def looked(look: Look) -> Stored | Deferred[Stored]:
+            if look.put_off:
+                return self.get_user(uaid).addCallbacks(Stored, unread)
+            if look.error is None:
+                return Stored(look.user)
+            again = self._go_on(Failure(look.error), self.users.get, uaid)
+            return again.addCallbacks(Stored, unread)
+
+        def not_looked(failure: Failure) -> Failure | Deferred[Stored]:
+            # Its time was over after the message had been stored: a look has a time of its own.
+            if not both.stored:
+                return failure
+            return self.get_user(uaid).addCallbacks(Stored, unread)
+
+        return self._write(keys, both).addCallbacks(looked, not_looked)
 
     def restore_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
         """Store what was accepted earlier; what has replaced it since stays (interface)."""
@@ -516,6 +546,13 @@ class DynamoStore(Store):
         """Carry over what came to the old month after the move; whether there was something."""
         carry = LateCarry(self.users, self.messages, Way(uaid, old, new), known)
         return self._channel_write(uaid, carry).addCallback(lambda _: carry.carried)
+
+
+def _keys_to_store(notification: WebPushNotification) -> tuple[tuple[str, str | None], ...]:
+    """What must not be written at the same time as a message."""
+    uaid, sort_key = notification.uaid.hex, notification.sort_key
+    keys = (uaid, sort_key), (uaid, notification.update_id)
+    return (*keys, (uaid, TIMESTAMPED)) if sort_key.startswith(TIMESTAMPED) else keys
 
 
 def _pass_on(result: Any, other: Deferred[Any]) -> None:

@@ -269,6 +269,13 @@ async def store_late_message(case, uaid, _):
     case.assertEqual(len(sort_keys(case.month, uaid)), 5)  # and the row it began as is gone
 
 
+@operation(lambda case, uaid: case.store.store_and_look(case.month, mine(uaid, TS + 9)))
+async def store_and_look(case, uaid, stored):
+    case.assertTrue(stored.was_read)
+    case.assertEqual((stored.user["uaid"], stored.user["node_id"]), (uaid, NODE))
+    await store_message(case, uaid, None)
+
+
 @operation(lambda case, uaid: case.store.delete_message(case.month, mine(uaid)))
 async def delete_message(case, uaid, done):
     case.assertTrue(done)
