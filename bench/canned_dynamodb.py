@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
 from typing import Any
 
@@ -107,22 +107,26 @@ class Tables:
         table, user = request["TableName"], values[":uaid"]["S"]
         keys = self.sorted.get((table, user), [])
         low, high = 0, len(keys)
-        if "BETWEEN" in condition:
-            low = bisect_left(keys, values[":low"]["S"])
-            high = bisect_left(keys, values[":high"]["S"])
+        if "BETWEEN :after" in condition:
+            low, high = (bisect_left(keys, values[name]["S"]) for name in (":after", ":end"))
+        elif "BETWEEN" in condition:
+            low, high = (bisect_left(keys, values[name]["S"]) for name in (":low", ":high"))
         elif " > " in condition:
             low = bisect_left(keys, values[":above"]["S"])
         elif " < " in condition:
             high = bisect_left(keys, values[":end"]["S"])
+        if start := request.get("ExclusiveStartKey"):
+            low = bisect_right(keys, start["chidmessageid"]["S"])
         found = keys[low:high]
         if request.get("ScanIndexForward") is False:
             found.reverse()
         items = [self.items[table, user, key] for key in found[: request.get("Limit")]]
+        more = {"LastEvaluatedKey": _key_of(items[-1])} if len(items) < len(found) else {}
         projection = request.get("ProjectionExpression")
         if projection:
             names = projection.split(", ")
             items = [{name: item[name] for name in names if name in item} for item in items]
-        return {"Items": items, "Count": len(items), "ScannedCount": len(items)}
+        return {"Items": items, "Count": len(items), "ScannedCount": len(items), **more}
 
     def describe_table(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"Table": {"TableName": request["TableName"], "TableStatus": "ACTIVE"}}
@@ -141,6 +145,10 @@ class Tables:
         self.calls[name] = self.calls.get(name, 0) + 1
         operation: Callable[[dict[str, Any]], dict[str, Any]] = getattr(self, name)
         return orjson.dumps(operation(orjson.loads(body)))
+
+
+def _key_of(item: Item) -> Item:
+    return {name: item[name] for name in ("uaid", "chidmessageid")}
 
 
 class Connection(asyncio.Protocol):

@@ -138,6 +138,9 @@ class Batch(NamedTuple):
     messages: list[WebPushNotification]
     channels: Channels | None = None
     """Topic fetch: the channel row, where it comes along anyway."""
+    is_all: bool = False
+    """Topic fetch: whether it is known that a timestamp fetch would find nothing, from the pointer
+    or any later one."""
 
 
 class Months(ABC):

@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from autopush import clock
 from autopush.constants import THREAD_POOL_SIZE
 from autopush.db.deadlines import Deadlines, Due, TooLate
-from autopush.db.dynamodb import tables
+from autopush.db.dynamodb import reading, tables
 from autopush.db.dynamodb.channels import ChannelSets
 from autopush.db.dynamodb.client import (
     DEADLINE,
@@ -504,16 +504,17 @@ class DynamoStore(Store):
     ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
         touch = self._touches.pop((month, uaid), None)
-        read = self._read(self.messages.topics, month, uaid, limit, touch is not None, after)
+        is_first = touch is not None
+        read = self._read(reading.topics, self.messages, month, uaid, limit, is_first, after)
         if touch is not None:
             read.addBoth(_tell, touch)
-        return read.addCallback(lambda found: Batch(*found))
+        return read
 
     def fetch_since(
         self, month: str, uaid: str, timestamp: int | None, limit: int = 10
     ) -> Deferred[Batch]:
         """At most ``limit`` rows with sort keys above the timestamp's."""
-        return self._read(self.messages.since, month, uaid, timestamp, limit)
+        return self._read(reading.since, self.messages, month, uaid, timestamp, limit)
 
     def set_pointer(self, month: str, uaid: str, timestamp: int) -> Deferred[None]:
         """Remember that everything up to ``timestamp`` was read. Never moves backwards."""
