@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from metering import MESSAGES, ROUTER, Item, Meter, size_of
+from metering import MESSAGES, ROUTER, Item, Meter
 
 Address = tuple[str, str, str]
 """Table, user, sort key."""
@@ -59,7 +59,7 @@ class Tables:
 
     def _read(self, address: Address, request: dict[str, Any]) -> Item | None:
         item = self.items.get(address)
-        self.meter.read(_kind(address[2]), size_of(item), request.get("ConsistentRead", False))
+        self.meter.read(_kind(address[2]), (item,), request.get("ConsistentRead", False))
         return item
 
     def put_item(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -128,8 +128,7 @@ class Tables:
         if request.get("ScanIndexForward") is False:
             found.reverse()
         items = [self.items[table, user, key] for key in found[: request.get("Limit")]]
-        size = sum(map(size_of, items))
-        self.meter.read(MESSAGES, size, request.get("ConsistentRead", False))
+        self.meter.read(MESSAGES, items, request.get("ConsistentRead", False))
         more = {"LastEvaluatedKey": _key_of(items[-1])} if len(items) < len(found) else {}
         projection = request.get("ProjectionExpression")
         if projection:
@@ -202,7 +201,8 @@ class Connection(asyncio.Protocol):
         if head.startswith("GET /calls"):
             content = orjson.dumps(self._tables.calls)
         elif head.startswith("GET /units"):
-            content = orjson.dumps(self._tables.meter.total())
+            self._tables.meter.on = True
+            content = orjson.dumps(list(self._tables.meter.total()))
         else:
             target = _header(head, "x-amz-target").rpartition(".")[2]
             content = self._tables.answer(target, body)

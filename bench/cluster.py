@@ -65,6 +65,7 @@ class Cluster:
         self.python = args.python
         self.tree = args.tree
         self.canned: MeasuredProcess | None = None
+        self.metered = args.units and store in ("dynamodb", "stock")
         self._directory = tempfile.TemporaryDirectory(prefix="autopush-bench-")
         usable = sorted(os.sched_getaffinity(0)) if args.pin else []
         first, last = (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
@@ -112,7 +113,7 @@ class Cluster:
     @property
     def units(self) -> Units:
         """What that has cost."""
-        return Units(*self._ask("units")) if self.canned is not None else Units()
+        return Units(*self._ask("units")) if self.metered else Units()
 
     def _ask(self, path: str) -> Any:
         assert self.canned is not None
@@ -207,10 +208,10 @@ class Bench:
         text = ", ".join(f"{call} {times:.2f}" for call, times in sorted(cost.calls.items()))
         units = zip(("router RCU", "WCU", "messages RCU", "WCU"), cost.units, strict=True)
         used = ", ".join(f"{what} {count:.2f}" for what, count in units)
-        return [
-            self._figure(f"{name}: calls ({text})", sum(cost.calls.values()), None, ""),
-            self._figure(f"{name}: units ({used})", sum(cost.units), None, ""),
-        ]
+        figures = [self._figure(f"{name}: calls ({text})", sum(cost.calls.values()), None, "")]
+        if self.cluster.metered:
+            figures.append(self._figure(f"{name}: units ({used})", sum(cost.units), None, ""))
+        return figures
 
     # ---- the parts
 
@@ -346,6 +347,9 @@ def arguments() -> argparse.Namespace:
         "--option", action="append", default=[], metavar="WORD",
         help="further word for the nodes' command lines; repeatable",
     )  # fmt: skip
+    parser.add_argument(
+        "--units", action="store_true", help="count DynamoDB's units, too: its answers take longer"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument(
         "--profile", metavar="FILE", help="cProfile of the nodes into FILE.<store>.<node>"

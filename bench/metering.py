@@ -63,28 +63,43 @@ class Units(NamedTuple):
         """What came since the other."""
         return Units(*(mine - its for mine, its in zip(self, other, strict=True)))
 
+    @property
+    def read(self) -> float:
+        """Of both."""
+        return self.router_read + self.messages_read
+
+    @property
+    def written(self) -> float:
+        """Of both."""
+        return self.router_write + self.messages_write
+
     def each(self, count: int) -> Units:
         """The share of each of so many operations."""
         return Units(*(units / count for units in self))
 
 
 class Meter:
-    """Adds up what requests cost."""
+    """Adds up what requests cost, once it is ``on``: that takes longer than the requests."""
+
+    on = False
 
     def __init__(self) -> None:
         self._read: dict[str, float] = defaultdict(float)
         self._written: dict[str, float] = defaultdict(float)
 
-    def read(self, kind: str, size: int, consistent: bool) -> None:
-        """Count an item that was read, or a query."""
-        self._read[kind] += max(1, math.ceil(size / READ)) * (1 if consistent else 0.5)
+    def read(self, kind: str, items: Iterable[Item | None], consistent: bool) -> None:
+        """Count an item that was read, or those of a query."""
+        if self.on:
+            units = max(1, math.ceil(sum(map(size_of, items)) / READ))
+            self._read[kind] += units if consistent else units / 2
 
     def write(self, kind: str, items: Iterable[Item | None]) -> None:
         """Count an item that was written.
 
         :param items: what it was and what it is
         """
-        self._written[kind] += max(1, math.ceil(max(map(size_of, items)) / WRITE))
+        if self.on:
+            self._written[kind] += max(1, math.ceil(max(map(size_of, items)) / WRITE))
 
     def total(self) -> Units:
         """All so far."""

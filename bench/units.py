@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from canned_dynamodb import Tables
 from cryptography.fernet import Fernet
-from metering import Units, size_of
+from metering import READ, Units, size_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -34,8 +34,8 @@ from autopush.db.dynamodb.store import DynamoStore
 from autopush.tests.session.world import Inline, World
 
 NOON = 1_795_003_200.0
-"""The time, seconds since the epoch, in the middle of a month: around its end users may be in either
-of two tables."""
+"""The time, seconds since the epoch, in the middle of a month: around its end users may be in
+either of two tables."""
 
 TEN = 10
 AWAY = 100
@@ -45,6 +45,9 @@ CHID = "76dfb18c-1eb1-4f92-80a5-7fdf8d462b5c"
 NODE = "http://ip-10-0-0-1.ec2.internal:8081"
 
 TTL = 86_400
+DAYS = 30
+FETCH_READ, FETCH_WRITE = 2, 1
+"""Units of a fetch: what is begun of 4 KB, and the look behind the messages; and the pointer."""
 
 SIZE = 1024
 """Bytes of a message's body, encrypted, as senders post it: more than most have."""
@@ -55,6 +58,7 @@ class MeteredWorld(World):
 
     def __init__(self) -> None:
         self.tables = Tables()
+        self.tables.meter.on = True
         super().__init__(self._open)
         self.connections = int(NOON * 1000)
 
@@ -133,11 +137,14 @@ class Visit:
         )
         return self.rows
 
+    @property
+    def row_size(self) -> int:
+        """Bytes of a stored message's row."""
+        return max(size_of(item) for item in self.world.tables.items.values() if "data" in item)
+
     def overhead(self) -> int:
-        """Bytes of a stored message's row beside its body."""
-        rows = [size_of(item) for item in self.world.tables.items.values() if "data" in item]
-        assert len(rows) == TEN
-        return max(rows) - len(self._data)
+        """Of these, what is beside the body."""
+        return self.row_size - len(self._data)
 
     def _step(self, name: str, step: Callable[[], None]) -> Row:
         tables = self.world.tables
@@ -188,6 +195,52 @@ class Visit:
         self.world.reactor.advance(AWAY)
 
 
+class Rates(NamedTuple):
+    """What users do in a day, each but for the new ones."""
+
+    users: int = 1_000_000
+    connections: float = 5
+    direct: float = 10
+    """Messages that find it connected."""
+    stored: float = 2
+    fetches: float = 2
+    """Returns that find messages."""
+    new: int = 10_000
+    """First channels of new users, together."""
+
+
+class Share(NamedTuple):
+    """Units of a month that go into one kind of operation."""
+
+    name: str
+    read: int
+    written: int
+
+
+def monthly(rates: Rates, rows: list[Row], row_size: int) -> list[Share]:
+    """Units of a month of 30 days: docs/dynamodb.rst has the formula.
+
+    :param rows: what operations cost
+    :param row_size: bytes of a stored message's row
+    """
+    units = {row.name: row.units for row in rows}
+    hello, direct, stored = units[HELLO_BACK], units[DIRECT], units[STORED]
+    read_back = FETCH_READ * rates.fetches + rates.stored * row_size / READ
+    written = stored.written * rates.stored + FETCH_WRITE * rates.fetches
+    first = units[FIRST_CHANNEL]
+    each = [
+        ("connections", hello.read * rates.connections, hello.written * rates.connections),
+        ("messages to connected users", direct.read * rates.direct, 0),
+        ("stored messages, and fetching them", stored.read * rates.stored + read_back, written),
+        ("expiry of the channels", 0, 1),
+    ]
+    shares = [Share(name, *(round(DAYS * rates.users * n) for n in two)) for name, *two in each]
+    new = (round(DAYS * rates.new * n) for n in (first.read, first.written))
+    shares.append(Share("new users", *new))
+    totals = (sum(share.read for share in shares), sum(share.written for share in shares))
+    return [*shares, Share("together", *totals)]
+
+
 def text_of(rows: list[Row]) -> str:
     """The table."""
     head = ("", "requests", "router R", "W", "messages R", "W")
@@ -204,9 +257,17 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=SIZE, help="bytes of a message's body (1024)")
-    visit = Visit(parser.parse_args().size)
-    print(text_of(visit.run()))
-    print(f"A stored message: 4/3 of its body, and {visit.overhead()} bytes")
+    for name, default in Rates._field_defaults.items():
+        what = "all of them" if name in ("users", "new") else "of a user a day"
+        kind = type(default) if what == "all of them" else float
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{what} ({default})")
+    args = parser.parse_args()
+    visit = Visit(args.size)
+    print(text_of(rows := visit.run()))
+    print(f"A stored message: 4/3 of its body, and {visit.overhead()} bytes\n\nUnits a month")
+    rates = Rates(*(getattr(args, name) for name in Rates._fields))
+    for share in monthly(rates, rows, visit.row_size):
+        print(f"{share.name:<40} read {share.read:>15,}  write {share.written:>15,}")
 
 
 if __name__ == "__main__":
