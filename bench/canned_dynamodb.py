@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
 from typing import Any
 
 import orjson
+from metering import MESSAGES, ROUTER, Item, Meter
 
-Item = dict[str, dict[str, Any]]
+Address = tuple[str, str, str]
+"""Table, user, sort key."""
 
 CLAUSE = re.compile(r"(SET|ADD|REMOVE|DELETE) (.*?)(?=(?: SET | ADD | REMOVE | DELETE |$))")
 
@@ -29,44 +31,48 @@ class Tables:
         self.items: dict[tuple[str, str, str], Item] = {}
         self.sorted: dict[tuple[str, str], list[str]] = {}
         self.calls: dict[str, int] = {}
+        self.meter = Meter()
 
     # ---- items
 
     def _put(self, table: str, item: Item) -> None:
-        user, sort = item["uaid"]["S"], item.get("chidmessageid", {"S": ""})["S"]
+        _, user, sort = _address(table, item)
         if (table, user, sort) not in self.items:
             insort(self.sorted.setdefault((table, user), []), sort)
         self.items[table, user, sort] = item
 
-    def _address(self, request: dict[str, Any]) -> tuple[str, str, str]:
-        key = request["Key"]
-        sort = key.get("chidmessageid", {"S": ""})["S"]
-        return request["TableName"], key["uaid"]["S"], sort
+    def _address(self, request: dict[str, Any]) -> Address:
+        return _address(request["TableName"], request["Key"])
 
     # ---- operations
 
     def get_item(self, request: dict[str, Any]) -> dict[str, Any]:
-        item = self.items.get(self._address(request))
+        item = self._read(self._address(request), request)
         return {} if item is None else {"Item": item}
 
     def batch_get_item(self, request: dict[str, Any]) -> dict[str, Any]:
         responses: dict[str, list[Item]] = {}
         for table, wanted in request["RequestItems"].items():
-            found = (self._get(table, key) for key in wanted["Keys"])
+            found = (self._read(_address(table, key), wanted) for key in wanted["Keys"])
             responses[table] = [item for item in found if item is not None]
         return {"Responses": responses, "UnprocessedKeys": {}}
 
-    def _get(self, table: str, key: Item) -> Item | None:
-        sort = key.get("chidmessageid", {"S": ""})["S"]
-        return self.items.get((table, key["uaid"]["S"], sort))
+    def _read(self, address: Address, request: dict[str, Any]) -> Item | None:
+        item = self.items.get(address)
+        self.meter.read(_kind(address[2]), (item,), request.get("ConsistentRead", False))
+        return item
 
     def put_item(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._put(request["TableName"], request["Item"])
+        table, item = request["TableName"], request["Item"]
+        address = _address(table, item)
+        self.meter.write(_kind(address[2]), (self.items.get(address), item))
+        self._put(table, item)
         return {}
 
     def delete_item(self, request: dict[str, Any]) -> dict[str, Any]:
         address = table, user, sort = self._address(request)
         item = self.items.pop(address, None)
+        self.meter.write(_kind(sort), (item,))
         if item is None:
             return {}
         keys = self.sorted[table, user]
@@ -82,6 +88,7 @@ class Tables:
         for verb, clause in CLAUSE.findall(request["UpdateExpression"]):
             for part in clause.split(","):
                 self._change(item, verb, part.split(), names, values)
+        self.meter.write(_kind(address[2]), (old, item))
         self._put(address[0], item)
         return {"Attributes": old} if old and request.get("ReturnValues") else {}
 
@@ -107,22 +114,27 @@ class Tables:
         table, user = request["TableName"], values[":uaid"]["S"]
         keys = self.sorted.get((table, user), [])
         low, high = 0, len(keys)
-        if "BETWEEN" in condition:
-            low = bisect_left(keys, values[":low"]["S"])
-            high = bisect_left(keys, values[":high"]["S"])
+        if "BETWEEN :after" in condition:
+            low, high = (bisect_left(keys, values[name]["S"]) for name in (":after", ":end"))
+        elif "BETWEEN" in condition:
+            low, high = (bisect_left(keys, values[name]["S"]) for name in (":low", ":high"))
         elif " > " in condition:
             low = bisect_left(keys, values[":above"]["S"])
         elif " < " in condition:
             high = bisect_left(keys, values[":end"]["S"])
+        if start := request.get("ExclusiveStartKey"):
+            low = bisect_right(keys, start["chidmessageid"]["S"])
         found = keys[low:high]
         if request.get("ScanIndexForward") is False:
             found.reverse()
         items = [self.items[table, user, key] for key in found[: request.get("Limit")]]
+        self.meter.read(MESSAGES, items, request.get("ConsistentRead", False))
+        more = {"LastEvaluatedKey": _key_of(items[-1])} if len(items) < len(found) else {}
         projection = request.get("ProjectionExpression")
         if projection:
             names = projection.split(", ")
             items = [{name: item[name] for name in names if name in item} for item in items]
-        return {"Items": items, "Count": len(items), "ScannedCount": len(items)}
+        return {"Items": items, "Count": len(items), "ScannedCount": len(items), **more}
 
     def describe_table(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"Table": {"TableName": request["TableName"], "TableStatus": "ACTIVE"}}
@@ -138,9 +150,25 @@ class Tables:
     def answer(self, target: str, body: bytes) -> bytes:
         """The answer to a request."""
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", target).lower()
+        return orjson.dumps(self.carry_out(name, orjson.loads(body)))
+
+    def carry_out(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
+        """The same by the name that clients have for the operation."""
         self.calls[name] = self.calls.get(name, 0) + 1
         operation: Callable[[dict[str, Any]], dict[str, Any]] = getattr(self, name)
-        return orjson.dumps(operation(orjson.loads(body)))
+        return operation(request)
+
+
+def _address(table: str, key: Item) -> Address:
+    return table, key["uaid"]["S"], key.get("chidmessageid", {"S": ""})["S"]
+
+
+def _kind(sort_key: str) -> str:
+    return MESSAGES if sort_key else ROUTER
+
+
+def _key_of(item: Item) -> Item:
+    return {name: item[name] for name in ("uaid", "chidmessageid")}
 
 
 class Connection(asyncio.Protocol):
@@ -172,6 +200,9 @@ class Connection(asyncio.Protocol):
     def _answer(self, head: str, body: bytes) -> bytes:
         if head.startswith("GET /calls"):
             content = orjson.dumps(self._tables.calls)
+        elif head.startswith("GET /units"):
+            self._tables.meter.on = True
+            content = orjson.dumps(list(self._tables.meter.total()))
         else:
             target = _header(head, "x-amz-target").rpartition(".")[2]
             content = self._tables.answer(target, body)

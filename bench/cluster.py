@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from cryptography.fernet import Fernet
 from loadgen import Browser, Flow, Loop, Poster, connect_browsers, subscribe
+from metering import Units
 from process import TREE, MeasuredProcess, free_port
 from standalone import FEW, Figure, Sender
 
@@ -64,6 +65,7 @@ class Cluster:
         self.python = args.python
         self.tree = args.tree
         self.canned: MeasuredProcess | None = None
+        self.metered = args.units and store in ("dynamodb", "stock")
         self._directory = tempfile.TemporaryDirectory(prefix="autopush-bench-")
         usable = sorted(os.sched_getaffinity(0)) if args.pin else []
         first, last = (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
@@ -106,11 +108,17 @@ class Cluster:
     @property
     def calls(self) -> dict[str, int]:
         """How often DynamoDB was asked for what, so far."""
-        if self.canned is None:
-            return {}
-        with urllib.request.urlopen(f"{self.canned.url}/calls") as answer:
-            result: dict[str, int] = json.load(answer)
-            return result
+        return self._ask("calls") if self.canned is not None else {}
+
+    @property
+    def units(self) -> Units:
+        """What that has cost."""
+        return Units(*self._ask("units")) if self.metered else Units()
+
+    def _ask(self, path: str) -> Any:
+        assert self.canned is not None
+        with urllib.request.urlopen(f"{self.canned.url}/{path}") as answer:
+            return json.load(answer)
 
     def close(self) -> None:
         """Stop all."""
@@ -123,12 +131,13 @@ class Cluster:
 
 
 class Cost(NamedTuple):
-    """What some operations cost, each: µs of CPU, and calls of DynamoDB."""
+    """What some operations cost, each: µs of CPU, calls of DynamoDB, and its units."""
 
     endpoint: float
     node: float
     calls: dict[str, float]
     rate: float
+    units: Units
 
 
 class Bench:
@@ -150,7 +159,7 @@ class Bench:
         endpoint, node = self.cluster.endpoint, self.cluster.node
         for process in (endpoint, node):
             process.settle()
-        calls = self.cluster.calls
+        calls, units = self.cluster.calls, self.cluster.units
         before = endpoint.cpu(), node.cpu()
         seconds = work()
         for process in (endpoint, node):
@@ -162,7 +171,8 @@ class Bench:
             for name, total in after.items()
             if total > calls.get(name, 0)
         }
-        return Cost(spent[0] / count * 1e6, spent[1] / count * 1e6, made, count / seconds)
+        used = self.cluster.units.minus(units).each(count)
+        return Cost(spent[0] / count * 1e6, spent[1] / count * 1e6, made, count / seconds, used)
 
     def rounds(self, run: Callable[[], Cost]) -> Cost:
         """Medians of some rounds."""
@@ -171,7 +181,7 @@ class Bench:
             statistics.median(getattr(cost, name) for cost in costs)
             for name in ("endpoint", "node", "rate")
         )
-        return Cost(endpoint, node, costs[-1].calls, rate)
+        return Cost(endpoint, node, costs[-1].calls, rate, costs[-1].units)
 
     def send(self, requests: Sequence[tuple[bytes, Browser | None]]) -> Cost:
         """Send notifications."""
@@ -196,7 +206,12 @@ class Bench:
         if not cost.calls:
             return []
         text = ", ".join(f"{call} {times:.2f}" for call, times in sorted(cost.calls.items()))
-        return [self._figure(f"{name}: calls ({text})", sum(cost.calls.values()), None, "")]
+        units = zip(("router RCU", "WCU", "messages RCU", "WCU"), cost.units, strict=True)
+        used = ", ".join(f"{what} {count:.2f}" for what, count in units)
+        figures = [self._figure(f"{name}: calls ({text})", sum(cost.calls.values()), None, "")]
+        if self.cluster.metered:
+            figures.append(self._figure(f"{name}: units ({used})", sum(cost.units), None, ""))
+        return figures
 
     # ---- the parts
 
@@ -332,6 +347,9 @@ def arguments() -> argparse.Namespace:
         "--option", action="append", default=[], metavar="WORD",
         help="further word for the nodes' command lines; repeatable",
     )  # fmt: skip
+    parser.add_argument(
+        "--units", action="store_true", help="count DynamoDB's units, too: its answers take longer"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument(
         "--profile", metavar="FILE", help="cProfile of the nodes into FILE.<store>.<node>"

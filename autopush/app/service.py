@@ -122,7 +122,13 @@ class AutopushMultiService(MultiService):
         if not self.conf.no_sslcontext_cache:
             monkey_patch_ssl_wrap_socket()
         self.add_prometheus()
-        self.add_timer(REPORT_INTERVAL, periodic_reporter, self.metrics, self.metrics_prefix)
+        self.add_timer(
+            REPORT_INTERVAL,
+            periodic_reporter,
+            self.metrics,
+            self.metrics_prefix,
+            self.db.pool_figures,
+        )
         if rotate_tables:
             self.add_timer(ROTATE_INTERVAL, self.db.rotate)
         self.add_watchdog()

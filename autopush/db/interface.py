@@ -25,9 +25,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.python.failure import Failure
 
 from autopush.exceptions import StoreError, UserFull
 from autopush.message.notification import WebPushNotification
+from autopush.metrics.interface import PoolFigures
 
 
 class StoreUnusable(StoreError):
@@ -74,6 +76,15 @@ class Subscription(NamedTuple):
     user: User | None
     subscribed: bool
     """Whether the channel is in the channel set of the user's ``current_month``."""
+
+
+class Stored(NamedTuple):
+    """Outcome of :meth:`Store.store_and_look`."""
+
+    user: User | None
+    """The record, read after the message was stored; None if there is none, or it wasn't read."""
+    was_read: bool = True
+    """Whether the record could be read."""
 
 
 class Forgotten(NamedTuple):
@@ -127,6 +138,9 @@ class Batch(NamedTuple):
     messages: list[WebPushNotification]
     channels: Channels | None = None
     """Topic fetch: the channel row, where it comes along anyway."""
+    is_all: bool = False
+    """Topic fetch: whether it is known that a timestamp fetch would find nothing, from the pointer
+    or any later one."""
 
 
 class Months(ABC):
@@ -176,6 +190,10 @@ class Store(ABC):
         doesn't.
         """
         return self.health()
+
+    def pool_figures(self) -> PoolFigures:
+        """What the store's threads do, where it has one for each operation under way."""
+        return PoolFigures(0, 0, 0)
 
     def rotate(self) -> Deferred[bool]:
         """Follow the calendar; to be called once a minute. Whether the month has changed."""
@@ -319,6 +337,18 @@ class Store(ABC):
         already misses it (spec/storage 17.6); storing the same message again replaces its row.
         """
 
+    def store_and_look(self, month: str, notification: WebPushNotification) -> Deferred[Stored]:
+        """:meth:`store_message`, then :meth:`get_user`: who stores looks whether the user has come
+        meanwhile.
+
+        :raises StoreError: as the Deferred's failure: the message could not be stored
+        """
+
+        def look(_: None) -> Deferred[Stored]:
+            return self.get_user(notification.uaid.hex).addCallbacks(Stored, unread)
+
+        return self.store_message(month, notification).addCallback(look)
+
     @abstractmethod
     def restore_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
         """Store what was accepted earlier and not stored then.
@@ -419,6 +449,12 @@ class Store(ABC):
             carried over now. None: only messages are
         """
         return succeed(False)
+
+
+def unread(failure: Failure) -> Stored:
+    """A message was stored, and its user could not be looked at."""
+    failure.trap(StoreError)
+    return Stored(None, was_read=False)
 
 
 async def _all_of(deletes: Sequence[Deferred[bool]]) -> None:

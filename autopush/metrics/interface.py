@@ -7,7 +7,7 @@ measured goes on whatever happens to the figure (quirk O1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import twisted
 from twisted.internet import reactor
@@ -155,16 +155,33 @@ class OwnGauges(SeveralMetrics):
         super().gauge(name, count, tags=[*(kwargs.get("tags") or ()), *self._tags])
 
 
-def periodic_reporter(metrics: IMetrics, prefix: str = "") -> None:
+class PoolFigures(NamedTuple):
+    """What the threads of a pool do."""
+
+    idle: int
+    busy: int
+    waiting: int
+    """Calls that wait for one of them."""
+
+
+def periodic_reporter(
+    metrics: IMetrics, prefix: str = "", others: Callable[[], PoolFigures] | None = None
+) -> None:
     """Report how busy the worker threads are; to be called every 15 s.
 
     :param prefix: of the metrics' names, with its dot
+    :param others: what the threads beside the reactor's do, which count as well
     """
     if not metrics.active:
         return
     pool = reactor.getThreadPool()
-    figures = {"idleWorkerCount": len(pool.waiters), "busyWorkerCount": len(pool.working)}
+    idle, busy, waiting = others() if others is not None else PoolFigures(0, 0, 0)
+    figures = {
+        "idleWorkerCount": len(pool.waiters) + idle,
+        "busyWorkerCount": len(pool.working) + busy,
+    }
     if known("Twisted", twisted.__version__):
-        figures["backloggedWorkCount"] = pool._team.statistics().backloggedWorkCount
+        waiting += pool._team.statistics().backloggedWorkCount
+        figures["backloggedWorkCount"] = waiting
     for name, figure in figures.items():
         metrics.gauge(f"{prefix}twisted.threadpool.{name}", figure)

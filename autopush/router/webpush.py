@@ -37,7 +37,7 @@ from autopush.session import Delivery
 
 if TYPE_CHECKING:
     from autopush.config import AutopushConfig
-    from autopush.db.interface import Store, User
+    from autopush.db.interface import Store, Stored, User
     from autopush.message.notification import WebPushNotification
     from autopush.metrics import IMetrics
     from autopush.net.nodeclient import NodeClient
@@ -116,10 +116,8 @@ class WebPushRouter(IRouter):
             notification.live = bool(node_id)
         elif node_id and await self._send_notification(notification, user, node_id):
             return self.delivered_response(notification)
-        await self._save_notification(notification, user)
-        try:
-            fresh = await self.db.get_user(notification.uaid.hex)
-        except StoreError:
+        fresh, was_read = await self._save_notification(notification, user)
+        if not was_read:
             return self.stored_response(notification)
         if fresh is None:
             self.metrics.increment("updates.client.deleted")
@@ -225,8 +223,8 @@ class WebPushRouter(IRouter):
         """Don't count a notification any more that was taken back by its sender."""
         self.backlogs.forget(notification)
 
-    async def _save_notification(self, notification: WebPushNotification, user: User) -> None:
-        """Store the notification in the message table of the user's month.
+    async def _save_notification(self, notification: WebPushNotification, user: User) -> Stored:
+        """Store the notification in the message table of the user's month, and read the record.
 
         :raises RouterException: no TTL, nothing to store (TTL 0), no room, or the store failed
         """
@@ -254,7 +252,7 @@ class WebPushRouter(IRouter):
                 )
             if full is not None:
                 raise no_room(full)
-            await self.db.store_message(user["current_month"], notification)
+            return await self.db.store_and_look(user["current_month"], notification)
         except StoreError as exc:
             self.backlogs.forget(notification)
             raise not_saved(exc) from exc

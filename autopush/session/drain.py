@@ -134,7 +134,7 @@ async def _round(session: BaseSession) -> bool:
     if session.state >= CLOSING:
         return False
     if len(messages) < limit - 1 if topics else not moved and len(messages) < limit:
-        _next_phase(session, topics)
+        _next_phase(session, topics, batch.is_all)
     return True
 
 
@@ -164,14 +164,19 @@ def _skip_topics(session: BaseSession, messages: list[WebPushNotification]) -> N
         session.topics_read = notification.sort_key
 
 
-def _next_phase(session: BaseSession, topics: bool) -> None:
-    """The last page of this phase of the pass was read."""
+def _next_phase(session: BaseSession, topics: bool, is_all: bool) -> None:
+    """The last page of this phase of the pass was read.
+
+    :param is_all: whether nothing was there for the next phase
+    """
     if session.stale:
         # Something was stored while this was fetched; it may have been read too early.
         session.check_wanted = False
         _begin_pass(session)
     else:
         session.to(DRAINING_TIMESTAMPED if topics else LIVE)
+        if topics and is_all:
+            session.to(LIVE)
 
 
 async def _fetch(session: BaseSession, topics: bool, limit: int) -> Batch:

@@ -22,7 +22,7 @@ from twisted.internet.threads import deferToThread
 import autopush.db
 from autopush import clock
 from autopush.constants import MAX_EXPIRY, THREAD_POOL_SIZE
-from autopush.db.dynamodb import tables
+from autopush.db.dynamodb import reading, tables
 from autopush.db.dynamodb.client import (
     caller,
     client_options,
@@ -304,14 +304,14 @@ class Message:
         self, uaid: UUID | str, limit: int = 10
     ) -> tuple[int | None, list[WebPushNotification]]:
         """The read pointer, and topic and legacy messages."""
-        return self.messages.topics(self.tablename, _hex(uaid), limit)[:2]
+        return reading.topics(self.messages, self.tablename, _hex(uaid), limit)[:2]
 
     @track_provisioned
     def fetch_timestamp_messages(
         self, uaid: UUID | str, timestamp: int | None = None, limit: int = 10
     ) -> tuple[int | None, list[WebPushNotification]]:
         """The last timestamp read, and the messages after ``timestamp`` (µs)."""
-        return self.messages.since(self.tablename, _hex(uaid), timestamp, limit)[:2]
+        return reading.since(self.messages, self.tablename, _hex(uaid), timestamp, limit)[:2]
 
     @track_provisioned
     def update_last_message_read(self, uaid: UUID | str, timestamp: int) -> bool:

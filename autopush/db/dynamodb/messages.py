@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
-from uuid import UUID
 
 from twisted.logger import Logger
 
@@ -14,25 +13,20 @@ from autopush.db.dynamodb.items import (
     CHANNEL_ROW,
     Item,
     channel_row,
-    expired,
     number_of,
-    read_message,
     row_key,
     write_message,
 )
-from autopush.db.interface import Batch, Channels
+from autopush.db.interface import Channels
 from autopush.db.rows import (
     AFTER_TIMESTAMPED,
     TIMESTAMPED,
-    TOPICS_AND_LOW_LEGACY_END,
-    TOPICS_END,
     channel_ids,
     key_timestamp,
     other_spellings,
     spellings,
     without_topic,
 )
-from autopush.exceptions import StoreError
 from autopush.message.notification import WebPushNotification
 
 log = Logger()
@@ -150,6 +144,11 @@ class Messages:
         except ConditionFailed:
             pass
 
+    def lags(self, row: Item) -> bool:
+        """Whether the expiry of a channel row lags behind by more than a day."""
+        expiry = number_of(row, "expiry")
+        return expiry is None or expiry <= self.now() + MAX_EXPIRY - TOUCH_GRANULARITY
+
     def set_pointer(self, month: str, uaid: str, timestamp: int) -> None:
         """Move the pointer forwards (quirk S14), creating the row if there is none."""
         pointer = _number(timestamp)
@@ -166,78 +165,6 @@ class Messages:
             self.touch(month, uaid)
 
     # ---- reading messages
-
-    def _pages(
-        self, month: str, condition: str, values: dict[str, str], limit: Callable[[], int]
-    ) -> Iterator[list[Item]]:
-        """Rows in order of their sort keys, page by page, at most ``limit()`` in the next one."""
-        start: dict[str, Any] = {}
-        while True:
-            answer = self.call(
-                "query",
-                TableName=month,
-                KeyConditionExpression=f"uaid = :uaid AND {condition}",
-                ExpressionAttributeValues={name: {"S": text} for name, text in values.items()},
-                ConsistentRead=True,
-                Limit=limit(),
-                **start,
-            )
-            yield answer["Items"]
-            if not answer.get("LastEvaluatedKey"):
-                return
-            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
-
-    def topics(
-        self, month: str, uaid: str, limit: int = 10, touch: bool = False, after: str = ""
-    ) -> tuple[int | None, list[WebPushNotification], Channels]:
-        """The pointer; topic and low-sorting legacy rows, at most ``limit`` - 1; the channels.
-
-        :param touch: also refresh the channel row's expiry where it lags behind
-        :param after: sort key behind which to begin; then there are neither pointer nor channels
-        """
-        reader = _Reader(self, month, uaid, limit - 1)
-        pointer: int | None = None
-        channels = Channels(False, set())
-        lags = False
-        values = {":uaid": self.key(uaid), ":end": TOPICS_END}
-        # The channel row comes first, if there is one (quirk S8).
-        condition = "chidmessageid < :end"
-        if after:
-            condition = "chidmessageid BETWEEN :after AND :end"
-            values[":after"] = after
-        rows = self._pages(month, condition, values, lambda: reader.left() + 1)
-        for page in rows:
-            for item in page:
-                sort_key = item["chidmessageid"]["S"]
-                if sort_key not in (CHANNEL_ROW, after):
-                    reader.take(item)
-                elif sort_key == CHANNEL_ROW:
-                    pointer = number_of(item, "current_timestamp")
-                    channels = Channels(True, channel_set(item))
-                    lags = self._lags(item)
-            if not reader.left():
-                break
-        reader.delete_poison()
-        if touch and lags:
-            self.touch(month, uaid)
-        return pointer, reader.messages, channels
-
-    def _lags(self, row: Item) -> bool:
-        expiry = number_of(row, "expiry")
-        return expiry is None or expiry <= self.now() + MAX_EXPIRY - TOUCH_GRANULARITY
-
-    def since(self, month: str, uaid: str, timestamp: int | None, limit: int = 10) -> Batch:
-        """At most ``limit`` rows above the timestamp's, and the last timestamp among them."""
-        reader = _Reader(self, month, uaid, limit)
-        above = f"{TIMESTAMPED}{timestamp}:z" if timestamp else TOPICS_AND_LOW_LEGACY_END
-        values = {":uaid": self.key(uaid), ":above": above}
-        for page in self._pages(month, "chidmessageid > :above", values, reader.left):
-            for item in page:
-                reader.take(item)
-            if not reader.left():
-                break
-        reader.delete_poison()
-        return Batch(reader.last, reader.messages)
 
     # ---- writing messages
 
@@ -353,61 +280,6 @@ class Messages:
             if not answer.get("LastEvaluatedKey"):
                 return
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
-
-
-class _Reader:
-    """Collects the messages of a range: expired ones don't count, unreadable rows are deleted.
-
-    :ivar last: sort-key timestamp of the last timestamped row, None if there was none
-    """
-
-    def __init__(self, table: Messages, month: str, uaid: str, limit: int) -> None:
-        self._table = table
-        self._month = month
-        self._uaid = UUID(uaid)
-        self._limit = limit
-        self._now = table.now()
-        self._poison: list[Item] = []
-        self.messages: list[WebPushNotification] = []
-        self.last: int | None = None
-
-    def left(self) -> int:
-        """How many messages are still wanted."""
-        return self._limit - len(self.messages)
-
-    def take(self, item: Item) -> None:
-        """Look at the next row."""
-        if not self.left():
-            return
-        timestamp = key_timestamp(item["chidmessageid"]["S"])
-        if timestamp is not None:
-            self.last = timestamp
-        over = expired(item, self._now)
-        try:
-            message = read_message(self._uaid, item)
-        except ValueError:
-            if not over:
-                self._poison.append(item)
-            return
-        # The row's expiry says only when DynamoDB may remove it (spec/storage 3.2, 10).
-        if not (over and message.expired(self._now)):
-            self.messages.append(message)
-
-    def delete_poison(self) -> None:
-        """Delete the unreadable rows (spec/websocket Q15); a failure is for the next reader."""
-        if not self._poison:
-            return
-        log.error("Deleting {count} unreadable stored messages", count=len(self._poison))
-        table = self._table
-        for item in self._poison:
-            update_id = item.get("updateid", {}).get("S")
-            try:
-                table.delete_row(
-                    self._month, item["uaid"]["S"], item["chidmessageid"]["S"], update_id
-                )
-            except StoreError as error:
-                log.warn("Unreadable message not deleted: {error}", error=str(error))
-                return
 
 
 class MessagePut:

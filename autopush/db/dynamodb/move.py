@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from autopush.db.dynamodb import reading
 from autopush.db.dynamodb.client import TableMissing, checks_unsure
 from autopush.db.dynamodb.end import ChannelEnd
 from autopush.db.dynamodb.items import number_of
@@ -138,9 +139,11 @@ class MonthMove:
         try:
             row = self._messages.channel_row(self._old, self._uaid)
             pointer = number_of(row, "current_timestamp") if row else None
-            while messages := self._messages.topics(self._old, self._uaid)[1]:
+            while messages := reading.topics(self._messages, self._old, self._uaid).messages:
                 self._move(messages)
-            while messages := self._messages.since(self._old, self._uaid, pointer).messages:
+            while messages := reading.since(
+                self._messages, self._old, self._uaid, pointer
+            ).messages:
                 self._move(messages)
         except TableMissing as error:
             self._expect(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID, uuid4
 
+from autopush.db.dynamodb import reading
 from autopush.db.dynamodb.messages import Messages
 from autopush.db.dynamodb.users import Users
 from autopush.db.interface import StoreUnusable
@@ -33,7 +34,7 @@ def _keeps_a_message(messages: Messages, month: str, uaid: str) -> bool:
     )
 
     def is_there() -> bool:
-        found = messages.since(month, uaid, None).messages
+        found = reading.since(messages, month, uaid, None).messages
         return any(message.update_id == notification.update_id for message in found)
 
     messages.store(month, notification)()

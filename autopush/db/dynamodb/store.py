@@ -1,7 +1,7 @@
 """The store in DynamoDB, or anything that speaks its API, shared by a cluster (spec/storage).
 
-* **Requests** are made by boto3's low-level client in the reactor's thread pool, one thread hop an
-  operation; what an operation does is in :mod:`~autopush.db.dynamodb.users` and
+* **Requests** are made by boto3's low-level client in threads (:mod:`~autopush.db.threads`), one
+  hop an operation; what an operation does is in :mod:`~autopush.db.dynamodb.users` and
   :mod:`~autopush.db.dynamodb.messages`.
 * **Errors** that pass (throttling, server errors, time-outs, resets) are met with further attempts
   after growing pauses. No thread waits in a pause. A condition that fails after an attempt whose
@@ -19,17 +19,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from autopush import clock
+from autopush.constants import THREAD_POOL_SIZE
 from autopush.db.deadlines import Deadlines, Due, TooLate
-from autopush.db.dynamodb import tables
+from autopush.db.dynamodb import reading, tables
 from autopush.db.dynamodb.channels import ChannelSets
 from autopush.db.dynamodb.client import (
     DEADLINE,
@@ -43,6 +43,7 @@ from autopush.db.dynamodb.client import (
 )
 from autopush.db.dynamodb.end import ChannelEnd
 from autopush.db.dynamodb.inorder import InOrder
+from autopush.db.dynamodb.look import Look, PutAndLook
 from autopush.db.dynamodb.messages import Messages
 from autopush.db.dynamodb.move import FinishMove, LateCarry, MonthMove, Way, delete_message
 from autopush.db.dynamodb.preflight import preflight
@@ -55,16 +56,20 @@ from autopush.db.interface import (
     Months,
     Registration,
     Store,
+    Stored,
     StoreUnusable,
     Subscription,
     User,
+    unread,
 )
 from autopush.db.lastconnect import generate_last_connect
 from autopush.db.months import LatestMonths, RotatingMonths
 from autopush.db.rows import TIMESTAMPED
+from autopush.db.threads import Threads
 from autopush.exceptions import StoreBusy, StoreClosed, StoreError
 from autopush.ids import hash_uaid
 from autopush.message.notification import WebPushNotification
+from autopush.metrics.interface import PoolFigures
 from autopush.waiters import Waiters
 
 T = TypeVar("T")
@@ -87,7 +92,7 @@ class DynamoStore(Store):
     :param rotation: whether there is a table a month; else the latest one is used
     :param key_hash: UAIDs are stored as their HMAC with this key, unless it is empty
     :param now: seconds since the epoch
-    :param threadpool: where requests are made; None: the reactor's
+    :param threadpool: where requests are made; None: in threads of its own
     :param preflight_uaid: user agent for the test at start-up; None: one nobody has
     :param deadline: seconds an operation has from its arrival
     """
@@ -107,7 +112,7 @@ class DynamoStore(Store):
     ) -> None:
         self.log = Logger()
         self._reactor = reactor
-        self._pool = threadpool
+        self._threads = Threads(reactor, THREAD_POOL_SIZE, threadpool)
         self._router_table = router_table
         self._message_table = message_table
         now = self._now = now or clock.now
@@ -190,9 +195,12 @@ class DynamoStore(Store):
     def close(self) -> Deferred[None]:
         """Finish the writes already accepted; there are no further attempts."""
         self._stop.set()
-        if not self._running:
-            return succeed(None)
-        return self._idle.wait()
+        idle = self._idle.wait() if self._running else succeed(None)
+        return idle.addCallback(lambda _: self._threads.close())
+
+    def pool_figures(self) -> PoolFigures:
+        """What the threads do in which requests are made."""
+        return self._threads.figures()
 
     def health(self) -> Deferred[dict[str, str | None]]:
         """Whether the router table and the current message table exist."""
@@ -286,6 +294,15 @@ class DynamoStore(Store):
         done = self._order.run(keys, lambda: self._run(due, function, *args))
         return self._deadlines.answer(due, done.addBoth(self._ended))
 
+    def _go_on(self, failure: Failure, function: Callable[..., T], *args: Any) -> Deferred[T]:
+        """Carry out an operation whose first attempt has just failed."""
+        refusal = self._accept()
+        if refusal is not None:
+            return fail(refusal)
+        due = self._deadlines.arrive()
+        done = fail(failure).addErrback(self._failed, due, function, args).addErrback(self._missed)
+        return self._deadlines.answer(due, done.addBoth(self._ended))
+
     def _accept(self) -> StoreError | None:
         """Count an operation, or say why there can't be one more."""
         if self._stop.is_set():
@@ -301,10 +318,9 @@ class DynamoStore(Store):
             self._reactor.callLater(0, self._idle.fire, None)
         return result
 
-    def _in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Deferred[T]:
+    def _in_thread(self, function: Callable[..., T], *args: Any) -> Deferred[T]:
         """One attempt."""
-        pool = self._pool or self._reactor.getThreadPool()
-        return deferToThreadPool(self._reactor, pool, function, *args, **kwargs)
+        return self._threads.call(function, *args)
 
     def _run(self, due: Due, function: Callable[..., T], *args: Any) -> Deferred[T]:
         """As many attempts as it takes, within reason."""
@@ -321,16 +337,15 @@ class DynamoStore(Store):
         return Deferred.fromCoroutine(self._again(failure, due, function, args))
 
     async def _again(self, failure: Failure, due: Due, function: Callable[..., T], args: Any) -> T:
-        kwargs: dict[str, bool] = {}
-        error: Any = failure.value
+        attempt, error = function, cast("Any", failure.value)
         for delay in delays():
             if error.maybe_done and getattr(function, "unsure_aware", False):
-                kwargs = {"unsure": True}
+                attempt = partial(function, unsure=True)
             if self._stop.is_set() or self._reactor.seconds() + delay > due.end:
                 break
             await self._pause(delay)
             try:
-                return await self._in_thread(due.run, function, *args, **kwargs)
+                return await self._in_thread(due.run, attempt, *args)
             except TRY_AGAIN as again:
                 error = again
             except TooLate:
@@ -444,12 +459,30 @@ class DynamoStore(Store):
 
     def store_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
         """Insert, or replace the row with the same sort key."""
-        uaid, sort_key = notification.uaid.hex, notification.sort_key
-        keys = [(uaid, sort_key), (uaid, notification.update_id)]
-        if sort_key.startswith(TIMESTAMPED):
-            keys.append((uaid, TIMESTAMPED))
         put = self.messages.store(month, notification)
-        return self._write(tuple(keys), put)
+        return self._write(_keys_to_store(notification), put)
+
+    def store_and_look(self, month: str, notification: WebPushNotification) -> Deferred[Stored]:
+        """Both in one turn of a thread, if the first attempts succeed."""
+        uaid, keys = notification.uaid.hex, _keys_to_store(notification)
+        is_waited_for = partial(self._order.is_waited_for, keys)
+        both = PutAndLook(self.messages.store(month, notification), self.users, uaid, is_waited_for)
+
+        def looked(look: Look) -> Stored | Deferred[Stored]:
+            if look.put_off:
+                return self.get_user(uaid).addCallbacks(Stored, unread)
+            if look.error is None:
+                return Stored(look.user)
+            again = self._go_on(Failure(look.error), self.users.get, uaid)
+            return again.addCallbacks(Stored, unread)
+
+        def not_looked(failure: Failure) -> Failure | Deferred[Stored]:
+            # Its time was over after the message had been stored: a look has a time of its own.
+            if not both.stored:
+                return failure
+            return self.get_user(uaid).addCallbacks(Stored, unread)
+
+        return self._write(keys, both).addCallbacks(looked, not_looked)
 
     def restore_message(self, month: str, notification: WebPushNotification) -> Deferred[None]:
         """Store what was accepted earlier; what has replaced it since stays (interface)."""
@@ -471,16 +504,17 @@ class DynamoStore(Store):
     ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
         touch = self._touches.pop((month, uaid), None)
-        read = self._read(self.messages.topics, month, uaid, limit, touch is not None, after)
+        is_first = touch is not None
+        read = self._read(reading.topics, self.messages, month, uaid, limit, is_first, after)
         if touch is not None:
             read.addBoth(_tell, touch)
-        return read.addCallback(lambda found: Batch(*found))
+        return read
 
     def fetch_since(
         self, month: str, uaid: str, timestamp: int | None, limit: int = 10
     ) -> Deferred[Batch]:
         """At most ``limit`` rows with sort keys above the timestamp's."""
-        return self._read(self.messages.since, month, uaid, timestamp, limit)
+        return self._read(reading.since, self.messages, month, uaid, timestamp, limit)
 
     def set_pointer(self, month: str, uaid: str, timestamp: int) -> Deferred[None]:
         """Remember that everything up to ``timestamp`` was read. Never moves backwards."""
@@ -513,6 +547,13 @@ class DynamoStore(Store):
         """Carry over what came to the old month after the move; whether there was something."""
         carry = LateCarry(self.users, self.messages, Way(uaid, old, new), known)
         return self._channel_write(uaid, carry).addCallback(lambda _: carry.carried)
+
+
+def _keys_to_store(notification: WebPushNotification) -> tuple[tuple[str, str | None], ...]:
+    """What must not be written at the same time as a message."""
+    uaid, sort_key = notification.uaid.hex, notification.sort_key
+    keys = (uaid, sort_key), (uaid, notification.update_id)
+    return (*keys, (uaid, TIMESTAMPED)) if sort_key.startswith(TIMESTAMPED) else keys
 
 
 def _pass_on(result: Any, other: Deferred[Any]) -> None:

@@ -536,6 +536,18 @@ class StoreContract:
             await self.store.restore_message(self.month, notification)
         return versions(await self.topics()) + versions(await self.since())  # type: ignore[return-value]
 
+    async def test_store_and_look_tells_the_record_as_it_is_afterwards(self):
+        await self.register()
+        stored = await self.store.store_and_look(self.month, message())
+        self.assertEqual(stored, (await self.store.get_user(UAID), True))
+        self.assertEqual(stored.user["node_id"], NODE)
+        self.assertEqual(versions(await self.since()), [f"version-{TS}-"])
+
+    async def test_store_and_look_without_a_user(self):
+        stored = await self.store.store_and_look(self.month, topic("t", "1"))
+        self.assertEqual(stored, (None, True))
+        self.assertEqual(versions(await self.topics()), ["1"])
+
     async def test_restore_is_store_where_nothing_is_in_the_way(self):
         self.assertEqual(await self.restore(topic("t", "1"), message()), ["1", f"version-{TS}-"])
 

@@ -15,6 +15,7 @@ from autopush.metrics import (
     make_tags,
     periodic_reporter,
 )
+from autopush.metrics.interface import PoolFigures
 
 
 class Recorder(IMetrics):
@@ -87,6 +88,12 @@ def test_periodic_reporter_sets_three_gauges_in_order(busy_pool, prefix):
         (f"{prefix}twisted.threadpool.busyWorkerCount", 2, {}),
         (f"{prefix}twisted.threadpool.backloggedWorkCount", 3, {}),
     ]
+
+
+def test_threads_beside_the_reactors_count(busy_pool):
+    metrics = Recorder()
+    periodic_reporter(metrics, others=lambda: PoolFigures(10, 20, 30))
+    assert [count for _, count, _ in metrics.gauges] == [11, 22, 33]
 
 
 def test_another_twisted_has_no_figure_of_waiting_calls(busy_pool, monkeypatch):

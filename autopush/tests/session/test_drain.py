@@ -68,6 +68,43 @@ def test_9_2_a_topic_is_counted(rig):
     assert rig.metrics.of("ua.notification.topic") == [(1, None)]
 
 
+def all_of(rig, monkeypatch):
+    """Let the store say, truly, that nothing is behind the topics."""
+    fetch = rig.store.fetch_topics
+
+    def fetch_topics(*args):
+        return fetch(*args).addCallback(lambda batch: batch._replace(is_all=True))
+
+    monkeypatch.setattr(rig.store, "fetch_topics", fetch_topics)
+
+
+def test_what_is_known_not_to_be_there_is_not_fetched(rig, monkeypatch):
+    all_of(rig, monkeypatch)
+    session = rig.hello(UAID)
+    assert session.state is State.LIVE
+    assert rig.store.called("fetch_since") == 0
+
+
+def test_topics_that_are_all_are_sent_and_nothing_else_is_fetched(rig, monkeypatch):
+    all_of(rig, monkeypatch)
+    rig.put(*topics(3))
+    session = rig.hello(UAID)
+    assert [len(batch) for batch in drained(rig, session)] == [3]
+    assert session.state is State.LIVE
+    assert rig.store.called("fetch_since") == 0
+
+
+def test_what_is_stored_while_all_is_read_comes(rig, monkeypatch):
+    all_of(rig, monkeypatch)
+    rig.store.hold("fetch_topics")
+    session = rig.hello(UAID)
+    monkeypatch.undo()
+    rig.put(message(1))
+    assert rig.node.check(UAID) is Delivery.DELIVERED
+    rig.store.release("fetch_topics")
+    assert [len(batch) for batch in drained(rig, session)] == [1]
+
+
 def test_24_thirteen_stored_messages_come_in_batches_of_10_and_3(rig):
     stored = [message(stamp) for stamp in range(1, 14)]
     rig.put(*stored)

@@ -284,6 +284,7 @@ class TestAccounting(SynchronousTestCase):
 
     WRITES: tuple[Callable[[Any], Deferred[Any]], ...] = (
         lambda store: store.store_message("message", message(TS)),
+        lambda store: store.store_and_look("message", message(TS)),
         lambda store: store.delete_message("message", message(TS)),
         lambda store: store.add_channel("message", UAID, CHID),
         lambda store: store.remove_channel("message", UAID, CHID),
