@@ -203,8 +203,6 @@ class ServerProcess(MeasuredProcess):
         self._data = data
         words = ["-m", "autopush", "--data_dir", data, "--port", str(port)]
         words += [
-            "--msg_limit",
-            "1000000",
             "--max_stored",
             "0",
             "--max_stored_bytes",

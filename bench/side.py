@@ -43,7 +43,6 @@ import psutil
 from process import START_WITHIN, cpu_of, free_port, settle
 
 UNLIMITED = {
-    "MSG_LIMIT": "1000000",
     "MAX_STORED": "0",
     "MAX_STORED_BYTES": "0",
     "RATE_SUBSCRIPTION": "0",
