@@ -30,6 +30,10 @@ CLOSE = b"\x88"
 GOING_AWAY = CLOSE + b"\x82\0\0\0\0\x03\xe9"
 """A close frame of a browser that quits, its mask zero."""
 
+BIND_ADDRESS_NO_PORT = 24
+"""Linux: choose the port when it is known where the connection leads, so that it only has to be
+free for that (ip(7); Python has no name for it before 3.12)."""
+
 STALL = 60
 """Seconds without any progress after which a run is given up."""
 
@@ -39,9 +43,14 @@ class Stalled(Exception):
 
 
 class Loop:
-    """epoll and the connections in it."""
+    """epoll and the connections in it.
 
-    def __init__(self) -> None:
+    :param source: address that connections come from; None: the kernel's choice, which has ports
+        for 28,000 of them
+    """
+
+    def __init__(self, source: str | None = None) -> None:
+        self.source = source
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
         self._later: deque[tuple[float, Callable[[], None]]] = deque()
@@ -116,6 +125,9 @@ class Connection:
         self.sock = socket.socket()
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if loop.source is not None:
+            self.sock.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+            self.sock.bind((loop.source, 0))
         self.sock.connect_ex(address)
         loop.add(self)
 
