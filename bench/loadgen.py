@@ -142,7 +142,7 @@ class Connection:
                 self._flush()
         if event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
             try:
-                data = self.sock.recv(65536)
+                data = self.read()
             except BlockingIOError:
                 return
             if not data:
@@ -150,6 +150,10 @@ class Connection:
                 return
             self.data = self.data + data if self.data else data
             self.received()
+
+    def read(self) -> bytes:
+        """What has come."""
+        return self.sock.recv(65536)
 
     def send(self, data: bytes) -> None:
         """Write now, or when there is room."""

@@ -10,7 +10,8 @@ back, how long senders waited for an answer and messages for their way to the us
 many were refused, memory, and CPU. Exits 1 above a bar. See bench/README.md.
 
 Who sends, and the users that are sent to, are a process of their own: behind a thousand events of
-those who come back an answer would wait for us, not for the service.
+those who come back an answer would wait for us, not for the service. When something arrived is told
+by the kernel.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import socket
+import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +31,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from loadgen import Browser, Flow, Loop, Poster, connect_browsers
+from loadgen import Browser, Connection, Flow, Loop, Poster, connect_browsers
 from process import TREE, ServerProcess
 from standalone import FEW, Figure, Sender, cores, percentiles, report
 
@@ -42,73 +45,96 @@ YIELD = 10
 """By how much those who come back are nicer than those who send and take the time."""
 
 
-class Answers(Flow):
-    """Notifications, and how long each one waited for its answer.
+TIMESTAMPS = 35
+"""Linux, ``SO_TIMESTAMPNS``: have the kernel say when something arrived (socket(7))."""
 
-    :ivar server: the process' clock of CPU time, see :func:`cpu_clock`
-    :ivar worked: seconds of CPU the server used meanwhile
+
+class Stamped(Connection):
+    """A connection that knows when it was sent something last, even if we come to it later.
+
+    :ivar arrived: seconds since the epoch
     """
 
-    server: int
+    __slots__ = ()
+    arrived: float
+
+    def opened(self) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, TIMESTAMPS, 1)
+        super().opened()
+
+    def read(self) -> bytes:
+        data, notes, _, _ = self.sock.recvmsg(65536, 64)
+        self.arrived = time.time()
+        for level, kind, note in notes:
+            if (level, kind) == (socket.SOL_SOCKET, TIMESTAMPS):
+                seconds, nanoseconds = struct.unpack("@ll", note)
+                self.arrived = seconds + nanoseconds / 1e9
+        return data
+
+
+class StampedPoster(Stamped, Poster):
+    """An application server."""
+
+    __slots__ = ("arrived",)
+
+
+class StampedBrowser(Stamped, Browser):
+    """A user who is sent to."""
+
+    __slots__ = ("arrived",)
+
+
+class Answers(Flow):
+    """Notifications, and how long each one waited for its answer and for its frame."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.answers: list[float] = []
-        self.worked: list[float] = []
         self.statuses: dict[int, int] = {}
         self._began: dict[Poster, float] = {}
 
     def _start(self, poster: Poster, request: bytes, browser: Browser | None) -> None:
-        self._began[poster] = time.clock_gettime(self.server)
+        self._began[poster] = time.time()
         super()._start(poster, request, browser)
 
-    def _answered(self, poster: Poster, status: int) -> None:
-        self.answers.append(time.perf_counter() - self._busy[poster][0])
-        self.worked.append(time.clock_gettime(self.server) - self._began.pop(poster))
+    def _answered(self, poster: StampedPoster, status: int) -> None:
+        self.answers.append(poster.arrived - self._began[poster])
         self.statuses[status] = self.statuses.get(status, 0) + 1
         self._half(poster)
 
-    def _notified(self, browser: Browser) -> None:
-        if browser in self._by_browser:  # else it has come a second time
-            super()._notified(browser)
+    def _notified(self, browser: StampedBrowser) -> None:
+        poster = self._by_browser.pop(browser, None)
+        if poster is not None:  # else it has come a second time
+            self.latencies.append(browser.arrived - self._began[poster])
+            self._half(poster)
 
 
 class Sent(NamedTuple):
     """What became of the messages that were sent meanwhile; seconds."""
 
     answers: list[float]
-    worked: list[float]
     latencies: list[float]
     refused: int
 
 
-def cpu_clock(pid: int) -> int:
-    """The clock of the CPU time of a process; as ``clock_getcpuclockid`` makes it on Linux."""
-    return ~pid << 3 | 2
-
-
-def send(
-    address: tuple[str, int], pid: int, sender: Sender, users: Sequence[Target], pipe: Pipe
-) -> None:
-    """Connect the users that are sent to, say so, and send until told to end.
-
-    :param pid: of the server
-    """
+def send(address: tuple[str, int], sender: Sender, users: Sequence[Target], pipe: Pipe) -> None:
+    """Connect the users that are sent to, say so, and send until told to end."""
     loop = Loop()
-    listening = connect_browsers(loop, address, len(users), [user.uaid for user in users])
+    listening = connect_browsers(
+        loop, address, len(users), [u.uaid for u in users], browser=StampedBrowser
+    )
     for one in listening:
         target = next(user for user in users if user.uaid == one.uaid)
         one.endpoint, one.channel = target.endpoint, target.channel
-    posters = [Poster(loop, address) for _ in range(POSTERS)]
+    posters = [StampedPoster(loop, address) for _ in range(POSTERS)]
     # More than there will be time for: it ends when all are back.
     requests = [(sender.request(b), b) for b in listening] * (RATE * 600 // len(users))
     Flow(loop, posters, requests[: 10 * len(users)]).run()  # the service knows them all then
     flow = Answers(loop, posters, requests, RATE)
-    flow.server = cpu_clock(pid)
     pipe.send(None)
     flow.run(pipe.poll)
     refused = sum(number for status, number in flow.statuses.items() if status != 201)
-    pipe.send(Sent(flow.answers, flow.worked, flow.latencies, refused))
+    pipe.send(Sent(flow.answers, flow.latencies, refused))
 
 
 class Target(NamedTuple):
@@ -148,7 +174,7 @@ class Storm:
         # A fork: it has the keys, and stays on our core.
         fork = get_context("fork")
         pipe, its = fork.Pipe()
-        words = server.address, server.process.pid, self.sender, targets, its
+        words = server.address, self.sender, targets, its
         sending = fork.Process(target=send, args=words, daemon=True)
         sending.start()
         its.close()
@@ -168,7 +194,6 @@ class Storm:
             Figure("all are back after", seconds, "s"),
             Figure("CPU of it all, per user", (server.cpu() - before) / count * 1e6, "µs"),
             *self._latencies("POST to answer", sent.answers, 60),
-            *self._latencies("  CPU of the server meanwhile", sent.worked, None),
             *self._latencies("POST to frame", sent.latencies, None),
             Figure("messages refused", sent.refused, "", 0),
             Figure("memory, per user", (server.memory()[0] - memory) / count / 1024, "KiB"),

@@ -106,7 +106,7 @@ def compare(
     args: argparse.Namespace, run: Callable[[Bench], list[float]], name: str
 ) -> list[Figure]:
     """Rounds with one process and with several, in turns."""
-    services = {count: Service(args.python, count) for count in (1, 2, args.workers)}
+    services = {count: Service(args.python, count, args.option) for count in (1, 2, args.workers)}
     try:
         benches = {count: Bench(service, args) for count, service in services.items()}
         micros: dict[int, list[float]] = {count: [] for count in services}
