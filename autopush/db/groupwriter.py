@@ -334,7 +334,7 @@ class GroupWriter(ABC):
             batch.answer_messages()
             answering = bool(self._unanswered)
             self._unanswered += batch.calls
-            if not answering:
+            if self._unanswered and not answering:
                 self._answer_calls()
 
     def _answer_calls(self) -> None:

@@ -140,7 +140,7 @@ class _New(tcp.Connection):
             self._is_admitted = False
         elif not newcomers(self.reactor).take():
             self._is_put_off = True
-            self.reactor.removeReader(self)
+            super().stopReading()
             newcomers(self.reactor).put_off(self)
             return None
         self._reads += 1

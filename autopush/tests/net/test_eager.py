@@ -7,7 +7,7 @@ import socket
 from typing import Any
 from unittest import mock
 
-from twisted.internet import reactor
+from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionAborted, ConnectionDone
@@ -16,6 +16,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from autopush.net import eager, newcomers
+
+reactor: Any = _reactor
 
 BIG = bytes(range(256)) * 16384
 """More than the kernel takes at once."""
