@@ -95,7 +95,7 @@ class Broadcast(Bench):
         self._subscribe(idle)
         cost = (self._memory() - before) / count
         requests = [(self.sender.request(b), b) for b in few]
-        quiet = self._send(requests, 5)
+        quiet = self._send(requests, self.args.seconds)
         self._told = 0
         self.source.version += 1
         start = time.monotonic()
@@ -144,9 +144,9 @@ class Broadcast(Bench):
 
     def _cpu_of(self, requests: Sequence[Any], seconds: float) -> float:
         """CPU seconds of the same messages when nothing is told."""
-        before = self.server.cpu()
-        self._send(requests, min(seconds, 10.0))
-        return (self.server.cpu() - before) * seconds / min(seconds, 10.0)
+        before, some = self.server.cpu(), min(seconds, 2 * self.args.seconds)
+        self._send(requests, some)
+        return (self.server.cpu() - before) * seconds / some
 
 
 def arguments() -> argparse.Namespace:
@@ -154,6 +154,9 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--connections", type=int, default=20_000, metavar="N")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="of messages before the change (5)"
+    )
     parser.add_argument("--python", default=sys.executable, help="interpreter of the server")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     args = parser.parse_args()

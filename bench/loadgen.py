@@ -31,6 +31,10 @@ CLOSE = b"\x88"
 GOING_AWAY = CLOSE + b"\x82\0\0\0\0\x03\xe9"
 """A close frame of a browser that quits, its mask zero."""
 
+BIND_ADDRESS_NO_PORT = 24
+"""Linux: choose the port when it is known where the connection leads, so that it only has to be
+free for that (ip(7); Python has no name for it before 3.12)."""
+
 STALL = 60
 """Seconds without any progress after which a run is given up."""
 
@@ -42,10 +46,13 @@ class Stalled(Exception):
 class Loop:
     """epoll and the connections in it.
 
+    :param source: address that connections come from; None: the kernel's choice, which has ports
+        for 28,000 of them
     :param tls: all connections are made with it
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, source: str | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self.source = source
         self.tls = tls
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
@@ -120,6 +127,9 @@ class Connection:
         self._out = b""
         self.sock = socket.socket()
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if loop.source is not None:
+            self.sock.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+            self.sock.bind((loop.source, 0))
         if loop.tls is None:
             self.sock.setblocking(False)
             self.sock.connect_ex(address)
@@ -141,7 +151,7 @@ class Connection:
                 self._flush()
         if event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
             try:
-                data = self.sock.recv(65536)
+                data = self.read()
             except (BlockingIOError, ssl.SSLWantReadError):
                 return
             if not data:
@@ -149,6 +159,10 @@ class Connection:
                 return
             self.data = self.data + data if self.data else data
             self.received()
+
+    def read(self) -> bytes:
+        """What has come."""
+        return self.sock.recv(65536)
 
     def send(self, data: bytes) -> None:
         """Write now, or when there is room."""

@@ -128,7 +128,7 @@ class Bench:
     ) -> None:
         self.server = server
         self.args = args
-        self.loop = Loop(tls)
+        self.loop = Loop(tls=tls)
         self.sender = Sender(server.url if tls is None else server.url.replace("http:", "https:"))
         self.load_share = 0.0
         self.posters = [Poster(self.loop, server.endpoint) for _ in range(args.concurrency)]

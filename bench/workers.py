@@ -21,15 +21,20 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import psutil
-from loadgen import Browser, connect_browsers
+from loadgen import Browser, Loop, connect_browsers
 from process import ServerProcess
 from standalone import FAR, FEW, Bench, Figure, cores, report
+
+CROWD = 15_000
+"""Idle connections of a process of ours: it needs a file and a port for each."""
 
 SHARED = (
     "from autopush.workers.sockets import Listening; Listening.__init__.__defaults__ = (False,);"
@@ -101,7 +106,7 @@ def compare(
     args: argparse.Namespace, run: Callable[[Bench], list[float]], name: str
 ) -> list[Figure]:
     """Rounds with one process and with several, in turns."""
-    services = {count: Service(args.python, count) for count in (1, 2, args.workers)}
+    services = {count: Service(args.python, count, args.option) for count in (1, 2, args.workers)}
     try:
         benches = {count: Bench(service, args) for count, service in services.items()}
         micros: dict[int, list[float]] = {count: [] for count in services}
@@ -200,27 +205,64 @@ def spread(args: argparse.Namespace) -> list[Figure]:
     return figures
 
 
+def crowd(address: tuple[str, int], source: str, count: int, pipe: Pipe) -> None:
+    """Connect so many user agents, say so, and stay until told to end."""
+    users = connect_browsers(Loop(source), address, count)
+    pipe.send(len(users))
+    pipe.recv()
+
+
+def gather(address: tuple[str, int], connections: int) -> list[Pipe]:
+    """Have processes connect, none of which needs more files or ports than it may have.
+
+    :returns: a pipe to each; they end with what is sent into them
+    """
+    fork = get_context("fork")
+    number = -(-connections // CROWD)
+    pipes = []
+    for index in range(number):
+        pipe, its = fork.Pipe()
+        count = connections * (index + 1) // number - connections * index // number
+        words = address, f"127.0.0.{index + 2}", count, its
+        fork.Process(target=crowd, args=words, daemon=True).start()
+        its.close()
+        pipes.append(pipe)
+    for pipe in pipes:
+        pipe.recv()
+    return pipes
+
+
 def idle(args: argparse.Namespace) -> list[Figure]:
     """Many connections to a service whose processes may each open a part of that many files."""
-    most = args.connections // (args.workers - 1) if args.workers > 1 else args.connections + 500
-    service = Service(args.python, args.workers)
+    most = args.files
+    if most is None:
+        most = args.connections // max(args.workers - 1, 1)
+    service = Service(args.python, args.workers, args.option)
     try:
         for one in service.processes:
             one.rlimit(psutil.RLIMIT_NOFILE, (most, most))
-        bench = Bench(service, args)
-        before, start = service.memory(), time.monotonic()
-        users = connect_browsers(bench.loop, service.address, args.connections)
+        service.settle()
+        before, cpu, start = service.memory(), service.cpu(), time.monotonic()
+        pipes = gather(service.address, args.connections)
         seconds = time.monotonic() - start
+        service.settle()
+        cost = (service.cpu() - cpu) / args.connections
         counts = service.spread()
         after = service.memory()
         print(f"each may open {most} files; connections: {counts}", file=sys.stderr)
-        for user in users:
-            user.close()
+        for pipe in pipes:
+            pipe.send(None)
+        rss, pss = (
+            (now - then) / 1024 / args.connections for now, then in zip(after, before, strict=True)
+        )
         return [
             Figure("idle connections", sum(counts), ""),
             Figure("  most of a worker", max(counts), ""),
+            Figure("  least of a worker", min(counts), ""),
             Figure("  connected in", seconds, "s"),
-            Figure("  PSS", (after[1] - before[1]) / 1024 / args.connections, "KiB"),
+            Figure("  CPU of connect and hello", cost * 1e6, "µs"),
+            Figure("  RSS", rss, "KiB"),
+            Figure("  PSS", pss, "KiB"),
         ]
     finally:
         service.close()
@@ -245,6 +287,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds; medians count (3)")
     parser.add_argument("--concurrency", type=int, default=32, help="requests at a time (32)")
     parser.add_argument("--connections", type=int, default=5000, help="idle ones (5000)")
+    parser.add_argument(
+        "--files",
+        type=int,
+        metavar="N",
+        help="that each worker may open beside idle connections (connections / (workers - 1))",
+    )
     parser.add_argument(
         "--option", action="append", default=[], metavar="WORD", help="for the service; repeatable"
     )

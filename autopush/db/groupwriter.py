@@ -19,6 +19,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -46,6 +47,11 @@ to the disk; further ones are refused as busy."""
 DEADLINE = 8.0
 """Seconds from its arrival after which a write that isn't done is answered, as in DynamoDB. A lock
 of another process is waited for five seconds; other transactions take milliseconds."""
+
+ANSWERS = 16
+"""Callers other than those of messages that are answered in one turn of the event loop, 2 ms of
+work. What follows on an answer is done at once: after a restart a batch has hundreds of hellos, and
+who sends a message, or has acknowledged one, would wait for all of them."""
 
 STUCK_AFTER = 30
 """Seconds after which a transaction that doesn't end is reported by :attr:`GroupWriter.error`."""
@@ -102,6 +108,8 @@ class GroupWriter(ABC):
         self._away: str | None = None
         self._closed: Waiters[None] = Waiters()
         self._taken_out: list[Operation] = []
+        self._unanswered: deque[Call] = deque()
+        """What is done, in this order."""
         self._started: float | None = None
         self._failing: str | None = None
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
@@ -323,11 +331,24 @@ class GroupWriter(ABC):
             self._taken.pop(batch, None)
         self._ripen_when_due()
         if not batch.told:
-            batch.answer()
+            batch.answer_messages()
+            answering = bool(self._unanswered)
+            self._unanswered += batch.calls
+            if self._unanswered and not answering:
+                self._answer_calls()
+
+    def _answer_calls(self) -> None:
+        """Some in this turn, the others in the next ones."""
+        calls = self._unanswered
+        for _ in range(len(calls) if self._closing else min(ANSWERS, len(calls))):
+            answer(calls.popleft())
+        if calls:
+            self._reactor.callLater(0, self._answer_calls)
 
     def _finish_closing(self) -> None:
         if self._thread.ident is not None:
             self._thread.join()
+        self._answer_calls()
         self._closed.fire(None)
 
     # ---- writer thread

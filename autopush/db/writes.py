@@ -164,9 +164,9 @@ class WriteBatch:
             op.result = type(error)(*error.args)
             op.result.__cause__ = error.__cause__
 
-    def answer(self) -> None:
-        """Tell all callers the results."""
-        ops: list[Operation] = [*self.calls, *self.deletes, *self.puts]
+    def answer_messages(self) -> None:
+        """Tell the results to all but those who wait for calls."""
+        ops: list[Operation] = [*self.deletes, *self.puts]
         for op in ops:
             answer(op)
 

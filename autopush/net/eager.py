@@ -5,6 +5,8 @@ kernel twice (``epoll_ctl``) for each answer whether the socket is writable, whi
 is. Writing first and waiting only if the kernel takes no more saves a tenth of a notification's
 cost, and means that the send buffer is only in use when the peer really doesn't read. In the same
 way a connection that is to end, and has nothing left to write, ends without that question.
+
+What is new is accepted and read from a little at a time (:mod:`autopush.net.newcomers`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from autopush.libraries import known
+from autopush.net.newcomers import newcomers
+
+FIRST_READS = 3
+"""Reads after which a connection is not new any more: handshake and hello, or TLS and handshake."""
 
 
 def write_through(transport: Any, data: bytes) -> bytes:
@@ -98,12 +104,6 @@ class EagerServer(tcp.Server):
         )
 
 
-class EagerPort(tcp.Port):
-    """A listening TCP port whose connections are :class:`EagerServer`."""
-
-    transport = EagerServer
-
-
 class EagerUnixServer(unix.Server):
     """As :class:`EagerServer`, on a Unix socket."""
 
@@ -114,10 +114,85 @@ class EagerUnixServer(unix.Server):
             super().write(rest)
 
 
+class _New(tcp.Connection):
+    """An accepted connection before its first reads; mixed into those of both kinds."""
+
+    _grown: Any
+    """The class it has afterwards, so that what is read then costs nothing more."""
+    _reads = 0
+    _wanted = False
+    """Whether it is to be read from, as far as its protocol is concerned."""
+    _is_put_off = False
+    _is_admitted = False
+
+    def startReading(self) -> None:
+        self._wanted = True
+        if not self._is_put_off:
+            super().startReading()
+
+    def stopReading(self) -> None:
+        self._wanted = False
+        super().stopReading()
+
+    def doRead(self) -> Any:
+        """Read, if the turn of the event loop has something left for newcomers."""
+        if self._is_admitted:
+            self._is_admitted = False
+        elif not newcomers(self.reactor).take():
+            self._is_put_off = True
+            super().stopReading()
+            newcomers(self.reactor).put_off(self)
+            return None
+        self._reads += 1
+        grown = self._grown
+        if self._reads == FIRST_READS:
+            self.__class__ = grown
+        return grown.doRead(self)
+
+    def admit(self) -> None:
+        """Read in this turn."""
+        self._is_put_off = False
+        if self._wanted:
+            self._is_admitted = True
+            super().startReading()
+
+
+class NewServer(_New, EagerServer):
+    """See :mod:`autopush.net.newcomers`."""
+
+    _grown = EagerServer
+
+
+class NewUnixServer(_New, EagerUnixServer):
+    """As :class:`NewServer`, on a Unix socket."""
+
+    _grown = EagerUnixServer
+
+
+def _accept(port: Any) -> None:
+    """Accept, if the turn of the event loop has something left for newcomers; if not, the port is
+    readable in the next one, too."""
+    port.numberAccepts = newcomers(port.reactor).accepts()
+    if port.numberAccepts:
+        tcp.Port.doRead(port)
+
+
+class EagerPort(tcp.Port):
+    """A listening TCP port whose connections are :class:`EagerServer`."""
+
+    transport = NewServer
+
+    def doRead(self) -> None:
+        _accept(self)
+
+
 class EagerUnixPort(unix.Port):
     """A listening Unix socket whose connections are :class:`EagerUnixServer`."""
 
-    transport = EagerUnixServer
+    transport = NewUnixServer
+
+    def doRead(self) -> None:
+        _accept(self)
 
 
 def listen_tcp(
@@ -159,10 +234,11 @@ def adopt(reactor: Any, listening: socket.socket, factory: Any, ssl_cf: Any = No
     port: Any = reactor.adoptStreamPort(listening.fileno(), family, factory)
     listening.close()  # the port has a descriptor of its own
     if family == socket.AF_UNIX:
-        port.transport = EagerUnixServer
+        port.transport = NewUnixServer
         port.connectionLost = types.MethodType(_leave_to_others, port)
     else:
-        port.transport = EagerServer
+        port.transport = NewServer
+    port.doRead = types.MethodType(_accept, port)
     return port
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from typing import Any
 
 from twisted.internet import reactor
@@ -73,6 +74,38 @@ class TestGroupWriter(TestCase):
         from twisted.internet.task import deferLater
 
         await deferLater(reactor, 0, lambda: None)
+
+    async def test_a_few_callers_are_answered_in_a_turn_and_those_of_messages_first(self):
+        """Of a thousand hellos in a batch, whose answers have consequences, none delays these."""
+        writer = self.make()
+        self.patch(groupwriter, "ANSWERS", 3)
+        writer.gate.clear()
+        first = writer.call(0)
+        while not writer.begun.is_set():
+            await self.turn()
+        order: list[Any] = []
+        calls = [writer.call(number).addCallback(order.append) for number in range(8)]
+        put = writer.put(UAID, message(), 0).addCallback(lambda _: order.append("put"))
+        writer.gate.set()
+        await first
+        await put
+        seen = [len(order)]
+        while len(order) < 9:
+            await self.turn()
+            if len(order) != seen[-1]:
+                seen.append(len(order))
+        self.assertEqual(order, ["put", *range(8)])
+        self.assertEqual(seen[0], 1)
+        self.assertTrue(all(later - sooner <= 3 for sooner, later in pairwise(seen)), seen)
+        await gatherResults(calls)
+
+    async def test_close_answers_all(self):
+        writer = self.make(commit_delay=60)
+        self.patch(groupwriter, "ANSWERS", 1)
+        answered: list[Any] = []
+        for number in range(20):
+            writer.call(number).addCallback(answered.append)
+        await writer.close().addCallback(lambda _: self.assertEqual(answered, list(range(20))))
 
     async def test_what_is_taken_back_or_deleted_in_time_is_not_written(self):
         writer = self.make(commit_delay=0.05)

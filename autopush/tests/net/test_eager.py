@@ -7,14 +7,17 @@ import socket
 from typing import Any
 from unittest import mock
 
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from autopush.net import eager
+from autopush.net import eager, newcomers
+
+reactor: Any = _reactor
 
 BIG = bytes(range(256)) * 16384
 """More than the kernel takes at once."""
@@ -104,6 +107,147 @@ class EagerTest(TestCase):
         for send in (eager.write_through, eager.write_later):
             assert send(transport, b"data") == b"data"
         assert transport.mock_calls == []
+
+
+class Counter(Protocol):
+    """Answers each byte, in the order of coming."""
+
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class Sender(Protocol):
+    """Sends a byte, and another when it is answered, so that each is read for itself."""
+
+    transport: Any
+    WORDS = 2 * eager.FIRST_READS
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.done: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.send()
+
+    def send(self) -> None:
+        self.sent += 1
+        self.transport.write(b"x")
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.sent == self.WORDS:
+            self.done.callback(None)
+        else:
+            self.send()
+
+
+class NewcomersTest(TestCase):
+    """Everybody is served, however little a turn does for newcomers."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(newcomers, "A_TURN", 1)
+        self.patch(newcomers, "PER_SECOND", 0)
+        self.patch(eager, "newcomers", {reactor: newcomers.Newcomers(reactor)}.__getitem__)
+
+    async def talk(self, listening: Any, endpoint: Any, known: type) -> None:
+        accepted: list[Any] = []
+
+        def build() -> Counter:
+            accepted.append(Counter())
+            return accepted[-1]
+
+        port = listening(Factory.forProtocol(build))
+        self.addCleanup(port.stopListening)
+        senders = [Sender() for _ in range(20)]
+        connected = [connectProtocol(endpoint(port), sender) for sender in senders]
+        await gatherResults([*connected, *(sender.done for sender in senders)])
+        assert len(accepted) == len(senders)
+        for protocol in accepted:
+            assert type(protocol.transport) is known
+        for sender in senders:
+            sender.transport.loseConnection()
+
+    async def test_tcp(self):
+        def listening(factory: Any) -> Any:
+            return eager.listen_tcp(reactor, 0, factory, 50, "127.0.0.1")
+
+        def endpoint(port: Any) -> Any:
+            return TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+
+        await self.talk(listening, endpoint, eager.EagerServer)
+
+    async def test_unix_socket(self):
+        path = self.mktemp()[-90:].replace("/", "-")
+        await self.talk(
+            lambda factory: eager.listen_unix(reactor, path, factory, 50),
+            lambda port: UNIXClientEndpoint(reactor, path),
+            eager.EagerUnixServer,
+        )
+
+    async def test_a_socket_that_others_have_too(self):
+        given = socket.create_server(("127.0.0.1", 0), backlog=50)
+        given.setblocking(False)
+        await self.talk(
+            lambda factory: eager.adopt(reactor, given, factory),
+            lambda port: TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port),
+            eager.EagerServer,
+        )
+
+
+class PutOffTest(TestCase):
+    """A connection that waits for its turn stays what its protocol wants it to be."""
+
+    async def put_off(self) -> Any:
+        made: Deferred[Protocol] = Deferred()
+
+        class Made(Protocol):
+            def connectionMade(self) -> None:
+                made.callback(self)
+
+        port = eager.listen_tcp(reactor, 0, Factory.forProtocol(Made), 50, "127.0.0.1")
+        self.addCleanup(port.stopListening)
+        client = socket.create_connection(("127.0.0.1", port.getHost().port))
+        self.addCleanup(client.close)
+        protocol: Any = await made
+        await deferLater(reactor, 0, lambda: None)
+        transport = protocol.transport
+        new = newcomers.Newcomers(reactor)
+        self.patch(eager, "newcomers", lambda _: new)
+        new.take(newcomers.A_TURN)
+        assert transport.doRead() is None
+        assert transport not in reactor.getReaders()
+        return transport
+
+    async def test_it_is_read_from_in_a_later_turn(self):
+        transport = await self.put_off()
+        while transport not in reactor.getReaders():
+            await deferLater(reactor, 0, lambda: None)
+        transport.abortConnection()
+
+    async def test_one_that_is_paused_meanwhile_stays_paused(self):
+        transport = await self.put_off()
+        transport.pauseProducing()
+        for _ in range(5):
+            await deferLater(reactor, 0, lambda: None)
+        assert transport not in reactor.getReaders()
+        transport.resumeProducing()
+        assert transport in reactor.getReaders()
+        transport.abortConnection()
+
+    async def test_one_that_is_resumed_meanwhile_does_not_get_ahead(self):
+        transport = await self.put_off()
+        transport.resumeProducing()
+        assert transport not in reactor.getReaders()
+        transport.abortConnection()
+
+    async def test_one_that_has_ended_meanwhile_is_forgotten(self):
+        transport = await self.put_off()
+        transport.abortConnection()
+        for _ in range(5):
+            await deferLater(reactor, 0, lambda: None)
+        assert transport not in reactor.getReaders()
 
 
 class Echo(Protocol):
