@@ -499,14 +499,14 @@ class TestLateSender(RotationCase):
         )
         await store.add_channel(old, uaid, CHID)
         endpoint = LateEndpoint(store)
-        put = store.store_message
+        put = store.store_and_look
 
-        async def moved_before(month: str, notification: Any) -> None:
-            store.store_message = put
+        async def moved_before(month: str, notification: Any) -> Any:
+            store.store_and_look = put
             await store.move_month(uaid, old, new)
-            await put(month, notification)
+            return await put(month, notification)
 
-        store.store_message = moved_before
+        store.store_and_look = moved_before
         path = endpoint.endpoint(uaid=uaid, chid=CHID)
         answer = await endpoint.ask("POST", path, b"x", ttl="60", **AES128GCM)
         self.assertEqual(answer.status, 201)
