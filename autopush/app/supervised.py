@@ -33,15 +33,19 @@ class Readiness(NamedTuple):
 
 
 def say_ready(readiness: Readiness, path: str | None) -> None:
-    """Say that the service is ready, and to the program that waits for it at ``path``."""
+    """Say that the service is ready, to the program that waits for it at ``path`` first: who sees
+    the lines finds the file.
+
+    :raises OSError: it can't be written
+    """
+    if path is not None:
+        write_ready(path, readiness.facts)
     if sys.stdout.isatty():
         print(readiness.private, flush=True)
     else:
         # A pipe or a file gets the log lines and nothing else.
         stream = sys.stderr
         print(readiness.private if stream.isatty() else readiness.text, file=stream, flush=True)
-    if path is not None:
-        write_ready(path, readiness.facts)
 
 
 def write_ready(path: str, facts: JSONDict) -> None:

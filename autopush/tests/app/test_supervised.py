@@ -149,11 +149,12 @@ def test_pieces_for_those_who_start_it_themselves(tmp_path, sleeper):
         [sys.executable, "-m", "autopush", *words],
         cwd=tmp_path,
         env=environment(tmp_path, {"TMPDIR": str(tmp_path)}),
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert service.stdout is not None
-    while not service.stdout.readline().startswith("autopush is ready"):
+    assert service.stderr is not None
+    while not service.stderr.readline().startswith("autopush is ready"):
         assert service.poll() is None
     end(sleeper)
     service.communicate(timeout=START_WITHIN)
