@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -32,9 +33,15 @@ def test_bench_measures_every_part(store, tmp_path):
         for name, value in calls.items():
             expected = {
                 "direct": 1,
-                "stored": 4,
-                "first subscription": 2,
-                "hello, returning user": 3,
+                "stored": 5,  # one of them forgets the node: each is the first to this user
+                # Around the end of a month it looks into two tables for what it may replace.
+                "first subscription": 4 if _month_is_changing() else 2,
+                "hello, returning user": 2,
             }
             if name.partition(":")[0] in expected:
                 assert value == pytest.approx(expected[name.partition(":")[0]], abs=0.3), name
+
+
+def _month_is_changing() -> bool:
+    now, day = datetime.now(UTC), timedelta(days=1)
+    return (now - day).month != (now + day).month

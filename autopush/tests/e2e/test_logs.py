@@ -317,9 +317,9 @@ async def test_one_user_agent_fills_no_log(make_server: Callable[..., Server]) -
     server = await asyncio.to_thread(make_server("--no_human_logs").start)
     async with await UserAgent.open(server.ws_url, user_agent_header="Mozilla \\" * 1500) as agent:
         await agent.register()
-    bad = await UserAgent.open(server.ws_url)
-    await bad.send({"messageType": "x" * 30000, "more": ["\x00" * 5000]})
-    await bad.closed()
+    async with await UserAgent.open(server.ws_url) as bad:
+        await bad.send({"messageType": "x" * 30000, "more": ["\x00" * 5000]})
+        await bad.receive("error")
     assert await asyncio.to_thread(server.stop) == 0
     found = [line for line in server.lines if line.startswith("{")]
     texts = [json.loads(line)["Fields"]["message"] for line in found]
