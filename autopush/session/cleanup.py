@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred, succeed
 
 from autopush.session import direct, peers, settle
-from autopush.session.events import enabled, log, report
+from autopush.session.events import enabled, log
 from autopush.session.outstanding import Direct
 from autopush.session.records import number
 from autopush.session.states import State
@@ -62,7 +62,7 @@ def _report(session: BaseSession) -> None:
     if node.metered:
         node.metrics.timing("ua.connection.lifespan", seconds, tags=base_tags(session))
     if not node.stopping and enabled("info"):
-        report("Session", session_fields(session, int(seconds)))
+        log.info("Session", **session_fields(session, int(seconds)))
 
 
 async def _save(session: BaseSession, owed: list[Direct], saved: Deferred[None]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from autopush.logging import enabled, for_people
 
@@ -26,7 +25,6 @@ __all__ = [
     "log",
     "log_ack",
     "redacted",
-    "report",
     "sent",
     "took",
 ]
@@ -61,24 +59,6 @@ def extract_code(message: dict[str, Any]) -> int:
 def identity(session: Identified) -> dict[str, Any]:
     """The fields every event of an identified session carries."""
     return {"uaid_hash": session.uaid_hash, **session.user_agent.info}
-
-
-def report(text: str, fields: dict[str, Any]) -> None:
-    """Log an event of level info whose fields are nobody else's.
-
-    As ``log.info``, which looks for the level among all levels first: for what each connection
-    logs.
-    """
-    fields.update(
-        log_logger=log,
-        log_level=LogLevel.info,
-        log_namespace=log.namespace,
-        log_source=log.source,
-        log_format=text,
-        log_time=time.time(),
-    )
-    observer: Any = log.observer  # mypy can't tell that the interface is provided
-    observer(fields)
 
 
 def took(node: Counting, began: float) -> dict[str, Any]:
