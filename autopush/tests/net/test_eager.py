@@ -196,6 +196,12 @@ class NewcomersTest(TestCase):
         )
 
 
+async def turns(count: int) -> None:
+    """Wait for so many turns of the event loop."""
+    for _ in range(count):
+        await deferLater(reactor, 0, lambda: None)
+
+
 class PutOffTest(TestCase):
     """A connection that waits for its turn stays what its protocol wants it to be."""
 
@@ -229,8 +235,7 @@ class PutOffTest(TestCase):
     async def test_one_that_is_paused_meanwhile_stays_paused(self):
         transport = await self.put_off()
         transport.pauseProducing()
-        for _ in range(5):
-            await deferLater(reactor, 0, lambda: None)
+        await turns(5)
         assert transport not in reactor.getReaders()
         transport.resumeProducing()
         assert transport in reactor.getReaders()
@@ -245,8 +250,7 @@ class PutOffTest(TestCase):
     async def test_one_that_has_ended_meanwhile_is_forgotten(self):
         transport = await self.put_off()
         transport.abortConnection()
-        for _ in range(5):
-            await deferLater(reactor, 0, lambda: None)
+        await turns(5)
         assert transport not in reactor.getReaders()
 
 
