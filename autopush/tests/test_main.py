@@ -557,13 +557,14 @@ def test_shutdown_step_of_several_parts_that_takes_too_long_is_no_error():
         step = Deferred.fromCoroutine(within(2, clock, parts, "connections"))
         clock.advance(2)
     assert step.called
-    (event,) = events
+    # Others may log meanwhile: what earlier tests left behind, for example.
+    (event,) = [event for event in events if "what" in event]
     assert (event["log_level"].name, event["what"]) == ("warn", "connections")
 
     with capturedLogs() as events:
         parts = gatherResults([fail(RuntimeError("x"))], consumeErrors=True)
         Deferred.fromCoroutine(within(2, clock, parts, "connections"))
-    assert events[0]["log_failure"].type is RuntimeError
+    assert RuntimeError in [event["log_failure"].type for event in events if "log_failure" in event]
 
 
 def test_namespace_of_another_kind_makes_an_application():

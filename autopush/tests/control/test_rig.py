@@ -21,10 +21,18 @@ class Shift:
         self.steps.append(seconds)
 
 
+class Store:
+    waited_for = 0
+
+    async def alive(self):
+        self.waited_for += 1
+
+
 class Node:
     rounds = 0
 
     def __init__(self):
+        self.store = Store()
         self.upkeep = SimpleNamespace(whole_round=self.count)
         self.conf = SimpleNamespace(access_keys=["K"], fernet=None)
 
@@ -39,10 +47,11 @@ def rig():
 
 
 def advance(rig, seconds):
-    done: list[None] = []
-    Deferred.fromCoroutine(rig.advance(seconds)).addCallback(done.append)
+    done: list[object] = []
+    Deferred.fromCoroutine(rig.advance(seconds)).addBoth(done.append)
     while not done:
         rig._reactor.advance(0)
+    assert done == [None]
     return rig.shift.steps
 
 
@@ -53,6 +62,7 @@ def test_an_hour_passes_at_once(rig):
 def test_a_day_passes_in_hours(rig):
     assert advance(rig, DAY) == [STEP] * 24
     assert rig.node.rounds == 1
+    assert rig.node.store.waited_for == 24  # what it was given is written before time passes on
 
 
 def test_more_passes_in_longer_steps(rig):

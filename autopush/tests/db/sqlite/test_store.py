@@ -155,7 +155,7 @@ class TestGroupCommit(SqliteCase):
 
         self.patch(sqlite_writer, "write", slowly)
         stored = store.store_message("m", message())
-        started.wait(10)
+        self.assertTrue(await deferToThread(started.wait, 10))
         deleted = store.delete_message("m", message())
         self.assertFalse(stored.called)
         go_on.set()
