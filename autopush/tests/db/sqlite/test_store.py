@@ -14,6 +14,7 @@ from unittest import mock
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 
 from autopush.constants import MAX_EXPIRY
