@@ -15,6 +15,7 @@ import os
 import socket
 import types
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any
 
 import twisted
@@ -67,17 +68,98 @@ def writer() -> Callable[[Any, bytes], bytes]:
 send_now = writer()
 
 
-class EagerServer(tcp.Server):
-    """An accepted connection; see the module."""
+class _Turn(Enum):
+    """When something new is read from."""
 
-    _shouldShutdown = not known("Twisted", twisted.__version__)
-    """To close a socket that no other process has is enough, says Twisted itself."""
+    NONE = auto()
+    """As soon as there is something."""
+    IS_WAITED_FOR = auto()
+    """It is put off."""
+    IS_NOT_WANTED = auto()
+    """It is put off, and its protocol wants nothing meanwhile."""
+    HAS_COME = auto()
+
+
+class _OfTheSocket:
+    """A method of the socket, which Twisted keeps an object of for each connection."""
+
+    def __get__(self, connection: Any, _: type) -> Any:
+        return connection.socket.fileno
+
+    def __set__(self, connection: Any, method: Any) -> None:
+        pass
+
+    def __delete__(self, connection: Any) -> None:
+        pass
+
+
+class _Eager(tcp.Connection):
+    """An accepted connection that writes at once, and is new for its first reads.
+
+    It is kept small: most connections do nothing most of the time.
+    """
+
+    fileno: Any = _OfTheSocket()
+
+    def __init__(self, *args: Any) -> None:
+        # Python keeps the names of attributes once for all objects of a class, but only of those
+        # that its first few objects have: any other costs each connection 640 bytes.
+        self._reads = 0  # up to FIRST_READS
+        self._turn = _Turn.NONE
+        self.bufferSize = tcp.Connection.bufferSize
+        self.producer = None
+        self.streamingProducer = False
+        super().__init__(*args)
+        # Of these, which are for debugging, each has two of its own.
+        self.logstr = self.repstr = type(self.protocol).__name__
 
     def write(self, data: bytes) -> None:
         """Write now what the kernel takes; the rest when it takes more."""
         rest = send_now(self, data)
         if rest:
             super().write(rest)
+
+    def doRead(self) -> Any:
+        """Read; what is new only if the turn of the event loop has something left for newcomers."""
+        if self._reads < FIRST_READS and not self._is_its_turn():
+            return None
+        return super().doRead()
+
+    def _is_its_turn(self) -> bool:
+        if self._turn is not _Turn.HAS_COME and not newcomers(self.reactor).take():
+            super().stopReading()
+            self._turn = _Turn.IS_WAITED_FOR
+            newcomers(self.reactor).put_off(self)
+            return False
+        self._turn = _Turn.NONE
+        self._reads += 1
+        return True
+
+    def admit(self) -> None:
+        """Read in this turn."""
+        wanted = self._turn is _Turn.IS_WAITED_FOR
+        self._turn = _Turn.HAS_COME if wanted else _Turn.NONE
+        if wanted:
+            super().startReading()
+
+    def startReading(self) -> None:
+        if self._turn is _Turn.IS_NOT_WANTED:
+            self._turn = _Turn.IS_WAITED_FOR
+        elif self._turn is not _Turn.IS_WAITED_FOR:
+            super().startReading()
+
+    def stopReading(self) -> None:
+        if self._turn is _Turn.IS_WAITED_FOR:
+            self._turn = _Turn.IS_NOT_WANTED
+        elif self._turn is not _Turn.IS_NOT_WANTED:
+            super().stopReading()
+
+
+class EagerServer(_Eager, tcp.Server):
+    """An accepted connection; see the module."""
+
+    _shouldShutdown = not known("Twisted", twisted.__version__)
+    """To close a socket that no other process has is enough, says Twisted itself."""
 
     def loseConnection(self) -> None:
         """End when all is written: in the next turn of the event loop, if that is so."""
@@ -104,69 +186,8 @@ class EagerServer(tcp.Server):
         )
 
 
-class EagerUnixServer(unix.Server):
+class EagerUnixServer(_Eager, unix.Server):
     """As :class:`EagerServer`, on a Unix socket."""
-
-    def write(self, data: bytes) -> None:
-        """Write now what the kernel takes; the rest when it takes more."""
-        rest = send_now(self, data)
-        if rest:
-            super().write(rest)
-
-
-class _New(tcp.Connection):
-    """An accepted connection before its first reads; mixed into those of both kinds."""
-
-    _grown: Any
-    """The class it has afterwards, so that what is read then costs nothing more."""
-    _reads = 0
-    _wanted = False
-    """Whether it is to be read from, as far as its protocol is concerned."""
-    _is_put_off = False
-    _is_admitted = False
-
-    def startReading(self) -> None:
-        self._wanted = True
-        if not self._is_put_off:
-            super().startReading()
-
-    def stopReading(self) -> None:
-        self._wanted = False
-        super().stopReading()
-
-    def doRead(self) -> Any:
-        """Read, if the turn of the event loop has something left for newcomers."""
-        if self._is_admitted:
-            self._is_admitted = False
-        elif not newcomers(self.reactor).take():
-            self._is_put_off = True
-            super().stopReading()
-            newcomers(self.reactor).put_off(self)
-            return None
-        self._reads += 1
-        grown = self._grown
-        if self._reads == FIRST_READS:
-            self.__class__ = grown
-        return grown.doRead(self)
-
-    def admit(self) -> None:
-        """Read in this turn."""
-        self._is_put_off = False
-        if self._wanted:
-            self._is_admitted = True
-            super().startReading()
-
-
-class NewServer(_New, EagerServer):
-    """See :mod:`autopush.net.newcomers`."""
-
-    _grown = EagerServer
-
-
-class NewUnixServer(_New, EagerUnixServer):
-    """As :class:`NewServer`, on a Unix socket."""
-
-    _grown = EagerUnixServer
 
 
 def _accept(port: Any) -> None:
@@ -180,7 +201,7 @@ def _accept(port: Any) -> None:
 class EagerPort(tcp.Port):
     """A listening TCP port whose connections are :class:`EagerServer`."""
 
-    transport = NewServer
+    transport: Any = EagerServer
 
     def doRead(self) -> None:
         _accept(self)
@@ -189,7 +210,7 @@ class EagerPort(tcp.Port):
 class EagerUnixPort(unix.Port):
     """A listening Unix socket whose connections are :class:`EagerUnixServer`."""
 
-    transport = NewUnixServer
+    transport: Any = EagerUnixServer
 
     def doRead(self) -> None:
         _accept(self)
@@ -234,10 +255,10 @@ def adopt(reactor: Any, listening: socket.socket, factory: Any, ssl_cf: Any = No
     port: Any = reactor.adoptStreamPort(listening.fileno(), family, factory)
     listening.close()  # the port has a descriptor of its own
     if family == socket.AF_UNIX:
-        port.transport = NewUnixServer
+        port.transport = EagerUnixServer
         port.connectionLost = types.MethodType(_leave_to_others, port)
     else:
-        port.transport = NewServer
+        port.transport = EagerServer
     port.doRead = types.MethodType(_accept, port)
     return port
 

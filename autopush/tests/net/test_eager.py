@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from typing import Any
 from unittest import mock
 
@@ -194,6 +196,33 @@ class NewcomersTest(TestCase):
             lambda port: TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port),
             eager.EagerServer,
         )
+
+
+MANY = """
+import socket, sys
+from twisted.internet import reactor
+from twisted.internet.protocol import Protocol
+from autopush.net import eager
+
+pairs = [socket.socketpair() for _ in range(100)]
+made = [
+    eager.EagerServer(one, Protocol(), ("127.0.0.1", 1), None, number, reactor)
+    for number, (one, _) in enumerate(pairs)
+]
+for connection in made:
+    connection._is_its_turn()
+    connection.bufferSize = 4096
+    connection.registerProducer(object(), True)
+    connection.stopReading()
+print(max(sys.getsizeof(vars(connection)) for connection in made))
+"""
+
+
+def test_connections_share_the_names_of_their_attributes():
+    """In a process of its own, for what a class's first objects do counts: that many are accepted
+    before one of them says anything makes none of them larger."""
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 400
 
 
 async def turns(count: int) -> None:
