@@ -16,6 +16,7 @@ import socket
 import types
 from collections.abc import Callable
 from enum import Enum, auto
+from operator import attrgetter
 from typing import Any
 
 import twisted
@@ -80,17 +81,8 @@ class _Turn(Enum):
     HAS_COME = auto()
 
 
-class _OfTheSocket:
-    """A method of the socket, which Twisted keeps an object of for each connection."""
-
-    def __get__(self, connection: Any, _: type) -> Any:
-        return connection.socket.fileno
-
-    def __set__(self, connection: Any, method: Any) -> None:
-        pass
-
-    def __delete__(self, connection: Any) -> None:
-        pass
+def _keep_nothing(*_: Any) -> None:
+    """What is assigned, or deleted, is the socket's own method."""
 
 
 class _Eager(tcp.Connection):
@@ -99,13 +91,16 @@ class _Eager(tcp.Connection):
     It is kept small: most connections do nothing most of the time.
     """
 
-    fileno: Any = _OfTheSocket()
+    fileno: Any = property(attrgetter("socket.fileno"), _keep_nothing, _keep_nothing)
+    """Twisted keeps an object for each connection. This is asked in each turn, hence all in C."""
+    doRead: Any
 
     def __init__(self, *args: Any) -> None:
         # Python keeps the names of attributes once for all objects of a class, but only of those
         # that its first few objects have: any other costs each connection 640 bytes.
         self._reads = 0  # up to FIRST_READS
         self._turn = _Turn.NONE
+        self.doRead = self._read_as_new
         self.bufferSize = tcp.Connection.bufferSize
         self.producer = None
         self.streamingProducer = False
@@ -119,21 +114,27 @@ class _Eager(tcp.Connection):
         if rest:
             super().write(rest)
 
-    def doRead(self) -> Any:
-        """Read; what is new only if the turn of the event loop has something left for newcomers."""
-        if self._reads < FIRST_READS and not self._is_its_turn():
-            return None
-        return super().doRead()
-
-    def _is_its_turn(self) -> bool:
+    def _read_as_new(self) -> Any:
+        """Read, if the turn of the event loop has something left for newcomers."""
         if self._turn is not _Turn.HAS_COME and not newcomers(self.reactor).take():
             super().stopReading()
             self._turn = _Turn.IS_WAITED_FOR
             newcomers(self.reactor).put_off(self)
-            return False
+            return None
         self._turn = _Turn.NONE
+        self._count_read()
+        return super().doRead()
+
+    def _count_read(self) -> None:
         self._reads += 1
-        return True
+        if self._reads == FIRST_READS:
+            del self.doRead  # Twisted's own from now on
+
+    def connectionLost(self, reason: Any) -> None:
+        if self._reads < FIRST_READS:
+            self._reads = FIRST_READS
+            del self.doRead  # or the two would keep each other
+        super().connectionLost(reason)
 
     def admit(self) -> None:
         """Read in this turn."""

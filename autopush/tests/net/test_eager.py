@@ -210,7 +210,8 @@ made = [
     for number, (one, _) in enumerate(pairs)
 ]
 for connection in made:
-    connection._is_its_turn()
+    for _ in range(eager.FIRST_READS):
+        connection._count_read()
     connection.bufferSize = 4096
     connection.registerProducer(object(), True)
     connection.stopReading()
@@ -281,6 +282,7 @@ class PutOffTest(TestCase):
         transport.abortConnection()
         await turns(5)
         assert transport not in reactor.getReaders()
+        assert "doRead" not in vars(transport)  # which keeps the connection
 
 
 class Echo(Protocol):
