@@ -191,9 +191,9 @@ class DynamoTransfer(Transfer):
         def request(wanted: Any) -> dict[str, Any]:
             return self._read("batch_get_item", RequestItems=wanted)
 
-        if not keys:
-            return
         listed = [{"uaid": {"S": key}} for key in keys if key != MARK]
+        if not listed:  # which DynamoDB refuses
+            return
         wanted = {self._table: {"Keys": listed, "ConsistentRead": True}}
         for answer in self._until_done(request, wanted, "UnprocessedKeys"):
             yield from answer["Responses"].get(self._table, ())
