@@ -104,7 +104,7 @@ class HTTPStandIn(StandIn):
         reply = self.named(answer.more) if answer is not None else None
         return reply or self.message(request), answer
 
-    # ---- to be written
+    # ---- for each vendor
 
     def message(self, request: Request) -> Reply:
         """Answer a request with a message."""

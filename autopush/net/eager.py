@@ -79,6 +79,7 @@ class _Turn(Enum):
     IS_NOT_WANTED = auto()
     """It is put off, and its protocol wants nothing meanwhile."""
     HAS_COME = auto()
+    """It was put off, and may read once."""
 
 
 def _keep_nothing(*_: Any) -> None:
@@ -122,18 +123,17 @@ class _Eager(tcp.Connection):
             newcomers(self.reactor).put_off(self)
             return None
         self._turn = _Turn.NONE
-        self._count_read()
+        self._count_reads(1)
         return super().doRead()
 
-    def _count_read(self) -> None:
-        self._reads += 1
-        if self._reads == FIRST_READS:
+    def _count_reads(self, count: int) -> None:
+        was_new = self._reads < FIRST_READS
+        self._reads += count
+        if was_new and self._reads >= FIRST_READS:
             del self.doRead  # Twisted's own from now on
 
     def connectionLost(self, reason: Any) -> None:
-        if self._reads < FIRST_READS:
-            self._reads = FIRST_READS
-            del self.doRead  # or the two would keep each other
+        self._count_reads(FIRST_READS)  # or the connection and its method would keep each other
         super().connectionLost(reason)
 
     def admit(self) -> None:

@@ -210,8 +210,7 @@ made = [
     for number, (one, _) in enumerate(pairs)
 ]
 for connection in made:
-    for _ in range(eager.FIRST_READS):
-        connection._count_read()
+    connection._count_reads(eager.FIRST_READS)
     connection.bufferSize = 4096
     connection.registerProducer(object(), True)
     connection.stopReading()
