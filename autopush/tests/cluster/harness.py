@@ -15,11 +15,19 @@ from typing import Any
 
 import boto3
 import httpx
+from boto3.dynamodb.conditions import Key
 from cryptography.fernet import Fernet
 
 from autopush.tests import TREE
 from autopush.tests.db.postgresql.server import Server
 from autopush.tests.e2e.harness import START_WITHIN, STOP_WITHIN, UNEXPECTED, environment, free_port
+
+PATIENCE = """
+import autopush.db.dynamodb.client as client, autopush.db.groupwriter as groupwriter
+client.READ_TIMEOUT, client.DEADLINE, groupwriter.DEADLINE = 60, 100.0, 100.0
+"""
+"""What makes a daemon wait for its store as long as it takes: where several clusters, each with an
+emulator in Python, share a machine, that may be more than the eight seconds it has in earnest."""
 
 COMMANDS = {
     "autopush": "import sys; from autopush.__main__ import connection as main; sys.exit(main())",
@@ -133,7 +141,14 @@ class Daemon(Process):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.ws_url = f"ws://127.0.0.1:{self.port}/"
-        words = [sys.executable, "-c", COMMANDS[command], "--port", str(self.port), *options]
+        words = [
+            sys.executable,
+            "-c",
+            PATIENCE + COMMANDS[command],
+            "--port",
+            str(self.port),
+            *options,
+        ]
         if command == "autopush":
             self.router_port = free_port()
             words += ["--router_port", str(self.router_port)]
@@ -207,13 +222,14 @@ class DynamoStorage(Storage):
         self._server.spawn()
         self._server.wait_for(lambda: httpx.get(self.url), "the emulator")
         self.env = {"AWS_LOCAL_DYNAMODB": self.url}
-        self._table = boto3.resource(
+        self._dynamodb = boto3.resource(
             "dynamodb",
             region_name="us-east-1",
             endpoint_url=self.url,
             aws_access_key_id="Bogus",
             aws_secret_access_key="Bogus",
-        ).Table("router")
+        )
+        self._table = self._dynamodb.Table("router")
 
     def command(self, port: int) -> list[str]:
         """Serves on a port of loopback."""
@@ -226,6 +242,18 @@ class DynamoStorage(Storage):
     def change_user(self, uaid: str, **changes: Any) -> None:
         item = {"uaid": uaid, **self.user(uaid), **changes}
         self._table.put_item(Item={k: v for k, v in item.items() if v is not None})
+
+    def sort_keys(self, uaid: str, update_id: str) -> set[str]:
+        """Those of the rows that a message has, in whatever month."""
+        return {
+            str(row["chidmessageid"])
+            for table in self._dynamodb.tables.all()
+            if table.name.startswith("message")
+            for row in table.query(
+                KeyConditionExpression=Key("uaid").eq(uaid), ConsistentRead=True
+            )["Items"]
+            if row.get("updateid") == update_id
+        }
 
     def close(self) -> None:
         self._server.close()
@@ -293,9 +321,10 @@ class Cluster:
     ) -> None:
         self.storage = storage
         self.home = home
+        self.crypto_key = Fernet.generate_key()
         common = [
             *("--hostname", "127.0.0.1", "--no_aws", "--statsd_host", ""),
-            *("--crypto_key", Fernet.generate_key().decode()),
+            *("--crypto_key", self.crypto_key.decode()),
             # Users who acknowledge slowly are not to be reset.
             *("--msg_limit", "100000"),
             *storage.options,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -12,7 +13,6 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,10 +55,11 @@ def workers(server: Server) -> dict[int, psutil.Process]:
     assert server.process is not None
     found = {}
     for child in psutil.Process(server.process.pid).children():
-        name = child.cmdline()[-1] if child.status() != psutil.STATUS_ZOMBIE else ""
-        match = re.fullmatch(r"autopush_standalone: worker (\d)", name)
-        if match:
-            found[int(match[1])] = child
+        with contextlib.suppress(psutil.NoSuchProcess):  # another one that it runs for a moment
+            name = "".join(child.cmdline()[-1:])
+            match = re.fullmatch(r"autopush_standalone: worker (\d)", name)
+            if match:
+                found[int(match[1])] = child
     return found
 
 
@@ -72,7 +73,7 @@ def all_serve(server: Server) -> bool:
     return [one["status"] for one in parts] == ["OK"] * COUNT
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def agents(server: Server, count: int = AGENTS) -> AsyncIterator[list[UserAgent]]:
     opened = await asyncio.gather(*(UserAgent.open(server.ws_url) for _ in range(count)))
     try:
@@ -409,7 +410,8 @@ def test_the_end_may_come_while_they_start(
     server.process.send_signal(number)
     if number == signal.SIGINT:  # of a terminal
         for process in processes:
-            process.send_signal(number)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
     status = server.wait()
     assert status == (-signal.SIGKILL if number == signal.SIGKILL else 0)
     _, left = psutil.wait_procs(processes, timeout=STOP_WITHIN)
