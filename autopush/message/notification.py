@@ -56,6 +56,10 @@ are stored beside the body, so without a limit they would be the way to fill a d
 MAX_SECONDS = 2**53
 """Seconds; larger numbers from another node are ignored: no store could keep them."""
 
+CACHED_CHANNELS = 256
+"""Channels remembered whose messages were read from storage: what waits for a user agent is mostly
+for a few of them, and each is spelled several times on its way to the wire."""
+
 CACHED_HEADERS = 1024
 """Combinations of them remembered: without a salt (RFC 8291) a sender repeats a few."""
 
@@ -252,7 +256,7 @@ class WebPushNotification:
             update_id = item.get("updateid") if legacy else item["updateid"]
             return cls(
                 uaid=_uuid(uaid),
-                channel_id=UUID(key["channel_id"]),
+                channel_id=_channel(key["channel_id"]),
                 data=item.get("data"),
                 headers=item.get("headers"),
                 ttl=int(item.get("ttl") or 0),
@@ -394,6 +398,11 @@ class WebPushNotification:
             frame["data"] = self.data
             frame["headers"] = {name.replace("-", "_"): headers[name] for name in headers}
         return frame
+
+
+@lru_cache(CACHED_CHANNELS)
+def _channel(text: str) -> Id:
+    return Id(UUID(text).hex)
 
 
 def _seconds(value: Any) -> int | None:
