@@ -13,11 +13,12 @@ import logging
 import os
 from typing import Any
 
+from botocore.config import Config
 from twisted.internet import reactor
 
 from autopush.config import DDBTableConfig
 from autopush.db.dynamodb import tables
-from autopush.db.dynamodb.client import caller, make_client
+from autopush.db.dynamodb.client import caller, client_options, make_client
 from autopush.db.dynamodb.items import Item, row_key, write_value
 from autopush.db.dynamodb.store import DynamoStore
 from autopush.db.interface import Months
@@ -26,6 +27,9 @@ URL = "AUTOPUSH_TEST_DYNAMODB"
 
 if os.environ.get(URL):
     tables.POLL = 0.1  # there, new tables take a moment
+
+PATIENCE = 60.0
+"""Seconds that a store of a test waits for an emulator in Python, on a machine that is busy."""
 
 _numbers = itertools.count()
 
@@ -47,7 +51,9 @@ def dynamodb_url() -> str:
 @functools.cache
 def client(url: str | None = None) -> Any:
     """A client, one a server."""
-    return make_client(thin=True, endpoint_url=url or dynamodb_url())
+    url = url or dynamodb_url()
+    config = client_options(url)["config"].merge(Config(read_timeout=PATIENCE))
+    return make_client(thin=True, endpoint_url=url, config=config)
 
 
 def table_names() -> tuple[str, str]:
@@ -61,7 +67,8 @@ def new_store(
 ) -> DynamoStore:
     """A store that is not set up; on fresh tables unless they are named."""
     fresh = table_names()
-    kwargs.setdefault("reactor", reactor)
+    if "reactor" not in kwargs:  # else it is a test's own clock, which is in no hurry
+        kwargs = {"reactor": reactor, "deadline": PATIENCE, **kwargs}
     return DynamoStore(
         client(url),
         router_table=DDBTableConfig(router or fresh[0]),

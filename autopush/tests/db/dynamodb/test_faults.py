@@ -116,6 +116,7 @@ class FaultCase(TestCase):
             reactor,
             DDBTableConfig(self.router),
             DDBTableConfig(self.prefix),
+            deadline=PATIENT,
         )
 
     async def _set_up_in_time(self, store: DynamoStore) -> None:
