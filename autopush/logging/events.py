@@ -1,8 +1,5 @@
 """Where log events go: one line each, as JSON or for people.
 
-What isn't urgent is written at the end of the turn of the event loop that it comes from, several
-lines at a time: under load a write for each would be a twentieth of what a message costs.
-
 Source: spec/observability 1 to 3, spec/python-api 4.1. Secrets are taken out here, whatever the
 callers do (quirk O9).
 """
@@ -15,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import lru_cache
-from threading import RLock, get_ident
+from threading import RLock
 from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
@@ -78,13 +75,6 @@ has to be taken out."""
 
 FIELD_TYPES = frozenset((str, list, int, float, bool))
 """Types of the values that are fields; not their subclasses."""
-
-URGENT = LEVELS["warn"]
-"""From this level on a line is written at once: it may be the last."""
-
-ENOUGH = 2048
-"""Characters of lines that wait, beyond which they are written. With one line of :data:`MAX_LINE`
-they are as much as a pipe takes in one piece (``PIPE_BUF``): several processes may share it."""
 
 UNFORMATTABLE = "Unable to format event"
 """How Twisted begins the text of an event whose format doesn't fit; the whole event follows."""
@@ -180,13 +170,6 @@ class PushLogger:
             self._filename = log_output
         # Events come from all threads, and also from finalisers while a line is being written.
         self._lock = RLock()
-        self._lines: list[str] = []
-        """Those that wait to be written."""
-        self._waiting = 0
-        """Their characters."""
-        self._reactor: Any = None
-        self._thread: int | None = None
-        """The one whose turns are waited for; None: there are none."""
         # Both libraries take a tenth of a second and 10 MB: only for those who use them.
         self.raven_client: SentryClient | None = None
         if sentry_dsn:
@@ -203,8 +186,8 @@ class PushLogger:
         """Write an event, if its level is wanted and there is anywhere to write to."""
         if self.raven_client is not None and event.get("log_failure") is not None:
             self.raven_log(event)
-        level = LEVELS[event.get("log_level", LogLevel.info).name]
-        if level < self.threshold or (self._output is None and self.firehose is None):
+        level = event.get("log_level", LogLevel.info)
+        if LEVELS[level.name] < self.threshold or (self._output is None and self.firehose is None):
             return
         line = self.format_event(event)
         if not line:
@@ -214,23 +197,8 @@ class PushLogger:
         with self._lock:
             if self._output is None:
                 return
-            lines = self._lines
-            lines.append(line)
-            self._waiting += len(line)
-            if level >= URGENT or self._waiting > ENOUGH or get_ident() != self._thread:
-                self._write_out()
-            elif len(lines) == 1:
-                self._reactor.callLater(0, self._write_out)
-
-    def _write_out(self) -> None:
-        """Write what waits."""
-        with self._lock:
-            lines, self._lines = self._lines, []
-            self._waiting = 0
-            if not lines or self._output is None:
-                return
             try:
-                self._output.write("".join(lines))
+                self._output.write(line)
                 self._output.flush()
             except OSError:
                 # The disk is full or the reader gone: no reason to stop serving, and no place
@@ -310,13 +278,6 @@ class PushLogger:
             _update_threshold()
             begin_or_register(self)
 
-    def wait_for_turns(self, reactor: Any) -> None:
-        """Write at the end of this thread's turns what isn't urgent, until :meth:`stop`.
-
-        :param reactor: IReactorTime, which is running
-        """
-        self._reactor, self._thread = reactor, get_ident()
-
     def stop(self) -> None:
         """Stop to observe and close the file."""
         if self in _started:
@@ -327,8 +288,6 @@ class PushLogger:
             if self.firehose is not None:
                 self.firehose.stop()
         with self._lock:
-            self._thread = None
-            self._write_out()
             if self._filename and self._output is not None:
                 self._output.close()
                 self._output = None
@@ -341,7 +300,6 @@ class PushLogger:
         if self._filename and self._output is not None:
             new = _append_to(self._filename)
             with self._lock:
-                self._write_out()
                 old, self._output = self._output, new
                 old.close()
 
@@ -377,7 +335,6 @@ class PushLogger:
             worker,
         )
         logger.start()
-        system.callWhenRunning(logger.wait_for_turns, system)
         if logger.firehose is not None:
             # A start that fails before the reactor runs has something to say as well.
             atexit.register(logger.stop)

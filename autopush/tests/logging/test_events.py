@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import select
 import threading
 import time
 from decimal import Decimal
@@ -13,7 +12,6 @@ from unittest import mock
 import pytest
 from hypothesis import given, strategies as st
 from twisted.internet import reactor
-from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
 
@@ -527,89 +525,6 @@ class TestOutput:
         assert logger._output.write.call_count == 2
 
 
-class TestTurns:
-    """Lines that wait for the end of the turn of the event loop they come from."""
-
-    @pytest.fixture(autouse=True)
-    def setup(self, publisher, log, tmp_path):
-        self.path = tmp_path / "log"
-        self.logger = PushLogger("Autopush", log_output=str(self.path))
-        self.logger.start()
-        self.clock = Clock()
-        self.log = log
-        self.logger.wait_for_turns(self.clock)
-        yield
-        self.logger.stop()
-
-    def written(self):
-        return [
-            json.loads(line)["Fields"]["message"] for line in self.path.read_text().splitlines()
-        ]
-
-    def test_several_are_written_at_its_end(self):
-        self.log.info("one")
-        self.log.debug("two")
-        assert self.written() == []
-        self.clock.advance(0)
-        assert self.written() == ["one", "two"]
-        assert not self.clock.getDelayedCalls()
-        self.log.info("three")
-        self.clock.advance(0)
-        assert self.written() == ["one", "two", "three"]
-
-    @pytest.mark.parametrize("level", ["warn", "error", "critical"])
-    def test_what_is_urgent_is_written_at_once_and_in_its_place(self, level):
-        self.log.info("one")
-        getattr(self.log, level)("two")
-        self.log.info("three")
-        assert self.written() == ["one", "two"]
-        self.clock.advance(0)
-        assert self.written() == ["one", "two", "three"]
-
-    def test_other_threads_have_no_turns(self):
-        self.log.info("one")
-        other = threading.Thread(target=self.log.info, args=("two",))
-        other.start()
-        other.join()
-        assert self.written() == ["one", "two"]
-
-    def test_many_go_in_pieces_that_a_pipe_takes_whole(self):
-        output = self.logger._output = mock.Mock()
-        for number in range(200):
-            self.log.info("{text}", text="x" * (number * 7))
-        self.clock.advance(0)
-        pieces = [call.args[0] for call in output.write.call_args_list]
-        assert len("".join(pieces).splitlines()) == 200
-        assert max(map(len, pieces)) <= select.PIPE_BUF
-        assert len(pieces) < 150
-
-    def test_none_is_lost_at_the_end(self):
-        self.log.info("one")
-        self.logger.stop()
-        assert self.written() == ["one"]
-        self.clock.advance(0)
-        assert self.written() == ["one"]
-
-    def test_each_is_in_the_file_that_was_there(self):
-        self.log.info("one")
-        old = self.path.rename(self.path.with_name("old"))
-        logging.reopen()
-        self.log.info("two")
-        self.clock.advance(0)
-        assert self.written() == ["two"]
-        assert "one" in old.read_text()
-
-    def test_full_disk_does_not_reach_the_reactor(self):
-        output = self.logger._output = mock.Mock()
-        output.flush.side_effect = OSError(28, "No space left on device")
-        self.log.info("one")
-        self.clock.advance(0)
-        assert output.flush.call_count == 1
-        self.log.info("two")
-        self.clock.advance(0)
-        assert output.flush.call_count == 2
-
-
 class TestSetup:
     @pytest.fixture(autouse=True)
     def environment(self, publisher, monkeypatch):
@@ -628,8 +543,7 @@ class TestSetup:
         line = json.loads(capsys.readouterr().out)
         assert line["Logger"] == f"Autopush-{__version__}"
         assert line["Hostname"] == "fqdn.example"
-        assert ("after", "shutdown", logger.stop) in self.triggers
-        assert ("after", "startup", logger.wait_for_turns, reactor) in self.triggers
+        assert self.triggers == [("after", "shutdown", logger.stop)]
 
     def test_host_name_is_the_instance_id_on_ec2(self, log, capsys):
         PushLogger.setup_logging("Autopush")
