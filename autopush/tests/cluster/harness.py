@@ -141,14 +141,8 @@ class Daemon(Process):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.ws_url = f"ws://127.0.0.1:{self.port}/"
-        words = [
-            sys.executable,
-            "-c",
-            PATIENCE + COMMANDS[command],
-            "--port",
-            str(self.port),
-            *options,
-        ]
+        code = PATIENCE + COMMANDS[command]
+        words = [sys.executable, "-c", code, "--port", str(self.port), *options]
         if command == "autopush":
             self.router_port = free_port()
             words += ["--router_port", str(self.router_port)]

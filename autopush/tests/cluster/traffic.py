@@ -105,7 +105,7 @@ class Traffic:
             others = [asyncio.create_task(work) for work in disturbances]
             await asyncio.sleep(seconds)
             await asyncio.gather(*others)
-            while not self._enough():
+            while not (self._enough() or any(sender.done() for sender in senders)):
                 await asyncio.sleep(1)
             self._sending = False
             await asyncio.gather(*senders)

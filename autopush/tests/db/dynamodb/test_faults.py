@@ -47,6 +47,7 @@ from autopush.db.months import RotatingMonths
 from autopush.db.offline import OfflineDynamo, Stale
 from autopush.exceptions import RouterException, StoreBusy, StoreError
 from autopush.tests.db.dynamodb.support import (
+    PATIENCE,
     dynamodb_url,
     get_item,
     new_store,
@@ -64,9 +65,9 @@ PASSING = frozenset(
 )
 """Faults after which another attempt may succeed."""
 
-PATIENT, IMPATIENT = 60.0, 0.3
-"""Time-outs, in seconds: of whoever is to see none, however busy the machine is, and of whoever
-waits for one that a test makes. The latter may see more of them."""
+IMPATIENT = 0.3
+"""Seconds that whoever waits for a time-out that a test makes waits; it may see more of them. Who
+is to see none has :data:`PATIENCE`."""
 
 MANY = 50
 """More requests than an operation makes, those after time-outs of a busy machine included."""
@@ -77,7 +78,7 @@ NO_ERROR = {("carry_late", "missing")}
 """The month that is looked back at may be gone."""
 
 
-def client(url: str, timeout: float = PATIENT) -> Any:
+def client(url: str, timeout: float = PATIENCE) -> Any:
     timeouts = Config(read_timeout=timeout, connect_timeout=timeout)
     config = client_options()["config"].merge(timeouts)
     return make_client(thin=True, endpoint_url=url, config=config)
@@ -87,7 +88,7 @@ class FaultCase(TestCase):
     """A proxy, a store behind it (``store``), and one that isn't (``sure``) on the same tables."""
 
     delays: tuple[float, ...] = SOON
-    read_timeout = PATIENT
+    read_timeout = PATIENCE
 
     async def setUp(self) -> None:
         patcher = mock.patch("autopush.db.dynamodb.client.DELAYS", self.delays)
@@ -105,25 +106,25 @@ class FaultCase(TestCase):
         self.addCleanup(self.store.close)
         self.addCleanup(self.sure.close)
         await self.sure.setup()
-        await self._set_up_in_time(self.store)
+        await self._set_up_in_time()
         self.month = self.store.months.current
         self.old = min(name for name in self.store._sure if name != self.month)
 
-    def _new_store(self, timeout: float = PATIENT) -> DynamoStore:
+    def _new_store(self, timeout: float = PATIENCE) -> DynamoStore:
         """One behind the proxy."""
         return DynamoStore(
             client(self.proxy.url, timeout),
             reactor,
             DDBTableConfig(self.router),
             DDBTableConfig(self.prefix),
-            deadline=PATIENT,
+            deadline=PATIENCE,
         )
 
-    async def _set_up_in_time(self, store: DynamoStore) -> None:
-        """Start a store whose time-outs may be too short for a machine that is busy."""
+    async def _set_up_in_time(self) -> None:
+        """Start the store, whose time-outs may be too short for a machine that is busy."""
         for _ in range(100):
             try:
-                await store.setup()
+                await self.store.setup()
             except StoreUnusable:
                 continue
             return
@@ -536,7 +537,7 @@ class TestOtherTables(FaultCase):
     async def test_start_fails_with_one_line(self):
         for fault in ("denied", "server_error", "timeout"):
             self.proxy.fail("PutItem", fault)
-            store = self._new_store(IMPATIENT if fault == "timeout" else PATIENT)
+            store = self._new_store(IMPATIENT if fault == "timeout" else PATIENCE)
             with self.assertRaises(StoreUnusable) as caught:
                 await store.setup()
             self.assertNotIn("\n", str(caught.exception))
@@ -554,9 +555,9 @@ class TestOtherTables(FaultCase):
         for operation in ("PutItem", "UpdateItem", "DeleteItem"):
             for skip in range(MANY):
                 for fault in ("lost_answer", "late_timeout"):
-                    store = self._new_store(IMPATIENT if fault == "late_timeout" else PATIENT)
+                    store = self._new_store(IMPATIENT if fault == "late_timeout" else PATIENCE)
                     self.proxy.fail(operation, fault, times=1, skip=skip)
-                    await self._set_up_in_time(store)
+                    await store.setup()
                     happened = not self.proxy.waiting
                     self.proxy.heal()
                     await store.close()
