@@ -197,8 +197,14 @@ function show(state, text, why = "") {
   result.replaceChildren(first, ...(why ? [second] : []));
 }
 
+/** Disabled for people, not for the browser: a button that is really disabled loses the keyboard's focus. */
+function busy() {
+  return start.getAttribute("aria-disabled") === "true";
+}
+
 async function tryAll() {
-  start.disabled = true;
+  if (busy()) return;
+  start.setAttribute("aria-disabled", "true");
   list.replaceChildren();
   result.replaceChildren();
   const known = {};
@@ -209,8 +215,7 @@ async function tryAll() {
   }
   if (well) show("succeeded", "It works.");
   await known.subscription?.unsubscribe().catch(() => {});
-  start.disabled = false;
-  start.focus();
+  start.removeAttribute("aria-disabled");
 }
 
 start.addEventListener("click", tryAll);
