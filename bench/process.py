@@ -89,6 +89,8 @@ class MeasuredProcess:
             "HOME": str(self.home),
         }
         self._env = {**base, **(env or {})}
+        # A benchmark that is told to end does so as after Ctrl-C, and ends what it has started.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         self._start()
 
     def _start(self) -> None:
