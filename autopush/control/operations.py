@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
+from uuid import UUID
 
 from autopush import clock
 from autopush.control.agents import Agent, Subscription
@@ -252,7 +253,17 @@ async def requests(rig: Rig, path: dict[str, str], given: JSONDict) -> JSONDict:
     return {"requests": [record.to_json() for record in found], "last": journal.last}
 
 
+def is_channel_id(text: str) -> bool:
+    """Whether a subscription could have this id, one of a real browser's, too."""
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
 async def add_fault(rig: Rig, path: dict[str, str], given: JSONDict) -> JSONDict:
+    if given["subscription"] is not None and not is_channel_id(given["subscription"]):
+        rig.owner(given["subscription"])
     return rig.endpoint.faults.add(given.pop("fault"), **given).to_json()
 
 
@@ -417,6 +428,7 @@ OPERATIONS: tuple[Operation, ...] = (
         201,
         body=NEW_FAULT,
         answer=SHOWN_FAULT,
+        errors=(404,),
     ),
     Operation(
         "GET",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from autopush.clock import Shift
+    from autopush.message.notification import Id
     from autopush.session import Node
     from autopush.types import JSONDict
 
@@ -117,16 +118,23 @@ class Rig:
         """All there are."""
         return [(agent, s) for agent in self.agents.values() for s in agent.subscriptions.values()]
 
+    def owner(self, endpoint: str) -> tuple[Id, Id]:
+        """UAID and channel of an endpoint, also of a real user agent's.
+
+        :raises NotFound: it is none of this service's
+        """
+        try:
+            return owner_of(self.node.conf.fernet, endpoint)
+        except (InvalidToken, InvalidTokenException):
+            raise NotFound("this is no endpoint of this service") from None
+
     async def expire(self, endpoint: str) -> None:
         """Let senders get 410 from now on; the user agent hears nothing of it, as ever.
 
         :param endpoint: of any user agent, also of a real one
         :raises NotFound: it is none of this service's
         """
-        try:
-            uaid, channel = owner_of(self.node.conf.fernet, endpoint)
-        except (InvalidToken, InvalidTokenException):
-            raise NotFound("this is no endpoint of this service") from None
+        uaid, channel = self.owner(endpoint)
         store = self.node.store
         user = await store.get_user(uaid.hex)
         if user is not None:

@@ -103,6 +103,14 @@ def to_schema(members: Iterable[Member], closed: bool = False) -> JSONDict:
     return schema
 
 
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """:raises BadInput: something is given that nobody knows, as by a slip of the pen."""
+    known = list(known)
+    unknown = sorted(set(given).difference(known))
+    if unknown:
+        raise BadInput(f"unknown: {', '.join(unknown)}; known: {', '.join(known) or 'nothing'}")
+
+
 def checked(value: Any, members: Iterable[Member]) -> JSONDict:
     """Return an object of these members; those that are missing are None.
 
@@ -111,9 +119,7 @@ def checked(value: Any, members: Iterable[Member]) -> JSONDict:
     rows = {row.name: row for row in members}
     if not isinstance(value, dict):
         raise BadInput("the body must be a JSON object")
-    unknown = value.keys() - rows.keys()
-    if unknown:
-        raise BadInput(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(rows)}")
+    check_names(value, rows)
     for row in rows.values():
         if row.required and row.name not in value:
             raise BadInput(f"{row.name} is missing")
@@ -135,10 +141,12 @@ def from_body(body: bytes, members: Iterable[Member]) -> JSONDict:
 def from_query(arguments: Mapping[str, list[str]], members: Iterable[Member]) -> JSONDict:
     """Read the parameters of a query, all of them numbers.
 
-    :raises BadInput: one is none
+    :raises BadInput: one is none, or unknown
     """
+    rows = list(members)
+    check_names(arguments, (row.name for row in rows))
     given: JSONDict = {}
-    for row in members:
+    for row in rows:
         if row.name not in arguments:
             continue
         text = arguments[row.name][-1]
@@ -146,4 +154,4 @@ def from_query(arguments: Mapping[str, list[str]], members: Iterable[Member]) ->
             given[row.name] = int(text) if row.kind == "integer" else float(text)
         except ValueError:
             raise BadInput(f"{row.name} must be of type {row.kind}") from None
-    return checked(given, members)
+    return checked(given, rows)

@@ -106,7 +106,7 @@ class Push:
         :param sender: the only one it is for: its VAPID key (base64url), ``sub``, or address
         :param delay: seconds until a late answer
         :param retry_after: seconds for ``Retry-After``
-        :raises autopush.testing.ControlError: there is no such fault
+        :raises autopush.testing.ControlError: there is no such fault, or no such subscription
         :raises ValueError: none was named
         """
         if fault is None:

@@ -87,6 +87,8 @@ def test_what_is_right_is_not_refused(push, name):
     @EVERY_TIME_THE_SAME
     @given(case=CASES[name].as_strategy(generation_mode=GenerationMode.POSITIVE))
     def check(case):
+        if isinstance(case.body, dict) and "subscription" in case.body:
+            case.body["subscription"] = None  # for what was made up is nobody's
         answer = case.call(base_url=push.control_url, timeout=60)
         assert answer.status_code < 300, answer.text
 

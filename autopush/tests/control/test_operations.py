@@ -70,6 +70,21 @@ def test_nobodys(call):
     assert refused(call, "POST", "/expire", {"endpoint": "https://push.example/x"}) == 404
 
 
+def test_a_fault_is_for_a_subscription_there_may_be(call, made):
+    """A slip of the pen would be a fault that nobody meets."""
+    for subscription in (made["subscription"]["endpoint"], made["id"], ID):
+        call("POST", "/faults", {"fault": "lost", "subscription": subscription})
+    for subscription in ("https://push.example/x", made["id"].replace("-", ""), ""):
+        assert (
+            refused(call, "POST", "/faults", {"fault": "lost", "subscription": subscription}) == 404
+        )
+    assert len(call("GET", "/faults")["faults"]) == 3
+
+
+def test_a_parameter_nobody_knows(call, made):
+    assert refused(call, "GET", f"/browsers/{made['browser']}/messages?timeuot=1") == 400
+
+
 def test_long_poll(call, made):
     path = f"/browsers/{made['browser']}/messages"
     found: list[dict[str, object]] = []

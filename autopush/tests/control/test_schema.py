@@ -59,10 +59,11 @@ def test_refused(body, text):
 
 
 def test_queries():
-    assert from_query({"count": ["1", "2"], "other": ["x"]}, ROWS[1:3]) == {
-        "count": 2,
-        "seconds": None,
-    }
+    assert from_query({"count": ["1", "2"]}, ROWS[1:3]) == {"count": 2, "seconds": None}
+    with pytest.raises(BadInput, match="unknown: cuont; known: count, seconds"):
+        from_query({"cuont": ["1"]}, ROWS[1:3])
+    with pytest.raises(BadInput, match="unknown: count; known: nothing"):
+        from_query({"count": ["1"]}, ())
     for text in ("x", "", "1.5", "inf"):
         with pytest.raises(BadInput):
             from_query({"count": [text]}, ROWS[1:3])
