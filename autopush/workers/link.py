@@ -172,6 +172,8 @@ class _Way:
         self._factory = Factory.forProtocol(self._build)
         self._factory.noisy = False
         self._link: Asking | None = None
+        self._attempt: Deferred[Any] | None = None
+        """While it connects."""
         self._connecting: list[tuple[bytes, float, Deferred[int]]] = []
 
     def ask(self, data: bytes, deadline: float) -> Deferred[int]:
@@ -186,7 +188,8 @@ class _Way:
             return fail(NodeBusy("too many requests are waiting for the worker"))
         self._connecting.append((data, deadline, done))
         if len(self._connecting) == 1:
-            self._endpoint.connect(self._factory).addCallbacks(self._connected, self._refused)
+            self._attempt = self._endpoint.connect(self._factory)
+            self._attempt.addCallbacks(self._connected, self._refused)
         return done
 
     def sweep(self, now: float) -> None:
@@ -195,7 +198,9 @@ class _Way:
             self._link.fail_before(now, "no answer in time")
 
     def close(self) -> None:
-        """Cut the connection."""
+        """Cut the connection, or give up making it."""
+        if self._attempt is not None:
+            self._attempt.cancel()
         if self._link is not None:
             self._link.transport.abortConnection()
 
@@ -203,12 +208,13 @@ class _Way:
         return Asking(self._reactor, self._lost)
 
     def _connected(self, link: Asking) -> None:
-        self._link = link
+        self._link, self._attempt = link, None
         waiting, self._connecting = self._connecting, []
         for request in waiting:
             link.ask(*request)
 
     def _refused(self, failure: Failure) -> None:
+        self._attempt = None
         waiting, self._connecting = self._connecting, []
         for _, _, done in waiting:
             done.errback(NodeGone(failure.getErrorMessage()))

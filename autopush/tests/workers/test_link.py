@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from typing import Any
 
@@ -226,7 +227,9 @@ class ClientTest(TestCase):
     """Over a Unix socket."""
 
     def setUp(self) -> None:
-        self.path = self.mktemp()[-90:].replace("/", "-")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = f"{folder.name}/worker"
         self.node = FakeNode()
         node: Any = self.node
         self.port = listen_unix(reactor, self.path, link_factory(reactor, node), 50)
@@ -284,3 +287,11 @@ class ClientTest(TestCase):
             await self.client.request("PUT", f"http://{HERE}/push/{UAID}", body())
         self.node.waits.callback(None)
         assert os.path.exists(self.path)
+
+    async def test_the_end_while_it_connects(self) -> None:
+        asked = [self.client.request("PUT", f"http://{HERE}/push/{UAID}", body()) for _ in range(2)]
+        await self.client.close()
+        for one in asked:
+            with pytest.raises(NodeGone):
+                await one
+        assert not self.node.events
