@@ -18,18 +18,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from autopush import clock
 from autopush.addresses import without_password
 from autopush.constants import MAX_EXPIRY, RECORD_VERSION
-from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.groupwriter import COMMIT_DELAY
 from autopush.db.interface import (
     Arrival,
@@ -39,7 +37,6 @@ from autopush.db.interface import (
     Forgotten,
     Registration,
     Stock,
-    Store,
     StoreUnusable,
     Subscription,
     Survey,
@@ -47,6 +44,7 @@ from autopush.db.interface import (
 )
 from autopush.db.lastconnect import generate_last_connect, last_connects_of_month
 from autopush.db.months import OneMonth
+from autopush.db.onetable import OneTableStore, Page, name_previous, unless_late
 from autopush.db.postgresql import census, messages, records, schema
 from autopush.db.postgresql.health import Health
 from autopush.db.postgresql.link import parameters
@@ -62,8 +60,6 @@ from autopush.db.rows import (
     TOPICS_END,
     MessageRow,
     key_maker,
-    key_timestamp,
-    read_message,
     without_topic,
 )
 from autopush.db.writes import Put
@@ -77,7 +73,7 @@ WATCH_INTERVAL = 1
 """Seconds between two looks for callers who have waited too long."""
 
 
-class PostgresqlStore(Store):
+class PostgresqlStore(OneTableStore):
     """See the module.
 
     :param dsn: ``postgresql://user@host:port/database?parameter=value``, as libpq takes it
@@ -88,8 +84,6 @@ class PostgresqlStore(Store):
     :param now: seconds since the epoch
     :param commit_delay: seconds a write waits for others to share its transaction
     """
-
-    deletes_read = True
 
     def __init__(
         self,
@@ -184,7 +178,7 @@ class PostgresqlStore(Store):
 
     def alive(self) -> Deferred[Any]:
         """Fires when the writer thread has done something, however it went."""
-        return self._change(records.IDLE, uaid="").addErrback(_unless_late)
+        return self._change(records.IDLE, uaid="").addErrback(unless_late)
 
     # ---- helpers
 
@@ -203,9 +197,6 @@ class PostgresqlStore(Store):
             return None
         record["uaid"] = uaid
         return record
-
-    def _note(self, failure: Failure, what: str) -> None:
-        self.log.warn("{what}: {error}", what=what, error=str(failure.value))
 
     # ---- users
 
@@ -231,14 +222,9 @@ class PostgresqlStore(Store):
         if not new.get("router_type") or new.get("connected_at") is None:
             return fail(AutopushException("data is missing router_type or connected_at"))
 
-        def plain(registration: Registration) -> Registration:
-            if registration.previous:
-                registration.previous["uaid"] = uaid
-            return registration
-
         text = records.dump_record(new)
         registered = self._change(records.REGISTER, uaid=self._key(uaid), record=text)
-        return registered.addCallback(plain)
+        return registered.addCallback(name_previous, uaid)
 
     def return_user(self, uaid: str, node_id: str, connected_at: int) -> Deferred[Arrival]:
         """Enter a connection in a plain record, in one statement; read any other record."""
@@ -285,10 +271,6 @@ class PostgresqlStore(Store):
     def take_stock(self, after: str) -> Deferred[Stock | None]:
         """Count the next channels or messages in one statement."""
         return self._reader.call(lambda c: census.take_stock(c, after))
-
-    def writes_waiting(self) -> int:
-        """Writes that were taken and are not done."""
-        return self._writer.waiting
 
     # ---- channels
 
@@ -360,38 +342,12 @@ class PostgresqlStore(Store):
         op, beside = (Put(key, n, now) for n in (notification, without_topic(notification)))
         return self._writer.call(Step(key, lambda c, at: messages.restore(c, op, beside, at)))
 
-    def take_back(self, month: str, notification: WebPushNotification) -> bool:
-        """Don't write the message if that has not begun."""
-        update_id = notification.update_id
-        return update_id is not None and self._writer.take_back(
-            self._key(notification.uaid.hex), update_id
-        )
-
-    def delete_message(self, month: str, notification: WebPushNotification) -> Deferred[bool]:
-        """Delete the row, or spare the write if it is not written yet."""
-        return self._writer.delete(
-            self._key(notification.uaid.hex),
-            notification.sort_key,
-            notification.update_id or None,
-        )
-
-    def delete_messages(
-        self, month: str, notifications: Sequence[WebPushNotification]
-    ) -> Deferred[None]:
-        """Delete the rows, or spare the writes."""
-        return self._writer.delete_all(
-            [
-                (self._key(one.uaid.hex), one.sort_key, one.update_id or None)
-                for one in notifications
-            ]
-        )
-
     def fetch_topics(
         self, month: str, uaid: str, limit: int = 10, after: str = ""
     ) -> Deferred[Batch]:
         """Topic and low-sorting legacy rows, at most ``limit`` - 1; and the pointer."""
         fetched = Deferred.fromCoroutine(self._fetch(uaid, after or FIRST, TOPICS_END, limit - 1))
-        return fetched.addCallback(lambda found: Batch(found[0], found[2]))
+        return fetched.addCallback(lambda found: Batch(found[0], found[1].messages))
 
     def fetch_since(
         self, month: str, uaid: str, timestamp: int | None, limit: int = 10
@@ -399,38 +355,26 @@ class PostgresqlStore(Store):
         """At most ``limit`` rows with sort keys above the timestamp's."""
         above = f"{TIMESTAMPED}{timestamp}:z" if timestamp else TOPICS_AND_LOW_LEGACY_END
         fetched = Deferred.fromCoroutine(self._fetch(uaid, above, LAST, limit))
-        return fetched.addCallback(lambda found: Batch(*found[1:]))
+        return fetched.addCallback(lambda found: Batch(found[1].last, found[1].messages))
 
     async def _fetch(
         self, uaid: str, above: str, below: str, limit: int
-    ) -> tuple[int | None, int | None, list[WebPushNotification]]:
-        """The read pointer, the last sort-key timestamp read, and the messages of a range.
-
-        Unreadable rows don't count and are deleted (spec/websocket Q15).
-        """
-        key, user = self._key(uaid), uuid.UUID(uaid)
-        found: list[WebPushNotification] = []
-        last: int | None = None
-        poison: list[str] = []
+    ) -> tuple[int | None, Page[str]]:
+        """Read the read pointer, and messages of a range; rows that can't be read are deleted."""
+        key, page = self._key(uaid), Page[str](uuid.UUID(uaid), above)
         while True:
-            wanted = limit - len(found)
+            wanted = limit - len(page.messages)
             pointer, rows = await self._reader.read(
-                messages.PAGE, uaid=key, above=above, below=below, wanted=wanted
+                messages.PAGE, uaid=key, above=page.above, below=below, wanted=wanted
             )
             for columns in rows:
                 row = MessageRow(*columns)
-                try:
-                    found.append(read_message(user, row))
-                except ValueError:
-                    poison.append(row.sort_key)
-                timestamp = key_timestamp(row.sort_key)
-                last = last if timestamp is None else timestamp
-                above = row.sort_key
-            if len(rows) < wanted or len(found) == limit:
+                page.add(row.sort_key, row)
+            if len(rows) < wanted or len(page.messages) == limit:
                 break
-        if poison:
-            self._delete_poison(key, poison)
-        return pointer, last, found
+        if page.unreadable:
+            self._delete_poison(key, page.unreadable)
+        return pointer, page
 
     def _delete_poison(self, key: str, sort_keys: list[str]) -> None:
         self.log.error("Deleting {count} unreadable stored messages", count=len(sort_keys))
@@ -454,8 +398,3 @@ class PostgresqlStore(Store):
         node, at = connection or (None, None)
         noted = self._change(records.UPDATE, uaid=self._key(uaid), record=text, node=node, at=at)
         return noted.addCallback(lambda done: frozenset[str]() if done else None)
-
-
-def _unless_late(failure: Failure) -> Failure | Deferred[Any]:
-    """A thread that has done nothing in time is no sign of life."""
-    return Deferred() if failure.check(TooLate, Unknown) else failure

@@ -10,13 +10,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from autopush import clock
-from autopush.db.deadlines import TooLate, Unknown
 from autopush.db.groupwriter import COMMIT_DELAY
-from autopush.db.interface import Store, StoreUnusable
+from autopush.db.interface import StoreUnusable
 from autopush.db.months import OneMonth
+from autopush.db.onetable import OneTableStore, unless_late
 from autopush.db.rows import FIRST, LAST, key_maker, load_json
 from autopush.db.sqlite import (
     messages as sqlite_messages,
@@ -53,7 +52,7 @@ class Away:
         raise StoreBusy(self._reason)
 
 
-class SqliteFile(Store):
+class SqliteFile(OneTableStore):
     """A store's file, and the thread that writes to it.
 
     :param path: the file; created with mode 0600 if it doesn't exist
@@ -83,7 +82,6 @@ class SqliteFile(Store):
         self._reactor = reactor
         self._router_table = router_table
         self._key = key_maker(key_hash)
-        """Returns the key of a user in the file."""
         self._now = now or clock.now
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | Away | None = None
@@ -209,7 +207,7 @@ class SqliteFile(Store):
 
     def alive(self) -> Deferred[Any]:
         """Fires when the writer thread has done something, however it went."""
-        return self._writer.call(lambda connection: None).addErrback(_unless_late)
+        return self._writer.call(lambda connection: None).addErrback(unless_late)
 
     # ---- helpers
 
@@ -236,12 +234,3 @@ class SqliteFile(Store):
             ).fetchall()
         except Exception as error:
             raise self._read_error(error) from error
-
-    def _note(self, failure: Failure, what: str) -> None:
-        # The writer reports what is wrong with the file; this is about what wasn't done.
-        self.log.warn("{what}: {error}", what=what, error=str(failure.value))
-
-
-def _unless_late(failure: Failure) -> Failure | Deferred[Any]:
-    """A thread that has done nothing in time is no sign of life."""
-    return Deferred() if failure.check(TooLate, Unknown) else failure

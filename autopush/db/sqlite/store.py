@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -35,6 +35,7 @@ from autopush.db.interface import (
     User,
 )
 from autopush.db.lastconnect import generate_last_connect
+from autopush.db.onetable import Page, name_previous
 from autopush.db.rows import (
     FIRST,
     LAST,
@@ -43,9 +44,7 @@ from autopush.db.rows import (
     TOPICS_END,
     MessageRow,
     channel_ids,
-    key_timestamp,
     load_json,
-    read_message,
     without_topic,
 )
 from autopush.db.sqlite import (
@@ -87,8 +86,6 @@ class SqliteStore(SqliteFile):
     :param max_stored_bytes: bytes they may have; 0: any number
     :param share: percent of both for each channel
     """
-
-    deletes_read = True
 
     def __init__(
         self,
@@ -184,15 +181,10 @@ class SqliteStore(SqliteFile):
             return fail(AutopushException("data is missing router_type or connected_at"))
         key = self._key(uaid)
 
-        def plain(registration: Registration) -> Registration:
-            if registration.previous:
-                registration.previous["uaid"] = uaid
-            return registration
-
         written: Deferred[Registration] = self._writer.call(
             lambda c: sqlite_records.register(c, key, new)
         )
-        return written.addCallback(plain)
+        return written.addCallback(name_previous, uaid)
 
     def drop_user(self, uaid: str) -> Deferred[bool]:
         """Delete the record; whether it existed."""
@@ -219,10 +211,6 @@ class SqliteStore(SqliteFile):
     def take_stock(self, after: str) -> Deferred[Stock | None]:
         """Count the next ``STOCK_SLICE`` channels or messages in one transaction."""
         return self._writer.call(lambda c: take_stock(c, after, STOCK_SLICE))
-
-    def writes_waiting(self) -> int:
-        """Writes that were taken and are not done."""
-        return self._writer.waiting
 
     # ---- channels
 
@@ -316,13 +304,6 @@ class SqliteStore(SqliteFile):
         """Why a message may not wait for its user, if so."""
         return self._quota.refusal(self._key(notification.uaid.hex), notification)
 
-    def take_back(self, month: str, notification: WebPushNotification) -> bool:
-        """Don't write the message if that has not begun."""
-        update_id = notification.update_id
-        return update_id is not None and self._writer.take_back(
-            self._key(notification.uaid.hex), update_id
-        )
-
     def _count_messages(self, key: str, chid: str) -> Usage:
         pointer = self._row(sqlite_records.GET_POINTER, (key, int(self._now())))
         values = (key, chid, sqlite_messages.last_read(pointer[0] if pointer else None))
@@ -338,25 +319,6 @@ class SqliteStore(SqliteFile):
         row = self._row(sqlite_messages.STORED_SIZE, (key, sort_key))
         return None if row is None else row[0]
 
-    def delete_message(self, month: str, notification: WebPushNotification) -> Deferred[bool]:
-        """Delete the row, or spare the write if it is not written yet."""
-        return self._writer.delete(
-            self._key(notification.uaid.hex),
-            notification.sort_key,
-            notification.update_id or None,
-        )
-
-    def delete_messages(
-        self, month: str, notifications: Sequence[WebPushNotification]
-    ) -> Deferred[None]:
-        """Delete the rows, or spare the writes."""
-        return self._writer.delete_all(
-            [
-                (self._key(one.uaid.hex), one.sort_key, one.update_id or None)
-                for one in notifications
-            ]
-        )
-
     def fetch_topics(
         self, month: str, uaid: str, limit: int = 10, after: str = ""
     ) -> Deferred[Batch]:
@@ -364,10 +326,10 @@ class SqliteStore(SqliteFile):
         key = self._key(uaid)
         try:
             pointer = self._row(sqlite_records.GET_POINTER, (key, int(self._now())))
-            messages, _last = self._read(uaid, key, after or FIRST, TOPICS_END, limit - 1)
+            page = self._read(uaid, key, after or FIRST, TOPICS_END, limit - 1)
         except StoreError as error:
             return fail(error)
-        return succeed(Batch(pointer[0] if pointer else None, messages))
+        return succeed(Batch(pointer[0] if pointer else None, page.messages))
 
     def fetch_since(
         self, month: str, uaid: str, timestamp: int | None, limit: int = 10
@@ -375,38 +337,23 @@ class SqliteStore(SqliteFile):
         """At most ``limit`` rows with sort keys above the timestamp's."""
         above = f"{TIMESTAMPED}{timestamp}:z" if timestamp else TOPICS_AND_LOW_LEGACY_END
         try:
-            messages, last = self._read(uaid, self._key(uaid), above, LAST, limit)
+            page = self._read(uaid, self._key(uaid), above, LAST, limit)
         except StoreError as error:
             return fail(error)
-        return succeed(Batch(last, messages))
+        return succeed(Batch(page.last, page.messages))
 
-    def _read(
-        self, uaid: str, key: str, above: str, below: str, limit: int
-    ) -> tuple[list[WebPushNotification], int | None]:
-        """Messages of a range and the last sort-key timestamp read.
-
-        Unreadable rows don't count and are deleted (spec/websocket Q15).
-        """
-        user = uuid.UUID(uaid)
-        messages: list[WebPushNotification] = []
-        last: int | None = None
-        poison: list[int] = []
-        while (wanted := limit - len(messages)) > 0:
-            rows = self._rows(key, above, below, wanted)
+    def _read(self, uaid: str, key: str, above: str, below: str, limit: int) -> Page[int]:
+        """Read messages of a range; rows that can't be read are deleted."""
+        page = Page[int](uuid.UUID(uaid), above)
+        while (wanted := limit - len(page.messages)) > 0:
+            rows = self._rows(key, page.above, below, wanted)
             for row_id, *columns in rows:
-                row = MessageRow(*columns)
-                try:
-                    messages.append(read_message(user, row))
-                except ValueError:
-                    poison.append(row_id)
-                timestamp = key_timestamp(row.sort_key)
-                last = last if timestamp is None else timestamp
-                above = row.sort_key
+                page.add(row_id, MessageRow(*columns))
             if len(rows) < wanted:
                 break
-        if poison:
-            self._delete_poison(poison)
-        return messages, last
+        if page.unreadable:
+            self._delete_poison(page.unreadable)
+        return page
 
     def _delete_poison(self, ids: list[int]) -> None:
         self.log.error("Deleting {count} unreadable stored messages", count=len(ids))
