@@ -16,6 +16,7 @@ from autopush.db import SqliteStore, Store
 from autopush.db.rows import MessageRow, dump_json
 from autopush.exceptions import StoreBusy
 from autopush.tests.db.memory_store import MemoryMonths, MemoryStore
+from autopush.tests.db.sqlite.support import be_patient
 from autopush.tests.db.store_contract import CHID, UAID, StoreContract, message, topic, versions
 
 
@@ -51,6 +52,7 @@ class TestSqliteStore(StoreContract, TestCase):  # type: ignore[misc]
     key_hash = ""
 
     async def make_store(self) -> Store:
+        be_patient(self)
         directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, directory)
         self.path = os.path.join(directory, "autopush.sqlite")

@@ -25,7 +25,8 @@ def test_parts_come_in_order():
 
 
 @pytest.mark.skipif(shutil.which("pmap") is None, reason="no pmap")
-def test_pmap():
+def test_pmap(monkeypatch):
+    monkeypatch.setattr(module, "PMAP_TIMEOUT", 240)
     text = memusage(do_objgraph=False)
     assert "pmap -X" in text
     assert re.search("RSS|Rss", text)

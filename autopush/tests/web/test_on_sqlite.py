@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from autopush.db.sqlite.store import SqliteStore
+from autopush.tests.db.sqlite.support import be_patient
 from autopush.tests.httpserver.support import Transport, Wire
 from autopush.tests.web.support import AES128GCM, ORIGIN, Endpoint
 
@@ -42,6 +43,7 @@ class TestOnSqlite(TestCase):
     key_hash = ""
 
     async def make_endpoint(self):
+        be_patient(self)
         directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, directory)
         path = str(Path(directory) / "autopush.sqlite")

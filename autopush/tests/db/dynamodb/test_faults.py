@@ -22,6 +22,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from automock.dynamodb_proxy import FAULTS, DynamoDBProxy
+from autopush import clock
 from autopush.config import DDBTableConfig
 from autopush.constants import MAX_EXPIRY
 from autopush.db.deadlines import Deadlines, TooLate, Unknown
@@ -85,7 +86,10 @@ def client(url: str, timeout: float = PATIENCE) -> Any:
 
 
 class FaultCase(TestCase):
-    """A proxy, a store behind it (``store``), and one that isn't (``sure``) on the same tables."""
+    """A proxy, a store behind it (``store``), and one that isn't (``sure``) on the same tables.
+
+    Their time stands still: no month begins amid a test.
+    """
 
     delays: tuple[float, ...] = SOON
     read_timeout = PATIENCE
@@ -98,11 +102,12 @@ class FaultCase(TestCase):
         calendar = mock.patch.object(RotatingMonths, "settled", lambda all, one: one == all.current)
         calendar.start()
         self.addCleanup(calendar.stop)
+        self.time = clock.now()
         self.proxy = DynamoDBProxy(dynamodb_url()).start()
         self.addCleanup(self.proxy.stop)
         self.router, self.prefix = table_names()
         self.store = self._new_store(self.read_timeout)
-        self.sure = new_store(self.router, self.prefix)
+        self.sure = new_store(self.router, self.prefix, now=lambda: self.time)
         self.addCleanup(self.store.close)
         self.addCleanup(self.sure.close)
         await self.sure.setup()
@@ -117,6 +122,7 @@ class FaultCase(TestCase):
             reactor,
             DDBTableConfig(self.router),
             DDBTableConfig(self.prefix),
+            now=lambda: self.time,
             deadline=PATIENCE,
         )
 
@@ -140,7 +146,7 @@ class FaultCase(TestCase):
             "node_id": NODE,
             "current_month": self.month,
             "record_version": 1,
-            "last_connect": generate_last_connect(),
+            "last_connect": generate_last_connect(self.time),
         }
         now = self.sure.messages.now()
         rows = [
@@ -600,7 +606,7 @@ class TestOtherTables(FaultCase):
 
     async def test_start_on_a_store_that_keeps_nothing(self):
         for method in ("put_item", "delete_item", "update_item"):
-            store = new_store(self.router, self.prefix)
+            store = new_store(self.router, self.prefix, now=lambda: self.time)
             call = store._tables_call
 
             def forgetful(operation: str, /, method: str = method, **parameters: Any) -> Any:
@@ -675,12 +681,22 @@ class TestDocumentedAnswers(Answers):
 
 
 class TestDocumentedAnswersAfterTimeouts(Answers):
-    read_timeout = IMPATIENT
+    def _give_up(self, operation: str) -> None:
+        """Wait for this operation only a moment, and for the others before it as long as it takes:
+        there are too few attempts for time-outs that no test has made."""
+        patiently, shortly = (caller(client(self.proxy.url, t)) for t in (PATIENCE, IMPATIENT))
+
+        def call(name: str, /, **parameters: Any) -> dict[str, Any]:
+            return (shortly if name == operation else patiently)(name, **parameters)
+
+        self.store.users.call = self.store.messages.call = call
 
     async def test_failed_look_up(self):
+        self._give_up("batch_get_item")
         self.assertEqual(await self._answer("BatchGetItem", "timeout"), (503, 202))
 
     async def test_message_that_is_not_stored_is_not_accepted(self):
+        self._give_up("put_item")
         for fault in ("timeout", "late_timeout"):
             self.assertEqual(await self._answer("PutItem", fault), (503, 201), fault)
         self.assertEqual(len(self.flushLoggedErrors(RouterException)), 2)
@@ -753,11 +769,16 @@ class TestTimeouts(FaultCase):
         with self.assertRaisesRegex(StoreError, "ReadTimeoutError"):
             await self.store.get_user("a0" * 16)
 
+
+class TestThreads(FaultCase):
     async def test_reactor_goes_on_while_dynamodb_hangs(self):
         self.proxy.fail("*", "timeout", times=1)
         waiting = self.store.get_user("a0" * 16)
         self.assertEqual(await deferToThread(lambda: 1), 1)
         self.assertFalse(waiting.called)
+        while self.proxy.waiting:
+            await deferLater(reactor, 0.01)
+        self.proxy.heal()  # ends the request, and another one follows
         self.assertIsNone(await waiting)
 
 
@@ -778,12 +799,30 @@ class TestStalled(FaultCase):
             reactor,
             DDBTableConfig(self.router),
             DDBTableConfig(self.prefix),
+            now=lambda: self.time,
             threadpool=pool,
-            deadline=60,  # the start is not what is tested
+            deadline=PATIENCE,  # the start is not what is tested
         )
         await self.stalling.setup()
         self.uaid = await self.new_user()
         await self.sure.clear_node(self.uaid, NODE, 1000)
+
+    def hurry(self) -> None:
+        """From now on what is asked for is late as soon as the test says so."""
+        self.clock = Clock()
+        self.stalling._deadlines = Deadlines(self.clock, self.DEADLINE)
+        self.proxy.operations.clear()
+
+    async def late(self, *begun: str, asked: int = 1) -> None:
+        """The deadline passes.
+
+        :param begun: the operations that DynamoDB has been asked for by then
+        :param asked: how many wait for an answer
+        """
+        while self.stalling._running < asked or len(self.proxy.operations) < len(begun):
+            await deferLater(reactor, 0.01)
+        self.assertEqual(tuple(self.proxy.operations), begun)
+        self.clock.advance(self.DEADLINE)
 
     async def idle(self) -> None:
         """Until the last operation is over, whoever waited for it."""
@@ -796,16 +835,16 @@ class TestStalled(FaultCase):
         return await endpoint.ask("POST", path, b"x", ttl="60", **AES128GCM)
 
     async def test_everybody_is_answered_and_nothing_is_left_over(self):
-        self.stalling._deadlines = Deadlines(reactor, self.DEADLINE)
+        self.hurry()
         self.proxy.fail("*", "timeout")
-        self.proxy.operations.clear()
         posts = [Deferred.fromCoroutine(self.post()) for _ in range(self.POSTS)]
+        await self.late(*["BatchGetItem"] * self.THREADS, asked=self.POSTS)
         answers = [await answer for answer in posts]
         self.assertEqual([answer.status for answer in answers], [503] * self.POSTS)
         self.assertTrue(all(int(answer.headers["retry-after"]) > 0 for answer in answers))
         # Those that had their turn still hang; the others must never have one.
-        self.assertLessEqual(len(self.proxy.operations), self.THREADS)
-        self.stalling._deadlines = Deadlines(reactor, 60)
+        self.assertEqual(len(self.proxy.operations), self.THREADS)
+        self.stalling._deadlines = Deadlines(reactor, PATIENCE)
         self.proxy.operations.clear()
         self.proxy.heal()
         self.assertEqual((await self.post()).status, 201)
@@ -814,9 +853,11 @@ class TestStalled(FaultCase):
         self.assertEqual(self.proxy.operations.count("PutItem"), 1)
 
     async def test_a_write_that_was_begun_may_be_kept(self):
-        self.stalling._deadlines = Deadlines(reactor, self.DEADLINE)
+        self.hurry()
         self.proxy.fail("PutItem", "late_timeout")
-        self.assertEqual((await self.post()).status, 503)
+        post = Deferred.fromCoroutine(self.post())
+        await self.late("BatchGetItem", "PutItem")
+        self.assertEqual((await post).status, 503)
         self.flushLoggedErrors(RouterException)
         self.proxy.heal()
         await self.idle()
@@ -824,9 +865,10 @@ class TestStalled(FaultCase):
         self.assertEqual([m.data for m in found.messages].count("eA"), 1)
 
     async def test_what_waits_for_an_earlier_one_of_its_row_is_late_as_well(self):
-        self.stalling._deadlines = Deadlines(reactor, self.DEADLINE)
+        self.hurry()
         self.proxy.fail("UpdateItem", "timeout")
         writes = [self.stalling.add_channel(self.month, self.uaid, CHID2) for _ in range(3)]
+        await self.late("UpdateItem", asked=len(writes))
         errors = []
         for write in writes:
             with self.assertRaises(StoreError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import ssl
 import threading
@@ -25,6 +26,7 @@ from autopush.db.dynamodb.client import (
 )
 from autopush.db.dynamodb.direct import Learned, Signer
 from autopush.db.dynamodb.http import Limits, address_of, use_thin_transport
+from autopush.tests.db.dynamodb.support import PATIENCE
 from autopush.tests.tlsfiles import make_certificate
 
 KEY = {"uaid": {"S": "x"}}
@@ -111,7 +113,13 @@ def no_proxy(monkeypatch):
 
 
 @pytest.fixture
-def server():
+def patience(monkeypatch):
+    """Nobody gives up because the machine is busy."""
+    monkeypatch.setattr("autopush.db.dynamodb.client.READ_TIMEOUT", PATIENCE)
+
+
+@pytest.fixture
+def server(patience):
     made = Server()
     yield made
     made.close()
@@ -128,6 +136,15 @@ def get(server, way):
 
 
 def getter(url, way):
+    return get_with(prepared(url, way))
+
+
+def get_with(client):
+    call = caller(client)
+    return lambda: call("get_item", TableName="t", Key=KEY)
+
+
+def prepared(url, way):
     client = make_client(thin=True, endpoint_url=url)
     if way == "direct":
         learned = Learned(
@@ -136,8 +153,7 @@ def getter(url, way):
         client._signer = Signer(learned, Credentials("Bogus", "Bogus"))
     else:
         client._credentials = None  # so that nothing is learned
-    call = caller(client)
-    return lambda: call("get_item", TableName="t", Key=KEY)
+    return client
 
 
 def parse(request):
@@ -178,11 +194,14 @@ def test_each_thread_has_its_own(server, get):
     assert server.connections == 2
 
 
-def test_connection_the_server_closed_meanwhile_is_not_used(server, get):
+def test_connection_the_server_closed_meanwhile_is_not_used(server, way):
+    client = prepared(f"http://127.0.0.1:{server.port}", way)
+    get = get_with(client)
     server.answers += [FOUND, FOUND]
     get()
+    _, connection = client._transport._kept.connection
     server.drop()
-    time.sleep(0.05)
+    assert select.select([connection._sock], [], [], PATIENCE)[0], "its end never came"
     get()
     assert server.connections == 2
 
@@ -270,15 +289,16 @@ def test_interrupted_answer_may_have_been_carried_out(server, get, reply):
 
 
 def test_no_answer_in_time(server, monkeypatch, way):
-    # As long as a busy machine may need for the second answer.
-    monkeypatch.setattr("autopush.db.dynamodb.client.READ_TIMEOUT", 1)
-    get = getter(f"http://127.0.0.1:{server.port}", way)
+    monkeypatch.setattr("autopush.db.dynamodb.client.READ_TIMEOUT", 0.1)
+    client = prepared(f"http://127.0.0.1:{server.port}", way)
+    get = get_with(client)
     late = threading.Event()
     server.answers += [[late, FOUND], FOUND]
     with pytest.raises(Unavailable, match="ReadTimeoutError") as caught:
         get()
     late.set()
     assert caught.value.maybe_done
+    client._transport._limits = Limits(PATIENCE, PATIENCE)
     assert get()["Item"]
     assert server.connections == 2
 
@@ -301,7 +321,7 @@ def test_no_connection_in_time(monkeypatch, way):
     assert not caught.value.maybe_done
 
 
-def test_tls(tmp_path, monkeypatch, way):
+def test_tls(tmp_path, monkeypatch, patience, way):
     key, cert, _ = make_certificate(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(cert, key)

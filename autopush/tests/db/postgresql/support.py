@@ -22,6 +22,8 @@ class PostgresqlCase(TestCase):
         from autopush.db.postgresql import health, link
 
         self.patch(link, "PATIENCE", 120)
+        self.patch(link, "PARAMETERS", {**link.PARAMETERS, "connect_timeout": "120"})
+        self.patch(link, "SETTINGS", {**link.SETTINGS, "statement_timeout": "120000"})
         self.patch(groupwriter, "DEADLINE", 240)
         self.patch(health, "WITHIN", 240)
         self.time = START

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twisted.internet import reactor
@@ -119,9 +120,13 @@ class TestHanging(ProxyCase):
 
     async def hang(self, fault: str, pattern: str, operation: Any, error: Any = Unknown) -> Any:
         store = await self.open_store()
-        self.patch(groupwriter, "DEADLINE", 0.2)
+        self.proxy.statements.clear()
         self.proxy.fail(pattern, fault)
-        await self.assertFailure(operation(store), error)
+        hanging = operation(store)
+        while not any(re.search(pattern, statement) for statement in list(self.proxy.statements)):
+            await deferLater(reactor, 0.01)
+        self.patch(groupwriter, "DEADLINE", 0.2)
+        await self.assertFailure(hanging, error)
         self.patch(groupwriter, "DEADLINE", 240)
         self.assertEqual((await store.register_user(USER)).written, True)
         self.assertEqual((await store.get_user(UAID))["node_id"], NODE)
@@ -293,6 +298,7 @@ class TestRestart(PostgresqlCase):
         (self.server.data / "standby.signal").touch()
         await deferToThread(self.server.start)
         await self.assertFailure(store.register_user(USER), StoreBusy)
+        await self.assertFailure(store.get_user(UAID), StoreBusy)  # perhaps of the end before
         error = await self.assertFailure(store.get_user(UAID), StoreBusy)
         self.assertIn("read-only", str(error))
         await deferToThread(self.server.run, "pg_ctl", "-D", str(self.server.data), "promote")

@@ -63,7 +63,7 @@ class TestLink(PostgresqlCase):
             pids.append(connection.info.backend_pid)
             if len(pids) == 1:
                 threading.Timer(0.1, link.abort).start()
-                connection.execute("SELECT pg_sleep(5)")
+                connection.execute("SELECT pg_sleep(60)")
             return "answered"
 
         self.assertEqual(link.run(ask), "answered")

@@ -20,6 +20,7 @@ from autopush.db.sqlite import (
 )
 from autopush.db.sqlite.cache import MAX_ENTRIES, MAX_LENGTH, ReadCache, WalIndex, _count
 from autopush.exceptions import StoreError
+from autopush.tests.db.sqlite.support import be_patient
 from autopush.tests.db.store_contract import CHID, CHID2, START, UAID, message
 
 RECORD = {"uaid": UAID, "router_type": "webpush", "connected_at": 1, "node_id": "http://a:1"}
@@ -35,6 +36,7 @@ class CacheCase(TestCase):
         return store
 
     def setUp(self) -> None:
+        be_patient(self)
         self.time = START
         self.directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.directory)

@@ -24,10 +24,14 @@ from autopush.db.sqlite import (
     schema as sqlite_schema,
 )
 from autopush.exceptions import StoreBusy
+from autopush.tests.db.sqlite.support import PATIENCE, be_patient
 from autopush.tests.db.store_contract import CHID, TS, message
 
 
 class HealthTest(TestCase):
+    def setUp(self):
+        be_patient(self)
+
     async def open_store(self):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
@@ -50,7 +54,7 @@ class HealthTest(TestCase):
 
         def wait(_connection):
             started.set()
-            go_on.wait(10)
+            go_on.wait(PATIENCE)
 
         self.waiting = waiting = store._writer.call(wait)
         self.addCleanup(lambda: waiting)
@@ -174,7 +178,7 @@ class HealthTest(TestCase):
             with self.assertRaises(TooLate):
                 await write
         self.assertNoResult(alive)
-        self.patch(groupwriter, "DEADLINE", 60)
+        self.patch(groupwriter, "DEADLINE", PATIENCE)
         later = store.store_message("m", message(TS + 9))
         go_on.set()
         await later
@@ -195,7 +199,7 @@ class HealthTest(TestCase):
         with self.assertRaises(Unknown):
             await write
         locker.execute("ROLLBACK")
-        self.patch(groupwriter, "DEADLINE", 60)
+        self.patch(groupwriter, "DEADLINE", PATIENCE)
         await store.alive()
         self.assertEqual(self.sql("SELECT count(*) FROM messages"), [(1,)])
 

@@ -28,7 +28,7 @@ from autopush.db.sqlite import (
 from autopush.db.sqlite.errors import store_error
 from autopush.db.writes import WriteBatch
 from autopush.exceptions import ChannelLimit, InvalidConfig, StoreBusy, StoreError
-from autopush.tests.db.sqlite.support import SqliteCase
+from autopush.tests.db.sqlite.support import PATIENCE, SqliteCase
 from autopush.tests.db.store_contract import CHID, START, TS, UAID, message, topic, versions
 
 
@@ -115,7 +115,7 @@ class TestGroupCommit(SqliteCase):
         self.patch(writer, "_open_gate", take_back_first)
         await store.store_message("m", message())
         self.patch(writer, "_open_gate", start)
-        self.assertFalse(await waiting[0].addTimeout(60, reactor))
+        self.assertFalse(await waiting[0].addTimeout(PATIENCE, reactor))
 
     async def test_every_operation_is_answered(self):
         """Whatever is taken back or deleted at which moment."""
@@ -132,7 +132,7 @@ class TestGroupCommit(SqliteCase):
                 await deferLater(reactor, chance.choice([0, 0, 0.0005, 0.001]), lambda: None)
             if chance.random() < 0.8 and not store.take_back("m", notification):
                 answers.append(store.delete_message("m", notification))
-        await gatherResults(answers).addTimeout(30, reactor)
+        await gatherResults(answers).addTimeout(PATIENCE, reactor)
 
     async def test_nothing_is_left_in_memory_of_messages_taken_back(self):
         store = await self.open_store(commit_delay=0)
@@ -151,12 +151,12 @@ class TestGroupCommit(SqliteCase):
 
         def slowly(*args: Any) -> None:
             started.set()
-            go_on.wait(10)
+            go_on.wait(PATIENCE)
             write(*args)
 
         self.patch(sqlite_writer, "write", slowly)
         stored = store.store_message("m", message())
-        self.assertTrue(await deferToThread(started.wait, 10))
+        self.assertTrue(await deferToThread(started.wait, PATIENCE))
         deleted = store.delete_message("m", message())
         self.assertFalse(stored.called)
         go_on.set()
@@ -347,7 +347,7 @@ class TestErrors(SqliteCase):
 
         def wait(_connection: sqlite3.Connection) -> None:
             started.set()
-            go_on.wait(10)
+            go_on.wait(PATIENCE)
 
         waiting = store._writer.call(wait)
         while not started.is_set():
@@ -435,7 +435,7 @@ class TestExpiry(SqliteCase):
         clock.callFromThread = lambda function, *args: None  # type: ignore[attr-defined]
         store = SqliteStore(self.path, clock, now=lambda: self.time)
         self.successResultOf(store.setup())
-        self.addCleanup(store._writer._thread.join, 10)
+        self.addCleanup(store._writer._thread.join, PATIENCE)
         self.addCleanup(lambda: store.close() and None)
         return clock, store
 

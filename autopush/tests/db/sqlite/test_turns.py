@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,15 +14,16 @@ import pytest
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 
+from autopush.db.sqlite import file
 from autopush.db.sqlite.turns import Turns
 from autopush.tests import TREE
-from autopush.tests.db.sqlite.support import SqliteCase
+from autopush.tests.db.sqlite.support import PATIENCE, SqliteCase
 from autopush.tests.db.store_contract import message
 
 reactor: Any = _reactor
 
 TURNS = 200
-LONG = 60.0
+LONG = PATIENCE
 
 CHILD = """
 import sys
@@ -39,7 +41,7 @@ for line in sys.stdin:
 BUSY = f"""
 import os, sys
 from autopush.db.sqlite.turns import Turns
-turns = Turns(sys.argv[1])
+turns = Turns(sys.argv[1], {LONG})
 log = os.open(sys.argv[1] + "-log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 print("here", flush=True)
 sys.stdin.readline()
@@ -176,6 +178,7 @@ class SharedTest(SqliteCase):
     """The store of a worker."""
 
     async def test_it_writes_in_its_turn_only(self) -> None:
+        self.patch(file, "Turns", partial(Turns, wait=LONG))
         one = await self.open_store(shared=True)
         other = Other(CHILD, self.path, str(LONG))
         self.addCleanup(other.close)
@@ -190,6 +193,8 @@ class SharedTest(SqliteCase):
         await stored
         other.tell("take")
         assert other.hear() == "gave back" and other.hear() == "True"
+        other.tell("give back")
+        assert other.hear() == "gave back"
         await one.close()
 
     async def test_alone_there_are_no_turns(self) -> None:
