@@ -182,6 +182,9 @@ class Traffic:
                 self._note(user, frame, acked)
                 if self._random.random() < 0.4:
                     await agent.ack_and_wait(*waiting)
+                    # The node may have read both at once. It reads no more before the
+                    # acknowledgements are written, however slow the store is.
+                    await agent.round_trip()
                     acked += map(text_of, waiting)
                     user.tell(f"acknowledged {' '.join(map(text_of, waiting))}")
                     waiting.clear()
