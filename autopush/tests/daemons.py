@@ -74,9 +74,12 @@ class Daemon:
         """Wait for lines with this text; returns them."""
 
         def found() -> list[str]:
+            ended = self.process.poll() is not None
+            if ended:
+                self._reader.join()  # it may not have come to the last lines yet
             lines = [line for line in self.lines if text in line]
             if len(lines) < times:
-                assert self.process.poll() is None, self.output
+                assert not ended, self.output
                 return []
             return lines
 
@@ -140,7 +143,7 @@ def s_client(port: int, *options: str, send: str | None = None) -> str:
         input=send or "",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=START_WITHIN,
         env={"PATH": os.environ.get("PATH", ""), "LANG": "C"},
     )
     return done.stdout + done.stderr
