@@ -15,7 +15,7 @@ TESTS = "autopush/tests/db/dynamodb"
 URL = "AUTOPUSH_TEST_DYNAMODB"
 """Environment variable with the URL of a server that is running (dynamodb_support.py)."""
 
-START_WITHIN = 60
+START_WITHIN = 180
 
 
 _kept: list[socket.socket] = []

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 TREE = Path(__file__).resolve().parents[1]
-START_WITHIN = 60
+START_WITHIN = 180
 
 
 _kept: list[socket.socket] = []

@@ -327,6 +327,8 @@ class Cluster:
             *("--crypto_key", self.crypto_key.decode()),
             # Users who acknowledge slowly are not to be reset.
             *("--msg_limit", "100000"),
+            # Nodes share a busy machine; an answer may take that much longer, too.
+            *("--connection_timeout", "10"),
             *storage.options,
             *options,
         ]
