@@ -18,15 +18,25 @@ from typing import Any
 import psutil
 
 TREE = Path(__file__).resolve().parents[1]
-START_WITHIN = 60
+START_WITHIN = 180
+
+
+_kept: list[socket.socket] = []
+"""Of the ports that were given out."""
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port for a server of ours, and for nobody else while this process lives.
+
+    The kernel gives a port that is bound to no other program, as the source of a connection or
+    when asked for any. A server may bind it, too, and listen: both say ``SO_REUSEADDR``.
+    """
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    _kept.append(probe)
+    port: int = probe.getsockname()[1]
+    return port
 
 
 def cpu_of(process: psutil.Process) -> float:

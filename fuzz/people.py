@@ -25,7 +25,7 @@ TTL = "86400"
 REFUSED = (429, 503)
 """Statuses that promise nothing and break nothing."""
 
-COMES = 30
+COMES = PATIENCE
 """Seconds after which a message that is due is lost."""
 
 MOMENT = 0.05

@@ -31,6 +31,7 @@ class Daemon:
     :param home: where it runs
     :param command: name of the console script
     :param prefix: command that runs the command
+    :param before: Python that it runs first
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Daemon:
         *options: str,
         env: Mapping[str, str] | None = None,
         prefix: tuple[str, ...] = (),
+        before: str = "",
     ) -> None:
-        script = f"import sys, autopush.main as m; sys.exit(m.{APPLICATIONS[command]}.main())"
+        main = f"import sys, autopush.main as m; sys.exit(m.{APPLICATIONS[command]}.main())"
+        script = f"{before}\n{main}"
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-c", script, *options],
@@ -74,9 +77,12 @@ class Daemon:
         """Wait for lines with this text; returns them."""
 
         def found() -> list[str]:
+            ended = self.process.poll() is not None
+            if ended:
+                self._reader.join()  # it may not have come to the last lines yet
             lines = [line for line in self.lines if text in line]
             if len(lines) < times:
-                assert self.process.poll() is None, self.output
+                assert not ended, self.output
                 return []
             return lines
 
@@ -140,7 +146,7 @@ def s_client(port: int, *options: str, send: str | None = None) -> str:
         input=send or "",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=START_WITHIN,
         env={"PATH": os.environ.get("PATH", ""), "LANG": "C"},
     )
     return done.stdout + done.stderr

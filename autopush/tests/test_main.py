@@ -25,6 +25,7 @@ from websockets.sync.client import connect
 
 from autopush import __version__
 from autopush.app.process import surviving, within
+from autopush.tests.e2e.clients import PATIENCE
 from autopush.tests.e2e.harness import Server, eventually, free_port, run
 from autopush.tests.tlsfiles import make_certificate
 
@@ -99,7 +100,7 @@ def test_port_0_takes_any_free_port_and_urls_say_which(tmp_path):
 
 
 def endpoint_of(server, url=None, **kwargs):
-    with connect(url or server.ws_url, **kwargs) as browser:
+    with connect(url or server.ws_url, open_timeout=PATIENCE, **kwargs) as browser:
         browser.send(HELLO)
         browser.recv()
         channel = "11111111-2222-4333-8444-555555555555"
@@ -444,7 +445,7 @@ def handshake(server):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_the_service_with_a_close_frame(make, number):
     server = make()
-    with connect(server.ws_url) as browser:
+    with connect(server.ws_url, open_timeout=PATIENCE) as browser:
         browser.send(HELLO)
         browser.recv()
         assert server.stop(number) == 0
@@ -463,9 +464,26 @@ def test_exit_though_a_peer_never_closes(make):
         assert sock.recv(100)[:1] == b"\x88"
 
 
-def test_second_signal_ends_at_once(make):
-    server = make()
-    with handshake(server) as sock:
+UNHURRIED = """
+import sys, autopush.app.service as service, autopush.websocket.factory as factory
+service.STOP_WITHIN = factory.NUKE_DELAY = 600
+import autopush.__main__ as commands; sys.exit(commands.main())
+"""
+
+
+class Unhurried(Server):
+    """Its shutdown takes as long as its peers do, and so longer than any test."""
+
+    @property
+    def command(self):
+        words = super().command
+        at = words.index("-m")
+        words[at : at + 2] = ["-c", UNHURRIED]
+        return words
+
+
+def test_second_signal_ends_at_once(tmp_path):
+    with Unhurried(tmp_path) as server, handshake(server) as sock:
         server.process.send_signal(signal.SIGTERM)
         assert sock.recv(100)[:1] == b"\x88"  # it is shutting down
         assert server.stop() == 1  # not in order

@@ -15,7 +15,14 @@ import pytest
 from cryptography.fernet import Fernet
 from websockets.sync.client import connect
 
-from autopush.tests.e2e.harness import environment, eventually, free_port
+from autopush.tests.e2e.clients import PATIENCE
+from autopush.tests.e2e.harness import (
+    START_WITHIN,
+    STOP_WITHIN,
+    environment,
+    eventually,
+    free_port,
+)
 
 CHANNEL = "11111111-2222-4333-8444-555555555555"
 
@@ -35,7 +42,7 @@ class Node:
         )
 
     def wait_for(self, url):
-        end = time.monotonic() + 30
+        end = time.monotonic() + START_WITHIN
         while True:
             with contextlib.suppress(httpx.TransportError):
                 return httpx.get(url)
@@ -45,7 +52,7 @@ class Node:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        output = self.process.communicate(timeout=30)[0]
+        output = self.process.communicate(timeout=STOP_WITHIN)[0]
         return self.process.returncode, output
 
 
@@ -77,7 +84,7 @@ def test_message_from_one_node_to_the_other(start, tmp_path):
     endpoint = start("EndpointApplication", "--port", str(api), "--auth_key", "k" * 20, *common)
     assert endpoint.wait_for(f"http://127.0.0.1:{api}/status").status_code == 200
 
-    with connect(f"ws://127.0.0.1:{public}/") as browser:
+    with connect(f"ws://127.0.0.1:{public}/", open_timeout=PATIENCE) as browser:
         browser.send(json.dumps({"messageType": "hello", "use_webpush": True}))
         assert json.loads(browser.recv())["status"] == 200
         browser.send(json.dumps({"messageType": "register", "channelID": CHANNEL}))
@@ -144,7 +151,7 @@ def test_public_port_is_a_unix_socket(start, tmp_path):
     assert status == 0
     assert f"Listening on unix:{path} (port)" in output
     refused = start("ConnectionApplication", "--host", f"unix:{path}", "--human_logs")
-    output = refused.process.communicate(timeout=30)[0]
+    output = refused.process.communicate(timeout=START_WITHIN)[0]
     assert "host unix:<path> needs a router_host beside router_port" in output
 
 
@@ -183,7 +190,7 @@ def test_missing_or_repeated_host_is_400_on_every_port(start, tmp_path):
 
 def test_configuration_errors_are_one_critical_log_line(start):
     node = start("EndpointApplication", "--apns_creds", "{", "--human_logs")
-    output = node.process.communicate(timeout=30)[0]
+    output = node.process.communicate(timeout=START_WITHIN)[0]
     assert node.process.returncode == 1
     (line,) = output.splitlines()
     assert line.endswith(
@@ -194,7 +201,7 @@ def test_configuration_errors_are_one_critical_log_line(start):
 
 def test_bad_log_level_is_a_wrong_option(start):
     node = start("ConnectionApplication", "--log_level", "wran", "--human_logs")
-    output = node.process.communicate(timeout=30)[0]
+    output = node.process.communicate(timeout=START_WITHIN)[0]
     assert node.process.returncode == 2
     assert "--log_level: 'wran' is none of debug, info, warn, error, critical" in output
     assert "Traceback" not in output
@@ -217,7 +224,7 @@ def test_port_in_use_ends_the_start(start, tmp_path):
     options = ("--port", str(port), "--db_dsn", f"sqlite://{tmp_path}/db.sqlite3")
     start("EndpointApplication", *options).wait_for(f"http://127.0.0.1:{port}/status")
     second = start("EndpointApplication", *options)
-    output = second.process.communicate(timeout=30)[0]
+    output = second.process.communicate(timeout=START_WITHIN)[0]
     assert second.process.returncode == 1
     assert "Address already in use" in output
     assert "Traceback" not in output

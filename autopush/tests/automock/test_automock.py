@@ -35,6 +35,7 @@ from automock.running import Background
 from automock.standin import Answer, Script
 from automock.web import Reply, Request, Server, scripted
 from autopush.tests import TREE
+from autopush.tests.e2e.harness import START_WITHIN, eventually
 
 DEVICE = "0a" * 32
 APS = {"aps": {"alert": "hi"}}
@@ -198,7 +199,7 @@ def test_web_server_hangs(web):
     client, script = web
     script.add({"action": "hang"})
     with pytest.raises(httpx.ReadTimeout):
-        client.get("/", timeout=0.3)
+        client.get("/", timeout=httpx.Timeout(60, read=0.3))
 
 
 # ------------------------------------------------------------------------------ control API
@@ -382,9 +383,12 @@ def test_apns_scripts(apns, client):
 def test_apns_misbehaves(apns, action):
     apns.script.add({"action": action})
     with connect(apns) as client:
-        client.timeout = httpx.Timeout(0.5)
+        if action in ("hang", "freeze"):
+            client.timeout = httpx.Timeout(60, read=0.5)
         with pytest.raises(httpx.TransportError):
             post(client)
+        # On a slow machine it may be given up before it has come.
+        eventually(lambda: apns.script.waiting == 0)
     with connect(apns) as client:
         assert post(client).status_code == 200
 
@@ -439,7 +443,7 @@ def test_command_starts_all_prints_the_options_and_cleans_up(tmp_path):
         assert key_file.exists()
     finally:
         process.send_signal(signal.SIGTERM)
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=START_WITHIN)
     assert (process.returncode, rest) == (0, "")
     assert not key_file.exists()
 
@@ -450,7 +454,7 @@ def test_command_starts_one():
         lines = read_start(process)
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=START_WITHIN)
     started = [line for line in lines if re.match(r"\w+: https?:", line)]
     assert [line.partition(":")[0] for line in started] == ["apns", "control"]
     assert process.returncode == 0
@@ -458,7 +462,7 @@ def test_command_starts_one():
 
 def test_command_knows_its_names():
     process = run_command("nobody")
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=START_WITHIN)
     assert process.returncode == 2
     assert "no such stand-in: nobody" in output
 

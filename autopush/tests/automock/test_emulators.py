@@ -93,7 +93,7 @@ def run(script: Path, *args: str, **variables: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=900,
     )
 
 

@@ -24,6 +24,9 @@ from autopush.tests.db.dynamodb.support import new_store, put_item
 from autopush.tests.web.support import AES128GCM, CHID, UAID
 from autopush.tests.web.test_on_sqlite import LateEndpoint
 
+VENDORS_WITHIN = 60
+"""Seconds; ours share a busy machine with the node."""
+
 KEY = "an-auth-key"
 AUTH = {"authorization": f"webpush {generate_hash(KEY, UAID)}"}
 
@@ -78,6 +81,9 @@ class TestOldUsersOnSqlite(TestCase):
         }
         conf = router_conf_from_options(SimpleNamespace(**options))
         check_router_conf(conf)
+        conf["gcm"]["timeout"] = conf["fcm"]["timeout"] = VENDORS_WITHIN
+        for creds in (*conf["adm"].values(), *conf["apns"].values()):
+            creds["timeout"] = VENDORS_WITHIN
         self.store = await self.make_store()
         self.addCleanup(self.store.close)
         endpoint = LateEndpoint(self.store, router_conf=conf, bear_hash_key=[KEY])

@@ -129,7 +129,8 @@ def test_gauges_have_the_nodes_prefix(tools: Tools) -> None:
     def gauges() -> set[str]:
         return {name for name in seen(tools) if name.endswith("|g")}
 
-    assert eventually(lambda: len(gauges()) == 6 and gauges(), timeout=30) == {
+    # They come every 15 seconds.
+    assert eventually(lambda: len(gauges()) == 6 and gauges(), timeout=120) == {
         f"autopush.{prefix}twisted.threadpool.{name}|g"
         for prefix in ("", "autoendpoint.")
         for name in ("idleWorkerCount", "busyWorkerCount", "backloggedWorkCount")

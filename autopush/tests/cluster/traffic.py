@@ -111,10 +111,10 @@ class Traffic:
             await asyncio.gather(*senders)
             self._moving = False
             await asyncio.gather(*lives)
-        await asyncio.gather(*(self._fetch_rest(user) for user in self.users))
+        await asyncio.gather(*(self._fetch_rest(user, 3) for user in self.users))
         for _ in range(REPEATS):
             missing = {sent.user for sent in self.lost().values()}
-            await asyncio.gather(*(self._fetch_rest(self.users[number]) for number in missing))
+            await asyncio.gather(*(self._fetch_rest(self.users[number], 10) for number in missing))
 
     def _enough(self) -> bool:
         """An emulator under load is slow."""
@@ -182,6 +182,9 @@ class Traffic:
                 self._note(user, frame, acked)
                 if self._random.random() < 0.4:
                     await agent.ack_and_wait(*waiting)
+                    # The node may have read both at once. It reads no more before the
+                    # acknowledgements are written, however slow the store is.
+                    await agent.round_trip()
                     acked += map(text_of, waiting)
                     user.tell(f"acknowledged {' '.join(map(text_of, waiting))}")
                     waiting.clear()
@@ -230,11 +233,12 @@ class Traffic:
         first = WebPushNotification.from_message_id(version, Fernet(self.cluster.crypto_key))
         return bool(storage.sort_keys(user.uaid, version) - {first.sort_key})
 
-    async def _fetch_rest(self, user: User) -> None:
+    async def _fetch_rest(self, user: User, within: float) -> None:
+        """:param within: seconds after which no more messages are waited for"""
         async with await UserAgent.open(self.cluster.nodes[0].ws_url, user.uaid) as agent:
             with contextlib.suppress(TimeoutError):
                 while True:
-                    frame = await agent.receive("notification", 3)
+                    frame = await agent.receive("notification", within)
                     self._note(user, frame, [])
                     await agent.ack_and_wait(frame)
         async with await UserAgent.open(self.cluster.nodes[1].ws_url, user.uaid) as agent:

@@ -156,7 +156,7 @@ async def _delivered(run: Run) -> list[JSON]:
     agent = await run._open("ws2", run.labels.values["uaid"])
     if agent.uaid != run.labels.values["uaid"]:
         raise Mismatch("another UAID was issued")
-    frames: list[JSON] = []
+    frames = await agent.receive_all(1)  # that may take its time; then the others come at once
     try:
         while True:
             frames.append(await agent.receive("notification", timeout=QUIET))

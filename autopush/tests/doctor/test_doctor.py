@@ -24,6 +24,7 @@ from autopush.doctor.report import Level, Result, fail, ok, warn
 from autopush.options.parser import parse_connection, parse_endpoint, parse_standalone
 from autopush.tests.daemons import daemons
 from autopush.tests.db.dynamodb.support import dynamodb_url, raw_call, table_names
+from autopush.tests.e2e.clients import PATIENCE
 from autopush.tests.e2e.harness import environment, free_port
 from autopush.tests.tlsfiles import make_certificate
 
@@ -35,14 +36,15 @@ QUIET = ("--no_aws", "--statsd_host=", "--hostname", "127.0.0.1", "--crypto_key"
 
 def run(home, *args, entry="doctor", env=None):
     """Run a command of autopush.__main__ to its end."""
-    script = f"import sys; from autopush.__main__ import {entry} as f; sys.exit(f())"
+    script = f"import sys, autopush.doctor.network as network; network.TIMEOUT = {PATIENCE}\n"
+    script += f"from autopush.__main__ import {entry} as f; sys.exit(f())"
     done = subprocess.run(
         [sys.executable, "-c", script, *args],
         cwd=home,
         env=environment(home, env),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done
@@ -52,6 +54,7 @@ def run(home, *args, entry="doctor", env=None):
 def examine(tmp_path, monkeypatch):
     """Run the checks in this process; returns texts by level and name."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(network, "TIMEOUT", PATIENCE)
 
     def examine(command, *options, quiet=True, dsn=None):
         args = list(options)

@@ -27,6 +27,13 @@ def clean_environment(monkeypatch):
         monkeypatch.setenv(name, "testing")
 
 
+@pytest.fixture(autouse=True)
+def month(monkeypatch):
+    """It doesn't change during a test."""
+    local, today = time.localtime, time.localtime()
+    monkeypatch.setattr("time.localtime", lambda *of: local(*of) if of else today)
+
+
 @pytest.fixture(params=["sqlite", "postgresql", "dynamodb"])
 def side(request, tmp_path):
     if request.param == "sqlite":

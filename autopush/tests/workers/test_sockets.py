@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.error import CannotListenError
 
+from autopush.tests.e2e.harness import eventually
 from autopush.workers.sockets import APART, Listening, forget, socket_paths
 
 MANY = 400
@@ -18,7 +19,15 @@ MANY = 400
 def accepted(listening: Listening) -> list[int]:
     """Connect many times; returns how many connections each worker would have."""
     clients = [socket.create_connection(("127.0.0.1", listening.port)) for _ in range(MANY)]
-    counts = [accept_all(one) for one in listening.sockets]
+    counts = [0] * len(listening.sockets)
+
+    def all_are_there() -> bool:
+        # Whoever connects hears of it before the kernel has told the listener.
+        for index, one in enumerate(listening.sockets):
+            counts[index] += accept_all(one)
+        return sum(counts) >= MANY
+
+    eventually(all_are_there)
     for client in clients:
         client.close()
     return counts

@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -23,8 +24,9 @@ from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from autopush.tests.e2e.clients import UserAgent, VapidSender, send
+from autopush.tests.e2e.clients import PATIENCE, UserAgent, VapidSender, send
 from autopush.tests.e2e.harness import (
+    START_WITHIN,
     STOP_WITHIN,
     UNEXPECTED,
     Server,
@@ -38,8 +40,8 @@ from autopush.workers.supervisor import Child, sigint_blocked
 MakeServer = Callable[..., Server]
 
 COUNT = 3
-AGENTS = 24
-"""Of so many connections each of three workers has some, but in one run of ten thousand."""
+AGENTS = 40
+"""Of so many connections each of three workers has some, but in one run of three millions."""
 
 
 @pytest.fixture
@@ -339,9 +341,10 @@ async def test_a_service_manager_may_signal_all_processes(make: MakeServer) -> N
             await send(subscription, b"owed")
             await agent.receive("notification")
         for process in workers(server).values():
-            process.send_signal(signal.SIGINT)
-            process.terminate()
-            process.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):  # the first may have been enough
+                process.send_signal(signal.SIGINT)
+                process.terminate()
+                process.terminate()
         assert await asyncio.to_thread(server.stop) == 0
     await asyncio.to_thread(server.start)
     for agent, subscription in zip(everybody, subscriptions, strict=True):
@@ -362,9 +365,16 @@ async def test_workers_end_with_a_supervisor_that_is_killed(make: MakeServer) ->
     server.process.wait()
     server.process = None
     await asyncio.to_thread(server.start)
-    assert not any(process.is_running() for process in processes)
+    # Nobody's children any more, they are there until init has looked after them.
+    assert all(_has_ended(process) for process in processes)
     async with await UserAgent.open(server.ws_url, agent.uaid) as again:
         await receive(again, subscription, b"owed")
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def test_sigint_is_not_for_what_is_started_meanwhile() -> None:
@@ -482,7 +492,7 @@ def test_the_file_that_tells_of_it_can_not_be_written(
     path = tmp_path / "none" / "facts"
     server = make_server("--workers", "2", "--ready_file", str(path))
     server.spawn()
-    assert server.wait() == 1
+    assert server.wait(START_WITHIN) == 1
     (line,) = [one for one in server.lines if one.startswith("autopush_standalone: ")]
     assert "No such file or directory" in line and str(path.parent) in line
     assert not any(sign in server.output for sign in UNEXPECTED)
@@ -599,6 +609,7 @@ async def test_the_page_shows_the_figures_of_all(make: MakeServer) -> None:
     url = f"{server.endpoint_url}/page/figures"
     async with agents(server) as everybody:
         subscriptions = [await agent.register() for agent in everybody]
+        began = time.monotonic()
         for agent, subscription in zip(everybody, subscriptions, strict=True):
             await send(subscription, b"x")
             await receive(agent, subscription, b"x")
@@ -606,7 +617,10 @@ async def test_the_page_shows_the_figures_of_all(make: MakeServer) -> None:
             for _ in range(8):  # each by a connection of its own
                 shown = (await browser.get(url, headers={"Connection": "close"})).json()
                 assert shown["connections"] == AGENTS
-                assert shown["messages"] == {"minute": AGENTS, "total": AGENTS}
+                assert shown["messages"]["total"] == AGENTS
+                # On a slow machine the first ones may be older.
+                over = time.monotonic() - began > 60
+                assert over or shown["messages"]["minute"] == AGENTS
                 assert shown["workers"] == {"serving": COUNT, "count": COUNT}
             workers(server)[1].kill()
             await asyncio.to_thread(eventually, lambda: "Worker 1 serves again" in server.output)
@@ -620,7 +634,7 @@ async def test_health_tells_of_a_worker_that_is_away(make: MakeServer) -> None:
     process = workers(server)[2]
     process.suspend()
     try:
-        report = await asyncio.to_thread(_asked_until, server, 503)
+        report = await _first_answer(server, 503)
         assert report["status"] == "NOT OK"
         assert report["workers"]["2"]["error"].startswith("no answer within")
         assert report["workers"]["1"]["status"] == "OK"
@@ -629,13 +643,20 @@ async def test_health_tells_of_a_worker_that_is_away(make: MakeServer) -> None:
     await asyncio.to_thread(eventually, lambda: all_serve(server))
 
 
-def _asked_until(server: Server, status: int) -> dict[str, Any]:
-    """Ask until a worker that answers has been asked."""
-    while True:
-        try:
-            answer = httpx.get(f"{server.endpoint_url}/health", trust_env=False, timeout=12)
-        except httpx.ReadTimeout:
-            continue
-        if answer.status_code == status:
-            report: dict[str, Any] = answer.json()
-            return report
+async def _first_answer(server: Server, status: int) -> dict[str, Any]:
+    """Ask all workers, as far as chance has it: those that hang are not waited for.
+
+    Asked one after the other, each by chance, they might be asked for so long that the worker is
+    taken for one that hangs, and killed.
+    """
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        url = f"{server.endpoint_url}/health"
+        asked = [asyncio.create_task(client.get(url)) for _ in range(12)]
+        done, others = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        for one in others:
+            one.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+    answer = done.pop().result()
+    assert answer.status_code == status, answer.text
+    report: dict[str, Any] = answer.json()
+    return report
