@@ -51,36 +51,50 @@ def environment(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def run(command: Sequence[str], facts: Mapping[str, Any]) -> int:
     """Run a command; returns its status as a shell would tell it."""
-    try:
-        process = subprocess.Popen(command, env={**os.environ, **environment(facts)})
-    except OSError as exc:
-        print(f"autopush.testing: {command[0]}: {exc.strerror}", file=sys.stderr)
-        return NOT_FOUND
-    with pass_on(process):
+    with PassOn() as signals:
+        try:
+            process = subprocess.Popen(command, env={**os.environ, **environment(facts)})
+        except OSError as exc:
+            print(f"autopush.testing: {command[0]}: {exc.strerror}", file=sys.stderr)
+            return NOT_FOUND
+        signals.to(process)
         status = process.wait()
     return status if status >= 0 else 128 - status
 
 
-class pass_on:
-    """Sends the signals that are to end this process to another one, and waits for that instead."""
+class PassOn:
+    """Sends the signals that are to end this process to another one, and waits for that instead.
+
+    Those that come before the other one has been named are for it, too.
+    """
 
     NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-    def __init__(self, process: subprocess.Popen[Any]) -> None:
-        self._process = process
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[Any] | None = None
+        self._early: list[int] = []
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> PassOn:
         for number in self.NUMBERS:
             self._before[number] = signal.signal(number, self._send)
+        return self
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def to(self, process: subprocess.Popen[Any]) -> None:
+        """Name the process."""
+        self._process = process
+        for number in self._early:
+            process.send_signal(number)
+
     def _send(self, number: int, frame: object) -> None:
+        if self._process is None:
+            self._early.append(number)
         # A terminal has sent SIGINT to the whole group already.
-        if number != signal.SIGINT:
+        elif number != signal.SIGINT:
             self._process.send_signal(number)
 
 

@@ -23,6 +23,7 @@ from autopush.scripts import autokey, data, drop_user
 from autopush.tests import TREE
 from autopush.tests.docs.errors import http_errors, same, websocket_errors
 from autopush.tests.docs.support import ANY, DOCS, Block, Emission, blocks, pages, table
+from autopush.tests.e2e.clients import PATIENCE, PATIENT
 from autopush.tests.e2e.harness import Server, environment
 from autopush.tests.test_python_api import DOCUMENTED
 
@@ -31,8 +32,6 @@ from autopush_limits import limit
 from autopush_options import PARSERS, documented, source
 
 sys.path.pop(0)
-
-PATIENCE = 60
 
 
 @pytest.fixture(scope="module")
@@ -421,7 +420,7 @@ def test_examples(page, server, tmp_path):
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # a dozen programs start
     )
     outputs = done.stdout.split(f"\n{MARK}\n")
     assert len(outputs) == len(steps) + 1, done.stderr
@@ -495,7 +494,7 @@ def test_transcripts(block, server):
     """Played against the service, each step does what is said."""
 
     async def play() -> None:
-        async with connect(server.ws_url, compression=None) as browser:
+        async with connect(server.ws_url, compression=None, **PATIENT) as browser:
             part = Play(browser)
             for line in block.text.splitlines():
                 await part.step(line)

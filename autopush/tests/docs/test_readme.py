@@ -27,7 +27,7 @@ def test_first_message(tmp_path):
         script = tmp_path / "first.py"
         script.write_text(code.replace(DEFAULT_URL, server.ws_url))
         done = subprocess.run(
-            [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+            [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300
         )
     assert (done.returncode, done.stdout) == (0, "Hello!\n"), done.stderr
 

@@ -84,7 +84,7 @@ def test_a_dynamodb_on_this_machine(tmp_path: Path) -> None:
                 env=environment(tmp_path, env),
                 capture_output=True,
                 text=True,
-                timeout=120,
+                timeout=300,
             )
         finally:
             server.terminate()

@@ -31,6 +31,10 @@ QUIET = 0.4
 
 JSON = dict[str, Any]
 
+PATIENT: JSON = {"open_timeout": PATIENCE, "close_timeout": PATIENCE, "ping_interval": None}
+"""For ``connect`` of ``websockets``: of itself it gives up a handshake after ten seconds, and a
+connection whose ping isn't answered within twenty."""
+
 
 def b64encode(data: bytes) -> str:
     """URL-safe base64 without padding."""
@@ -195,11 +199,9 @@ class UserAgent:
         :param kw: for ``websockets``' ``connect``
         """
         options: JSON = {
+            **PATIENT,
             "compression": None,
-            "ping_interval": None,
             "proxy": None,
-            "open_timeout": PATIENCE,
-            "close_timeout": PATIENCE,
             "max_size": None,
             "max_queue": None,
             **kw,

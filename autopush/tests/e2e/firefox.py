@@ -14,6 +14,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from autopush.control.rig import firefox_preferences
+from autopush.tests.e2e.clients import PATIENT
 
 PROGRAM = shutil.which("firefox") or shutil.which("firefox-esr")
 
@@ -79,7 +80,7 @@ class Firefox:
         )
         url = await self._address()
         self._reader = asyncio.create_task(self._read())
-        self._bidi = await connect(url + "/session", max_size=None)
+        self._bidi = await connect(url + "/session", max_size=None, **PATIENT)
         await self.command("session.new", capabilities={})
         tree = await self.command("browsingContext.getTree")
         self._context = tree["contexts"][0]["context"]

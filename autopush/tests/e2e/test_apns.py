@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from automock.running import Background
-from autopush.tests.e2e.clients import JSON, Subscription, push
+from autopush.tests.e2e.clients import JSON, PATIENCE, Subscription, push
 from autopush.tests.e2e.harness import Server
 
 TOKEN = "0123456789abcdef" * 4
@@ -34,10 +34,17 @@ def apns(mock: Background) -> Iterator[Any]:
     mock["apns"].reset()
 
 
+def credentials(mock: Background) -> str:
+    """The option for a service that waits for Apple as long as tests wait: the usual ten seconds
+    may be over before a busy machine has answered."""
+    channels = json.loads(mock.automock.options()["apns_creds"])
+    return json.dumps({name: {**one, "timeout": PATIENCE} for name, one in channels.items()})
+
+
 @pytest.fixture(scope="module")
 def phones(mock: Background, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service with APNs switched on, and metrics on."""
-    creds = mock.automock.options()["apns_creds"]
+    creds = credentials(mock)
     options = ("--apns_creds", creds, "--statsd_host", "127.0.0.1", "--log_level", "debug")
     with Server(tmp_path_factory.mktemp("phones"), *options) as server:
         yield server
@@ -140,7 +147,9 @@ def test_a_device_that_is_gone_is_dropped(
 
 
 def push_raw(phone: Phone) -> httpx.Response:
-    return phone.client.post(phone.registered["endpoint"], headers={"TTL": "60"}, timeout=30)
+    return phone.client.post(
+        phone.registered["endpoint"], headers={"TTL": "60"}, timeout=2 * PATIENCE
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,7 +188,9 @@ def test_a_slow_vendor_delays_no_other_route(phones: Server, apns: Any) -> None:
 
     async def run() -> None:
         limits = httpx.Limits(max_connections=100)
-        async with httpx.AsyncClient(trust_env=False, timeout=60, limits=limits) as client:
+        async with httpx.AsyncClient(
+            trust_env=False, timeout=2 * PATIENCE, limits=limits
+        ) as client:
 
             def send() -> Any:
                 return client.post(phone.registered["endpoint"], headers={"TTL": "60"})
@@ -202,7 +213,7 @@ def test_nothing_of_tokens_or_keys_is_logged(
     mock: Background, make_server: Callable[..., Server]
 ) -> None:
     apns = mock["apns"]
-    creds = mock.automock.options()["apns_creds"]
+    creds = credentials(mock)
     server = make_server("--apns_creds", creds, "--log_level", "debug").start()
     phone = Phone(server, "token")
     for answer in (

@@ -266,7 +266,7 @@ async def test_a_sender_that_sends_too_fast(make_server: Callable[..., Server]) 
     """Subscription and key each have a bucket; the answer says when there is room again."""
     server = make_server(
         *("--rate_subscription", "1", "--burst_subscription", "3"),
-        *("--rate_sender", "1", "--burst_sender", "5"),
+        *("--rate_sender", "1", "--burst_sender", "4"),
     ).start()
     claims = {"sub": "mailto:ops@example.com", "aud": server.endpoint_url}
     signed = VapidSender().rfc8292.sign(claims)
@@ -287,7 +287,7 @@ async def test_a_sender_that_sends_too_fast(make_server: Callable[..., Server]) 
         assert (body["errno"], "1 a minute, 3 at once" in body["message"]) == (204, True)
         for subscription in (second, third):
             accepted, body = await until_refused(subscription, signed)
-        assert "for this sender's key: 1 a minute, 5 at once" in body["message"]
+        assert "for this sender's key: 1 a minute, 4 at once" in body["message"]
         assert (await send(third, b"x")).status_code == 201  # who has no key has room here
 
 

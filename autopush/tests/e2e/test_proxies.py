@@ -24,7 +24,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from autopush.tests.docs.support import blocks
 from autopush.tests.docs.test_readme import block
-from autopush.tests.e2e.harness import Server, eventually, free_port
+from autopush.tests.e2e.clients import PATIENT
+from autopush.tests.e2e.harness import START_WITHIN, STOP_WITHIN, Server, eventually, free_port
 from autopush.tests.tlsfiles import make_certificate
 
 NAME = "push.example.org"
@@ -159,7 +160,7 @@ class Proxy:
         )
 
     def __enter__(self) -> Proxy:
-        end = time.monotonic() + 30
+        end = time.monotonic() + START_WITHIN
         while time.monotonic() < end:
             assert self.process.poll() is None, self.process.communicate()[1]
             try:
@@ -171,7 +172,7 @@ class Proxy:
 
     def __exit__(self, *exc: object) -> None:
         self.process.terminate()
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=STOP_WITHIN)
 
     @property
     def origin(self) -> str:
@@ -181,9 +182,7 @@ class Proxy:
     def browser(self) -> ClientConnection:
         """A WebSocket through it."""
         sock = socket.create_connection(("127.0.0.1", self.port))
-        return connect(
-            f"wss://{NAME}:{self.port}/", sock=sock, ssl=self.context, ping_interval=None
-        )
+        return connect(f"wss://{NAME}:{self.port}/", sock=sock, ssl=self.context, **PATIENT)
 
     def sender(self, address: str = "127.0.0.1") -> httpx.Client:
         """An application server, whose connections come from an address."""

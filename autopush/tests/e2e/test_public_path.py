@@ -18,8 +18,8 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from autopush.tests.e2e.clients import VapidSender
-from autopush.tests.e2e.harness import Server, free_port
+from autopush.tests.e2e.clients import PATIENT, VapidSender
+from autopush.tests.e2e.harness import START_WITHIN, STOP_WITHIN, Server, free_port
 from autopush.tests.e2e.test_proxies import NGINX
 
 PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
@@ -70,11 +70,11 @@ def running(home, port):
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(STOP_WITHIN)
 
 
 def wait_for(port, process):
-    end = time.monotonic() + 30
+    end = time.monotonic() + START_WITHIN
     while time.monotonic() < end:
         assert process.poll() is None, process.stderr.read()
         try:
@@ -91,7 +91,7 @@ def test_everything_works_below_a_path(below):
     origin = url.removesuffix("/a/push")
     sender = VapidSender()
     assert f"dom.push.serverURL = {url.replace('http', 'ws', 1)}/\n" in server.output
-    with connect(f"{url.replace('http', 'ws', 1)}/", origin=origin) as browser:
+    with connect(f"{url.replace('http', 'ws', 1)}/", origin=origin, **PATIENT) as browser:
         browser.send(json.dumps({"messageType": "hello", "use_webpush": True}))
         assert json.loads(browser.recv())["status"] == 200
         register = {"messageType": "register", "channelID": CHANNEL, "key": sender.public_key}

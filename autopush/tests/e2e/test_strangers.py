@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from autopush.tests.e2e.clients import PATIENCE, UserAgent
 from autopush.tests.e2e.harness import Server
@@ -12,6 +15,9 @@ from autopush.tests.e2e.raw import CLOSE, PING, RawAgent, client_frame, frame_he
 TOO_BIG = b"\x03\xf1"
 STEP = 0.1
 """Seconds between two bytes of one who is in no hurry."""
+
+IN_TIME = "10"
+"""Seconds in which a stranger's handshake arrives, also on a busy machine."""
 
 
 async def test_a_stranger_has_8_kib_for_a_message(server: Server) -> None:
@@ -51,7 +57,7 @@ async def test_a_handshake_that_drips_ends(make_server: Callable[..., Server]) -
 async def test_neither_pings_nor_a_message_that_drips_put_the_end_off(
     make_server: Callable[..., Server],
 ) -> None:
-    server = await asyncio.to_thread(make_server("--hello_timeout", "1").start)
+    server = await asyncio.to_thread(make_server("--hello_timeout", IN_TIME).start)
     stranger = await RawAgent.connect(server)
     await stranger.send_bytes(client_frame(b"p", PING))
     dripping = asyncio.create_task(drip(stranger.writer, frame_head(8000) + b"x" * 8000))
@@ -60,9 +66,16 @@ async def test_neither_pings_nor_a_message_that_drips_put_the_end_off(
     stranger.writer.close()
 
 
+async def greeted(server: Server) -> UserAgent:
+    """A user agent whose hello came in time: on a busy machine some don't."""
+    while True:
+        with contextlib.suppress(ConnectionClosed, InvalidHandshake):
+            return await UserAgent.open(server.ws_url)
+
+
 async def test_who_says_hello_stays(make_server: Callable[..., Server]) -> None:
     server = await asyncio.to_thread(make_server("--hello_timeout", "1").start)
-    async with await UserAgent.open(server.ws_url) as agent:
+    async with await greeted(server) as agent:
         await agent.nothing(2)
         await agent.round_trip()
 

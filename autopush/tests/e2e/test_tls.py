@@ -25,6 +25,7 @@ from autopush.http import EndpointHTTPFactory
 from autopush.httpserver.connection import IDLE_TIMEOUT
 from autopush.ssl import AutopushSSLContextFactory
 from autopush.tests.daemons import daemons, negotiated, s_client
+from autopush.tests.e2e.clients import PATIENT
 from autopush.tests.e2e.harness import eventually, free_port
 from autopush.tests.httpserver.support import advance
 from autopush.tests.tlsfiles import make_certificate
@@ -197,7 +198,7 @@ def test_dh_parameters(tmp_path):
 def test_websocket_over_tls(cluster):
     async def hello(port):
         url = f"wss://127.0.0.1:{port}/"
-        async with connect(url, ssl=cluster.context()) as browser:
+        async with connect(url, ssl=cluster.context(), **PATIENT) as browser:
             await browser.send(HELLO)
             return json.loads(await browser.recv())["status"]
 
@@ -352,7 +353,8 @@ def test_reload_while_a_websocket_stays_connected(cluster):
         context = cluster.context()
         context.verify_mode = ssl.CERT_NONE
         ports = cluster.ports
-        async with connect(f"wss://127.0.0.1:{ports.websocket}/", ssl=context) as browser:
+        url = f"wss://127.0.0.1:{ports.websocket}/"
+        async with connect(url, ssl=context, **PATIENT) as browser:
             await browser.send(HELLO)
             uaid = json.loads(await browser.recv())["uaid"]
             for daemon in (cluster.connection, cluster.endpoint, cluster.standalone):
@@ -364,8 +366,7 @@ def test_reload_while_a_websocket_stays_connected(cluster):
             await browser.send(json.dumps({"messageType": "register", "channelID": channel}))
             assert json.loads(await browser.recv())["status"] == 200
             # A new connection, which trusts the new certificate only, with the same user.
-            url = f"wss://127.0.0.1:{ports.websocket}/"
-            async with connect(url, ssl=cluster.context()) as other:
+            async with connect(url, ssl=cluster.context(), **PATIENT) as other:
                 await other.send(json.dumps({**json.loads(HELLO), "uaid": uaid}))
                 assert json.loads(await other.recv())["uaid"] == uaid
 

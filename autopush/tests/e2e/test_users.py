@@ -44,7 +44,8 @@ async def test_users_without_a_subscription_are_forgotten(
     file.close()
     await asyncio.to_thread(server.start)
     assert await asyncio.to_thread(eventually, lambda: health(server).get("users") == 2, every=0.2)
-    assert "Forgot 1 user agents without a channel" in server.output
+    forgot = "Forgot 1 user agents without a channel"
+    assert await asyncio.to_thread(eventually, lambda: forgot in server.output)
     for agent, known in ((with_channel, True), (without, False), (lately, True)):
         async with await UserAgent.open(server.ws_url, uaid=agent.uaid) as again:
             assert (again.uaid == agent.uaid) is known

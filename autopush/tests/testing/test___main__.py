@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,12 +12,16 @@ import sys
 import psutil
 import pytest
 
+from autopush.testing import __main__ as program
 from autopush.tests import TREE
 from autopush.tests.docs.support import blocks
 from autopush.tests.e2e.harness import eventually
 from autopush.tests.senders.programs import PROGRAMS, built, environment
 
 CLI = [sys.executable, "-m", "autopush.testing"]
+
+WITHIN = 600
+"""Seconds for a run: some commands compile."""
 
 
 def start(*words, **kwargs):
@@ -27,7 +32,7 @@ def start(*words, **kwargs):
 def run(*words, **kwargs):
     """Status and standard output."""
     process = start(*words, **kwargs)
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=WITHIN)
     return process.returncode, output
 
 
@@ -77,6 +82,20 @@ def test_signals_go_to_the_command(number):
     assert process.wait(120) == 128 + number
     process.stdout.close()
     eventually(lambda: not psutil.pid_exists(pid))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_command_starts_is_for_it(monkeypatch, number):
+    begin = subprocess.Popen
+
+    def interrupted(*args, **kwargs):
+        os.kill(os.getpid(), number)
+        return begin(*args, **kwargs)
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    facts = dict.fromkeys(("url", "websocket_url", "control_url"), "http://127.0.0.1:1/")
+    facts |= {"firefox_preferences": {}, "certificate": None}
+    assert program.run(["sleep", "600"], facts) == 128 + number
 
 
 @pytest.fixture

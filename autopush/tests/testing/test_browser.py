@@ -128,7 +128,7 @@ def test_offline_and_online(push, send):
     assert send(subscription, "gone", ttl=0) == 201
     assert not browser.messages
     browser.online()
-    assert browser.wait().text == "waits"
+    assert browser.wait(60).text == "waits"
     assert browser.uaid == uaid
     assert len(browser.messages) == 1
 

@@ -154,7 +154,8 @@ def test_time_out(push, send):
     push.fail("time-out", times=1)
     with pytest.raises(requests.exceptions.ReadTimeout):
         send(subscription, timeout=0.2)
-    assert [(r.status, r.fault) for r in push.requests] == [(None, "time-out")]
+    # On a busy machine it has met the fault when the sender has gone.
+    eventually(lambda: [(r.status, r.fault) for r in push.requests] == [(None, "time-out")])
     assert not browser.messages
 
 
@@ -201,7 +202,7 @@ def test_duplicate_for_who_is_away(push, send):
     push.fail("duplicate", times=1)
     assert send(subscription, "twice") == 201
     browser.online()
-    assert [browser.wait().text for _ in range(2)] == ["twice", "twice"]
+    assert [browser.wait(60).text for _ in range(2)] == ["twice", "twice"]
 
 
 def test_disorder(push, send):
@@ -251,7 +252,7 @@ def test_expiry_follows_the_clock(push, send):
         send(subscription, str(ttl), ttl=ttl)
     push.advance(3600)
     browser.online()
-    assert browser.wait().text == "3700"
+    assert browser.wait(60).text == "3700"
     assert len(browser.messages) == 1
 
 
@@ -304,7 +305,7 @@ def test_messages_of_before_do_not_come_back(push, send):
         browser.offline()
         send(subscription, "waits")
         browser.online()
-        assert browser.wait().text == "waits"
+        assert browser.wait(60).text == "waits"
         push.reset()
 
 

@@ -14,6 +14,9 @@ from autopush.control.operations import OPERATIONS
 from autopush.tests import TREE
 from autopush.tests.docs.support import blocks, pages
 
+WITHIN = 600
+"""Seconds for a run, which starts a service or two."""
+
 TEST = """
 from pywebpush import webpush
 
@@ -45,7 +48,7 @@ def run_pytest(folder, *options):
         env={**os.environ, "PYTHONPATH": str(TREE)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=WITHIN,
     )
 
 
@@ -109,7 +112,7 @@ def test_the_manuals_example_for_unittest(tmp_path):
         env={**os.environ, "PYTHONPATH": str(TREE)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=WITHIN,
     )
     assert done.returncode == 0, done.stderr
 

@@ -148,7 +148,9 @@ def test_ends_although_somebody_waits():
 def test_a_line_or_nothing():
     ours, theirs = os.pipe()
     os.write(theirs, b"no li")
-    assert read_line(ours, 0.01) == b""
+    assert read_line(ours, 0.01) == b""  # the beginning may have been taken, or not
+    os.write(theirs, b"\n")
+    read_line(ours, 60)
     os.write(theirs, b"a line\n")
     assert read_line(ours, 60) == b"a line\n"
     os.close(theirs)
@@ -174,13 +176,27 @@ SHARE = 4
 where those take 0.41)."""
 
 
-def test_a_start_takes_little_more_than_its_imports():
-    """CPU time of both, on the same machine at the same time, so that it is a share."""
+ROUNDS = 3
+"""How often both are measured: what else a machine does makes them longer, never shorter."""
+
+
+def cpu_of_imports():
+    """Seconds."""
     before = os.times()
     subprocess.run([sys.executable, "-c", IMPORT], check=True)
     after = os.times()
-    imports = sum(after[2:4]) - sum(before[2:4])
+    return sum(after[2:4]) - sum(before[2:4])
+
+
+def cpu_of_a_start():
+    """Seconds."""
     service = PushService()
     with service:
-        start = sum(psutil.Process(service.facts["pid"]).cpu_times()[:2])
+        return sum(psutil.Process(service.facts["pid"]).cpu_times()[:2])
+
+
+def test_a_start_takes_little_more_than_its_imports():
+    """CPU time of both, on the same machine at the same time, so that it is a share."""
+    rounds = [(cpu_of_imports(), cpu_of_a_start()) for _ in range(ROUNDS)]
+    imports, start = map(min, zip(*rounds, strict=True))
     assert 0 < start < SHARE * imports
