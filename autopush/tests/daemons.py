@@ -31,6 +31,7 @@ class Daemon:
     :param home: where it runs
     :param command: name of the console script
     :param prefix: command that runs the command
+    :param before: Python that runs before it, in the same process
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Daemon:
         *options: str,
         env: Mapping[str, str] | None = None,
         prefix: tuple[str, ...] = (),
+        before: str = "",
     ) -> None:
-        script = f"import sys, autopush.main as m; sys.exit(m.{APPLICATIONS[command]}.main())"
+        main = f"import sys, autopush.main as m; sys.exit(m.{APPLICATIONS[command]}.main())"
+        script = f"{before}\n{main}"
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-c", script, *options],
