@@ -232,7 +232,7 @@ def test_complaints_are_rare(processor, events):
 def test_stop_does_not_wait_for_ever(processor, monkeypatch):
     monkeypatch.setattr(module, "STOP_WITHIN", 0.05)
     release = threading.Event()
-    processor._client.put_record_batch = lambda **kwargs: release.wait()
+    processor._client.put_record_batch = lambda **kwargs: release.wait() and {}
     processor.process("a")
     processor.start()
     thread = processor._thread
