@@ -63,7 +63,7 @@ ELSEWHERE: dict[str, str] = {
     "types": "test_python_api",
     "web/prometheus": "metrics/test_prometheus",
     "web/schemas_registration": "web/test_registration",
-    "websocket/factory": "websocket/test_wire",
+    "websocket/factory": "websocket/test_wire_time",
     "websocket/members": "websocket/test_overrides",
     "websocket/site": "http/test_applications",
 }

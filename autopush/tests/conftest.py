@@ -10,6 +10,8 @@ import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from twisted.logger import globalLogBeginner
 from twisted.trial import util
+from websockets.asyncio import client as asyncio_client
+from websockets.sync import client as sync_client
 
 from autopush.tests.session import changes
 
@@ -19,8 +21,8 @@ name: parallel workers must find the same names."""
 
 
 PATIENCE = 60.0
-"""Seconds to wait for anything over HTTP, where a test doesn't say: httpx gives up after five,
-which are soon over on a machine that is busy with other things."""
+"""Seconds to wait for anything over HTTP and WebSocket, where a test doesn't say: httpx gives up
+after five and websockets after ten, which are soon over on a machine that is busy with others."""
 
 LONGEST_TEST = 1800.0
 """Seconds until trial gives up a test; of itself it would after 120."""
@@ -31,8 +33,14 @@ def pytest_configure(config: pytest.Config) -> None:
     tests provoke and replays them into whichever test begins to log first."""
     for part in ("connect", "read", "write", "pool"):
         setattr(DEFAULT_TIMEOUT_CONFIG, part, PATIENCE)
+    for connect in (asyncio_client.connect.__init__, sync_client.connect):
+        defaults: Any = connect.__kwdefaults__
+        assert {"open_timeout", "ping_timeout"} <= set(defaults)
+        defaults.update(open_timeout=PATIENCE, ping_timeout=PATIENCE)
     util.DEFAULT_TIMEOUT_DURATION = LONGEST_TEST
-    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.register_profile(
+        "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
     hypothesis.settings.load_profile("patient")
     nowhere: Any = lambda event: None  # noqa: E731
     globalLogBeginner.beginLoggingTo([nowhere], True, redirectStandardIO=False)

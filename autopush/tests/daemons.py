@@ -31,7 +31,7 @@ class Daemon:
     :param home: where it runs
     :param command: name of the console script
     :param prefix: command that runs the command
-    :param before: Python that it runs first
+    :param before: Python that runs before it, in the same process
     """
 
     def __init__(

@@ -34,8 +34,7 @@ from autopush.router.gcmclient import GCMError, JSONMessage, Result
 from autopush.session import Session
 from autopush.tests.message.vapid_support import ES256, Sender
 from autopush.tests.session.support import CHID, UAID, Rig, ack, message
-from autopush.tests.websocket.support import CLOSE, FakeTransport, request
-from autopush.tests.websocket.test_wire import make_conf, say
+from autopush.tests.websocket.support import CLOSE, FakeTransport, make_conf, request, say
 from autopush.websocket import DEFAULT_WS_ERR, ConnectionWSSite, PushServerFactory
 
 DOCUMENTED = """

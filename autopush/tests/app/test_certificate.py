@@ -11,6 +11,7 @@ from cryptography import x509
 
 from autopush.app.certificate import make_certificate
 from autopush.testing import PushService
+from autopush.tests.e2e.clients import PATIENCE
 
 
 def test_key_and_certificate_fit(tmp_path):
@@ -47,4 +48,4 @@ def test_senders_that_trust_it(tmp_path):
                 webpush(subscription, "x", ttl=60, requests_session=session)
             session.verify = service.facts["certificate"]
             webpush(subscription, "x", ttl=60, requests_session=session)
-        assert browser.wait().text == "x"
+        assert browser.wait(PATIENCE).text == "x"

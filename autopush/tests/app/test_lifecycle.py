@@ -28,7 +28,13 @@ from autopush.app.lifecycle import Lifecycle, report_file_limit
 from autopush.app.process import Listener
 from autopush.app.systemd import ServiceManager
 from autopush.tests.daemons import daemons
-from autopush.tests.e2e.harness import STOP_WITHIN, environment, eventually, free_port
+from autopush.tests.e2e.harness import (
+    START_WITHIN,
+    STOP_WITHIN,
+    environment,
+    eventually,
+    free_port,
+)
 from autopush.tests.tlsfiles import make_certificate
 
 COMMANDS = ("autopush", "autoendpoint", "autopush_standalone")
@@ -68,7 +74,7 @@ def refusal(make, home, command, *more):
     port = free_port()
     human = [] if command == "autopush_standalone" else ["--human_logs"]
     daemon = make(home, command, *options(command, home, port), *human, *more)
-    assert daemon.wait() == 1, daemon.output
+    assert daemon.wait(START_WITHIN) == 1, daemon.output
     assert "Traceback" not in daemon.output
     errors = [line for line in daemon.lines if "critical" in line or "error:" in line]
     assert len(errors) == 1, daemon.output
@@ -239,8 +245,16 @@ def test_it_ends_within_five_seconds_though_nothing_else_does(monkeypatch):
     assert stopped.called
 
 
+PATIENT = """
+import autopush.app.service as service
+import autopush.db.groupwriter as groupwriter, autopush.db.sqlite.schema as schema
+service.STOP_WITHIN = groupwriter.DEADLINE = schema.WRITE_WAIT = 100.0
+"""
+"""For a daemon that waits for its store, and for the end of what it does, as long as it takes."""
+
+
 def test_an_endpoint_answers_what_it_has_begun(make, tmp_path):
-    daemon = start(make, tmp_path, "autoendpoint")
+    daemon = start(make, tmp_path, "autoendpoint", before=PATIENT)
     with (
         socket.create_connection(("127.0.0.1", daemon.port), timeout=60) as sock,
         contextlib.closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as locker,
@@ -364,7 +378,7 @@ def test_with_nohup_it_outlives_its_terminal(tmp_path):
         time.sleep(0.5)
         assert httpx.get(f"http://127.0.0.1:{port}/status").status_code == 200
         process.terminate()
-        output = process.communicate(timeout=30)[0].decode()
+        output = process.communicate(timeout=STOP_WITHIN)[0].decode()
         assert process.returncode == 0
         assert "terminal was closed" not in output
 
@@ -377,13 +391,15 @@ def test_the_service_manager_is_told(make, tmp_path, command):
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(path)
-        sock.settimeout(30)
+        sock.settimeout(START_WITHIN)
         port = free_port()
         daemon = make(
             tmp_path,
             command,
             *options(command, tmp_path, port),
-            env={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "600000"},
+            # The kernel keeps ten messages. Signs of life that come too fast for a busy machine
+            # would leave no room for others.
+            env={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "3000000"},
         )
 
         def told(name):
@@ -419,7 +435,7 @@ def test_the_service_manager_is_not_told_ready_if_the_start_fails(make, tmp_path
             *options("autopush_standalone", tmp_path, port),
             env={"NOTIFY_SOCKET": path},
         )
-        assert daemon.wait() == 1
+        assert daemon.wait(START_WITHIN) == 1
         sock.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             assert b"READY" not in sock.recv(4096)
@@ -451,6 +467,8 @@ def nodes(tmp_path_factory):
 def test_health_routes(nodes, node):
     """spec/configuration 10."""
     origin = nodes[1][node]
+    # On a busy machine a write may take longer than the service calls healthy.
+    eventually(lambda: httpx.get(f"{origin}/health").status_code == 200)
     status = httpx.get(f"{origin}/status")
     assert (status.status_code, status.json()["status"]) == (200, "OK")
     assert httpx.get(f"{origin}/__heartbeat__").json() == status.json()
@@ -500,10 +518,10 @@ def test_health_of_a_locked_database(nodes, node, file):
     url = f"{origins[node]}/health"
 
     def health():
-        answer = httpx.get(url, timeout=30)
+        answer = httpx.get(url)
         return answer.status_code, answer.json()["storage"]
 
-    assert health() == (200, {"status": "OK"})
+    eventually(lambda: health() == (200, {"status": "OK"}))
     with contextlib.closing(sqlite3.connect(home / file, isolation_level=None)) as locker:
         locker.execute("BEGIN IMMEDIATE")
         eventually(lambda: health()[0] == 503)
@@ -517,12 +535,16 @@ def test_health_of_a_missing_table(nodes, node):
     home, origins = nodes
     with contextlib.closing(sqlite3.connect(home / "db")) as connection:
         connection.execute("ALTER TABLE users RENAME TO lost")
+
+        def whose_storage_is_well():
+            answer = httpx.get(f"{origins[node]}/health")
+            return answer if answer.json()["storage"] == {"status": "OK"} else None
+
         try:
-            answer = httpx.get(f"{origins[node]}/health", timeout=30)
+            answer = eventually(whose_storage_is_well)
         finally:
             connection.execute("ALTER TABLE lost RENAME TO users")
     assert answer.status_code == 503
     body = answer.json()
     assert body["status"] == "NOT OK"
     assert body["router"] == {"status": "NOT OK", "error": "Nonexistent table"}
-    assert body["storage"] == {"status": "OK"}

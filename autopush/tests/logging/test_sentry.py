@@ -34,6 +34,10 @@ SECRETS = {
 }
 
 
+PATIENCE = 600
+"""Seconds for events to arrive, so that none is given up because the machine is busy."""
+
+
 def fail(text="boom"):
     variable = SECRETS["variable"]
     raise RuntimeError(text if variable else "")
@@ -61,6 +65,8 @@ class SentryCase(TestCase):
     def setUp(self):
         self.sentry = self.background["sentry"]
         self.sentry.reset()
+        self.patch(sentry, "TIMEOUT", PATIENCE)
+        self.patch(sentry, "LAST_WORDS", PATIENCE)
         self.patch(sys, "argv", ["autoendpoint", SECRETS["argument"]])
         publisher = LogPublisher()
         self.patch(logging, "begin_or_register", publisher.addObserver)

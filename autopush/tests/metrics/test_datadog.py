@@ -107,6 +107,7 @@ class TestOverHTTP(TestCase):
         self.addCleanup(thread.join)
         self.addCleanup(self.server.server_close)
         self.addCleanup(self.server.shutdown)
+        self.patch(module, "TIMEOUT", 600)
         self.patch(datadog.api, "_api_host", f"http://127.0.0.1:{self.server.server_port}")
         for name in ("_api_key", "_application_key"):
             self.patch(datadog.api, name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ from autopush.tests.httpserver.test_connection import App
 from autopush.tests.tlsfiles import make_certificate
 
 reactor: Any = _reactor
+PATIENCE = 60
+"""Seconds a node has to answer, however busy the machine is."""
+
 URL = "http://node.example:8081/push/abc"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -466,7 +470,7 @@ class SocketTest(TestCase):
         return port.getHost().port
 
     def client(self, **kwargs: Any) -> NodeClient:
-        client = NodeClient(reactor, 5, 5, **kwargs)
+        client = NodeClient(reactor, PATIENCE, PATIENCE, **kwargs)
         self.addCleanup(client.close)
         return client
 
@@ -488,10 +492,10 @@ class SocketTest(TestCase):
         self.assertEqual([r.body for r in self.app.requests], [b"x" * 5000] * 3)
 
     async def test_refused(self):
-        port = reactor.listenTCP(0, self.app, interface="127.0.0.1")
-        number = port.getHost().port
-        await port.stopListening()
-        await self.fails(self.client().request("PUT", f"http://127.0.0.1:{number}/"))
+        with socket.socket() as taken:  # so that nobody else listens there
+            taken.bind(("127.0.0.1", 0))
+            number = taken.getsockname()[1]
+            await self.fails(self.client().request("PUT", f"http://127.0.0.1:{number}/"))
 
     async def test_unknown_name(self):
         await self.fails(self.client().request("PUT", "http://nowhere.invalid:1/"))

@@ -74,7 +74,7 @@ class Proxy:
         return True
 
     def config(self, pem):
-        lines = ["defaults", "  mode tcp", "  timeout connect 5s"]
+        lines = ["defaults", "  mode tcp", "  timeout connect 60s", "  timeout check 60s"]
         lines += ["  timeout client 60s", "  timeout server 60s"]
 
         def listen(name, server, tls, bind="", address="127.0.0.1", extra=()):

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from cryptography.fernet import Fernet, MultiFernet
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.tcp import Client
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
@@ -56,9 +56,6 @@ SENT_KEYS = {
 
 PATIENT = 600
 """Seconds a router waits for a bridge, so that none gives up because the machine is busy."""
-
-HASTY = 0.3
-"""Seconds where the bridge doesn't answer anyway."""
 
 
 def notification(
@@ -197,13 +194,21 @@ class BridgeTestCase(TestCase):
         self.bridge.script.add(script)
         return await self.send(*args, **kwargs)
 
-    async def answered_in_haste(self, script: Any) -> Any:
-        """As :meth:`answered`, by a router that soon gives up."""
-        self.http.timeout = HASTY
-        try:
-            return await self.answered(script)
-        finally:
-            self.http.timeout = PATIENT
+    async def given_up(self, script: Any, seen: Callable[[], Any] | None = None) -> Any:
+        """As :meth:`answered`, by a router that has waited long enough.
+
+        :param seen: whether it has waited for what it should; default: the service has got the
+            message that it won't answer, which takes as long as it takes
+        """
+        clock = self.http.reactor = Clock()
+        answer = Deferred.fromCoroutine(self.answered(script))
+        await self.until(lambda: answer.called or (seen or self._script_is_over)())
+        clock.advance(PATIENT)
+        self.http.reactor = reactor
+        return await answer
+
+    def _script_is_over(self) -> bool:
+        return not self.bridge.script.waiting
 
     async def until(self, check: Callable[[], Any]) -> None:
         """Wait for something that must happen (else trial ends the test)."""

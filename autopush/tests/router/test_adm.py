@@ -268,7 +268,7 @@ class TestNoAnswer(NoAnswer, ADMTestCase):
     async def gone(self, script, errno, reason):
         for on in ("message", "token"):
             self.metrics.calls.clear()
-            send = self.answered_in_haste if reason == "timeout" else self.answered
+            send = self.given_up if reason == "timeout" else self.answered
             answer = await send({**script, "on": on})
             self.assert_answer(answer, 502, errno, "Server error")
             self.assert_kept(answer, "adm")

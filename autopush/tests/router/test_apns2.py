@@ -16,6 +16,8 @@ from automock.running import Background
 from autopush.config import AutopushConfig
 from autopush.exceptions import RouterException
 from autopush.message.notification import WebPushNotification
+from autopush.net import http2
+from autopush.net.http2 import PING_TIMEOUT
 from autopush.router.apnsrouter import DEFAULT_APS, APNSRouter
 from autopush.router.apnstoken import KEEP_FOR
 from autopush.tests.router.bridge_support import PATIENT
@@ -43,6 +45,8 @@ class Wire(TestCase):
         cls.mock.__exit__()
 
     def setUp(self):
+        # A stand-in that has much to do, or no CPU, isn't silent.
+        self.patch(http2, "PING_TIMEOUT", PATIENT)
         self.conf = AutopushConfig(hostname="push.example", endpoint_port=8082)
         self.metrics: Any = Metrics()
         self.router = self.make_router()
@@ -83,6 +87,11 @@ class Wire(TestCase):
         except RouterException as exc:
             return exc.status_code, exc.errno, exc.response_body
         return response.status_code, response.errno, response.response_body
+
+    async def until(self, check):
+        """Wait for something that must happen (else trial ends the test)."""
+        while not check():
+            await deferLater(reactor, 0.01, lambda: None)
 
     @property
     def requests(self):
@@ -298,7 +307,12 @@ class OutcomeTest(Wire):
 
     async def test_a_connection_that_goes_silent(self):
         self.script(action="freeze")
-        assert await self.outcome() == (201, None, "")  # found out by PING, sent elsewhere
+        outcome = Deferred.fromCoroutine(self.outcome())
+        await self.until(lambda: self.requests)
+        self.patch(http2, "PING_TIMEOUT", PING_TIMEOUT)
+        await self.until(lambda: self.apns.accepted > 1)  # found out by PING, sent elsewhere
+        self.patch(http2, "PING_TIMEOUT", PATIENT)
+        assert await outcome == (201, None, "")
         assert self.apns.accepted == 2
 
     async def test_nobody_listens(self):
@@ -325,8 +339,8 @@ class ConcurrencyTest(Wire):
         """A slow vendor holds up nobody but those who wait for it: the loop stays free."""
         self.script(held=True, times=500)
         sends = [Deferred.fromCoroutine(self.outcome()) for _ in range(500)]
-        while len(self.requests) < 500:  # other work has its turn, although nobody is answered
-            await deferLater(reactor, 0.01, lambda: None)
+        # Other work has its turn, although nobody is answered.
+        await self.until(lambda: len(self.requests) >= 500)
         assert not any(send.called for send in sends)
         self.apns.script.release()
         assert await gatherResults(sends) == [(201, None, "")] * 500

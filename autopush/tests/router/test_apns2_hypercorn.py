@@ -17,7 +17,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from automock.certs import Authority
-from autopush.net.http2 import Http2Error
+from autopush.net import http2
+from autopush.net.http2 import PING_TIMEOUT, Http2Error
 from autopush.router.apns2 import APNSClient, APNSException
 from autopush.tests.e2e.harness import free_port
 from autopush.tests.router.bridge_support import PATIENT
@@ -111,6 +112,10 @@ class Hypercorn:
 
 
 class HypercornTest(TestCase):
+    def setUp(self):
+        # A server that has much to do, or no CPU, isn't silent.
+        self.patch(http2, "PING_TIMEOUT", PATIENT)
+
     def serve(self, **settings) -> Hypercorn:
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
@@ -160,6 +165,7 @@ class HypercornTest(TestCase):
     async def test_connections_the_server_retires(self):
         """It says GOAWAY after some requests, and forgets those it has promised to answer: a PING
         it can't answer tells, and they are sent elsewhere. Nothing gets lost."""
+        self.patch(http2, "PING_TIMEOUT", PING_TIMEOUT)
         server = self.serve(keep_alive_max_requests=20)
         for _ in range(2):
             await gatherResults([self.send() for _ in range(15)])

@@ -250,7 +250,7 @@ class TestNoAnswer(FCMTestCase):
     async def test_actions(self):
         for action in ("hang", "reset", "close", "close_mid_body", "garbage"):
             self.metrics.calls.clear()
-            send = self.answered_in_haste if action == "hang" else self.answered
+            send = self.given_up if action == "hang" else self.answered
             answer = await send({"action": action})
             self.assert_answer(answer, 502, None, "Server error")
             self.assertFalse(answer.log_exception)

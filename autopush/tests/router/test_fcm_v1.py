@@ -8,9 +8,9 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock
 
 from autopush.exceptions import RouterException
-from autopush.router.bridgehttp import MAX_CONNECTIONS, TokenCache
+from autopush.router.bridgehttp import MAX_CONNECTIONS, BodyReader, TokenCache
 from autopush.router.fcm_v1 import FCMv1Router
-from autopush.router.fcmv1client import RENEW_EARLY, FCMv1
+from autopush.router.fcmv1client import ACCEPTABLE_AGE, RENEW_EARLY, FCMv1
 from autopush.tests.router.bridge_support import (
     CHID,
     HEADERS,
@@ -352,7 +352,7 @@ class TestNoAnswer(NoAnswer, FCMv1TestCase):
     async def gone(self, script, errno, reason):
         await self.send()  # so that there is a token
         self.metrics.calls.clear()
-        send = self.answered_in_haste if reason == "timeout" else self.answered
+        send = self.given_up if reason == "timeout" else self.answered
         answer = await send(script)
         self.assert_answer(answer, 502, errno, "Server error")
         self.assert_kept(answer, "fcm")
@@ -372,24 +372,28 @@ class TestNoAnswer(NoAnswer, FCMv1TestCase):
         script = {"headers": {"Content-Length": "1000"}, "json": {}}
         self.bridge.script.add({})
         await self.send()
-        with mock.patch(
-            "automock.web.Reply.encode",
-            lambda *_: b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        begun: list[bytes] = []
+        with (
+            mock.patch(
+                "automock.web.Reply.encode",
+                lambda *_: b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+            ),
+            mock.patch.object(BodyReader, "dataReceived", lambda _, data: begun.append(data)),
         ):
-            answer = await self.answered_in_haste(script)
+            answer = await self.given_up(script, lambda: begun)
         self.assert_answer(answer, 502, 903, "Server error")
         await self.until(lambda: not self.bridge._server.connections)
 
     async def test_refused_connection(self):
         creds = options_of(self.bridge, "fcm_creds")
         creds["fcmapp"]["base_url"] = "https://127.0.0.1:1"
-        await self.replace_router(creds=creds, timeout=2)
+        await self.replace_router(creds=creds)
         self.assert_answer(await self.send(), 502, 902, "Server error")
 
     async def test_unknown_host(self):
         creds = options_of(self.bridge, "fcm_creds")
         creds["fcmapp"]["base_url"] = "https://fcm.invalid"
-        await self.replace_router(creds=creds, timeout=5)
+        await self.replace_router(creds=creds)
         self.assert_answer(await self.send(), 502, 902, "Server error")
 
     async def test_untrusted_certificate(self):
@@ -478,12 +482,13 @@ class TestAccessToken(TokenFetches, FCMv1TestCase):
         self.assertEqual((await result).status_code, 201)
 
     async def test_refused_old_token_is_replaced(self):
+        clock = self.stop_the_clock()
         await self.send()
         self.bridge.access_tokens.clear()
         # just fetched: its age can't be the reason
         self.assert_answer(await self.send(), 500, 901, "Server error")
         self.assertEqual(len(self.bridge.token_requests), 1)
-        self.client._tokens._fetched_at -= 60
+        clock.advance(ACCEPTABLE_AGE)
         self.assert_answer(await self.send(), 500, 901, "Server error")
         self.assertEqual((await self.send()).status_code, 201)
         self.assertEqual(len(self.bridge.token_requests), 2)

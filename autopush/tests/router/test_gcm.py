@@ -261,7 +261,7 @@ class TestNoAnswer(NoAnswer, GCMTestCase):
     NAME = "GCM"
 
     async def gone(self, script, errno, reason):
-        send = self.answered_in_haste if reason == "timeout" else self.answered
+        send = self.given_up if reason == "timeout" else self.answered
         answer = await send(script)
         self.assert_answer(answer, 502, errno, "Server error")
         tags = ["platform:gcm", f"reason:{reason}", "error:502", f"errno:{errno}"]

@@ -1,18 +1,30 @@
-"""A WebSocket client and a transport made of bytes, for tests of the server side."""
+"""A WebSocket client and a transport made of bytes, and a node with sessions of paper, for tests of
+the server side."""
+
+# mypy: disable-error-code="arg-type,attr-defined,misc,truthy-function,valid-type,var-annotated"
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import ITransport
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from autopush.metrics.interface import SinkMetrics
+from autopush.websocket import PushServerFactory, PushServerProtocol
+from autopush.websocket.trimmed import StockServerProtocol
+from autopush.websocket.wire import PushWire
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
@@ -20,6 +32,8 @@ KEY = base64.b64encode(b"0123456789abcdef").decode()
 ACCEPT = base64.b64encode(
     hashlib.sha1((KEY + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
 ).decode()
+
+UAID = "76dfb18c1eb14f9280a57fdf8d462b5c"
 
 HEADERS = {
     "Host": "push.example:8080",
@@ -181,3 +195,121 @@ class FakeTransport:
     def ending(self) -> str | None:
         """How the node ended TCP: ``abort``, ``close``, ``fin`` or None."""
         return next((e for e in self.events if e in ("abort", "close", "fin")), None)
+
+
+class StockPushProtocol(PushWire, StockServerProtocol):
+    """What a node with another Autobahn version runs."""
+
+
+class PaperSession:
+    """Notes what it is told; a message whose ``messageType`` is a command of it is obeyed."""
+
+    def __init__(self, node, wire, connected_at, user_agent, host):
+        self.node, self.wire = node, wire
+        self.connected_at, self.user_agent, self.host = connected_at, user_agent, host
+        self.uaid = None
+        self.log = []
+        self.saved = succeed(None)
+
+    def received(self, message):
+        self.log.append(message)
+        if message.get("messageType") == "hello":
+            self.uaid = UAID
+            self.node.clients[UAID] = self
+        elif message.get("messageType") == "echo":
+            self.wire.send(message)
+        elif message.get("messageType") == "close":
+            self.wire.close(message.get("code"))
+
+    def bad_input(self):
+        self.log.append("bad input")
+        self.wire.close()
+
+    def close(self, code=None):
+        self.wire.close(code)
+
+    @property
+    def awaiting_hello(self):
+        return self.uaid is None and self.wire._holds == 0
+
+    @property
+    def registered(self):
+        return self.node.clients.get(self.uaid) is self
+
+    def output_resumed(self):
+        self.log.append("output resumed")
+
+    def closed(self):
+        self.log.append("closed")
+        return self.saved
+
+
+class PaperNode:
+    def __init__(self):
+        self.clients = {}
+        self.checked = []
+        self.metrics = SinkMetrics()
+
+    def check(self, uaid):
+        self.checked.append(uaid)
+
+
+def make_conf(**changes):
+    conf = SimpleNamespace(
+        port=8080,
+        public_url=None,
+        public_origin=None,
+        ssl=SimpleNamespace(key=None),
+        max_message_size=10_000,
+        access_keys=(),
+        allowed_origins=None,
+        max_connections=None,
+        hello_timeout=0,
+        auto_ping_interval=None,
+        auto_ping_timeout=4,
+        close_handshake_timeout=0,
+    )
+    for name, value in changes.items():
+        setattr(conf, name, value)
+    return conf
+
+
+class Server:
+    """A factory and the connections made to it."""
+
+    def __init__(self, cls=PushServerProtocol, **changes):
+        class Factory(PushServerFactory):
+            protocol = cls
+
+        self.clock = Clock()
+        self.node = PaperNode()
+        self.factory = Factory(make_conf(**changes), self.node, self.clock, PaperSession)
+
+    def connect(self):
+        transport = FakeTransport()
+        transport.connect(self.factory.buildProtocol(None))
+        return transport
+
+    def handshake(self, data: bytes) -> tuple[bytes, FakeTransport]:
+        transport = self.connect()
+        transport.protocol.dataReceived(data)
+        return transport.take(), transport
+
+    def open(self, hello: bool = False) -> FakeTransport:
+        reply, transport = self.handshake(request())
+        assert reply.startswith(b"HTTP/1.1 101 ")
+        if hello:
+            say(transport, {"messageType": "hello"})
+        return transport
+
+
+def say(transport: FakeTransport, *messages) -> None:
+    for message in messages:
+        transport.protocol.dataReceived(frame(TEXT, json.dumps(message).encode()))
+
+
+def heard(transport: FakeTransport) -> list:
+    """The session's log, emptied."""
+    session = transport.protocol.session
+    log, session.log = session.log, []
+    return log

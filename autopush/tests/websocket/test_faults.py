@@ -23,12 +23,13 @@ from websockets.exceptions import ConnectionClosed
 
 from autopush.config import AutopushConfig
 from autopush.db.dynamodb import tables
+from autopush.db.dynamodb.http import Connection
 from autopush.exceptions import StoreError
 from autopush.http import InternalRouterHTTPFactory, WebSocketHTTPFactory
 from autopush.metrics import SinkMetrics
 from autopush.session import Node
 from autopush.session.states import State
-from autopush.tests.db.dynamodb.support import raw_call
+from autopush.tests.db.dynamodb.support import PATIENCE, raw_call
 from autopush.tests.db.dynamodb.test_faults import SOON, FaultCase
 from autopush.tests.db.store_contract import CHID, CHID2, TS, message
 from autopush.websocket import PushServerFactory
@@ -44,6 +45,11 @@ REFUSALS = ("throttled", "throttling", "server_error", "unavailable", "missing",
 CONNECTION = ("timeout", "reset")
 UNSURE = ("lost_answer", "late_timeout")
 """Faults after which a write may have been carried out."""
+
+SILENT = ("timeout", "late_timeout")
+IMPATIENT = 1.0
+"""Seconds that the store waits for an answer which these keep back. It gets all others, however
+slow the emulator is."""
 
 EVERY = (*REFUSALS, *CONNECTION)
 THROTTLING = ("throttled", "throttling")
@@ -124,10 +130,11 @@ class WebSocketFaultCase(FaultCase):
     """A connection node behind a faulty way to its store."""
 
     delays: tuple[float, ...] = SOON[:1]
-    read_timeout = 1.0
 
     async def setUp(self) -> None:
         await super().setUp()
+        self.unanswered: tuple[bytes, bytes] | None = None
+        self.patch(Connection, "exchange", self.hasty(Connection.exchange))
         self.draws: list[tuple[int, int]] = []
         options = {"statsd_host": None, "store_direct": self.store_direct}
         conf = AutopushConfig(hostname="localhost", **options)
@@ -146,8 +153,19 @@ class WebSocketFaultCase(FaultCase):
         self.draws.append((low, high))
         return low
 
+    def hasty(self, exchange: Callable[..., Any]) -> Callable[..., Any]:
+        """Give up soon what stays without an answer, and that alone."""
+
+        def hastily(connection: Any, request: bytes) -> Any:
+            unanswered = self.unanswered
+            silent = unanswered is not None and all(part in request for part in unanswered)
+            connection._sock.settimeout(IMPATIENT if silent else PATIENCE)
+            return exchange(connection, request)
+
+        return hastily
+
     async def tearDown(self) -> None:
-        self.proxy.heal()
+        self.heal()
         for port in self.ports:
             await port.stopListening()
         await self.factory.shutdown()
@@ -169,7 +187,7 @@ class WebSocketFaultCase(FaultCase):
 
     async def ack_is_kept(self, browser: Browser, uaid: str) -> None:
         """Once storage works again, the next connection gets nothing."""
-        self.proxy.heal()
+        self.heal()
         await self.in_reactor(self.node.idle)
         again = await self.connected(uaid)
         await self.gets_nothing(again, uaid)
@@ -234,9 +252,16 @@ class WebSocketFaultCase(FaultCase):
         await self.in_reactor(store)
         return uaid
 
-    def spoil(self, operation: str, fault: str, **kwargs: Any) -> None:
+    def spoil(self, operation: str, fault: str, table: str | None = None, **kwargs: Any) -> None:
+        if fault in SILENT:
+            name = b"" if operation == "*" else f".{operation}\r\n".encode()
+            self.unanswered = (name, (table or "").encode())
         self.proxy.operations.clear()
-        self.proxy.fail(operation, fault, **kwargs)
+        self.proxy.fail(operation, fault, table=table, **kwargs)
+
+    def heal(self) -> None:
+        self.unanswered = None
+        self.proxy.heal()
 
     def in_turn(self, faults: tuple[str, ...], talk: Talk) -> Deferred[None]:
         """Let a client talk once for each fault; nothing may need a restart in between."""
@@ -249,7 +274,7 @@ class WebSocketFaultCase(FaultCase):
                 except Exception as error:
                     raise AssertionError(f"with {fault}: {error!r}") from error
                 finally:
-                    self.proxy.heal()
+                    self.heal()
 
         return deferToThread(asyncio.run, all_of_them())
 
@@ -295,7 +320,7 @@ class TestHello(WebSocketFaultCase):
             uaid = await self.user()
             self.spoil("UpdateItem", fault, table=self.router)
             await self._refused(uaid)
-            self.proxy.heal()
+            self.heal()
             await (await self.connected(uaid)).leave()
 
         return self.in_turn((*EVERY, *UNSURE), talk)
@@ -329,7 +354,7 @@ class TestRegister(WebSocketFaultCase):
             self.spoil("UpdateItem", fault)
             assert await self._register(browser) == REGISTER_OVERLOADED
             await browser.goes_on()
-            self.proxy.heal()
+            self.heal()
             assert (await self._register(browser))["status"] == 200
             found = await self.in_reactor(self.sure.get_subscription, uaid, CHID2)
             assert found.subscribed and found.user["current_month"] == self.month
@@ -345,7 +370,7 @@ class TestRegister(WebSocketFaultCase):
             self.spoil("UpdateItem", fault)
             assert await self._register(browser) == REGISTER_OVERLOADED
             await browser.goes_on()
-            self.proxy.heal()
+            self.heal()
             assert (await self._register(browser))["status"] == 200
             found = await self.in_reactor(self.sure.list_channels, self.month, uaid)
             assert found.chids == {CHID, CHID2}
@@ -362,7 +387,7 @@ class TestRegister(WebSocketFaultCase):
             self.spoil("UpdateItem", fault)
             await browser.say(messageType="unregister", channelID=CHID)
             assert await browser.hear() == UNREGISTER_OVERLOADED
-            self.proxy.heal()
+            self.heal()
             await browser.say(messageType="unregister", channelID=CHID)
             assert (await browser.hear())["status"] == 200
             found = await self.in_reactor(self.sure.list_channels, self.month, uaid)
@@ -401,7 +426,7 @@ class TestFetch(WebSocketFaultCase):
             await browser.ack(*frames)
             await self.failed_once("Query")
             await browser.goes_on()
-            self.proxy.heal()
+            self.heal()
             last = await browser.hear()
             assert last["version"] == f"version-{TS + 10}-"
             await browser.ack(last)
@@ -416,7 +441,7 @@ class TestFetch(WebSocketFaultCase):
             self.spoil("Query", fault)
             browser = await self.connected(uaid)
             await browser.ended()
-            self.proxy.heal()
+            self.heal()
             browser = await self.connected(uaid)
             assert (await browser.hear())["version"] == f"version-{TS}-"
             await browser.leave()
@@ -463,7 +488,7 @@ class TestAck(WebSocketFaultCase):
     def test_connection_goes_on_with_the_same_user_agent(self):
         async def talk(fault):
             browser, _ = await self._acknowledge(timestamped(), "UpdateItem", fault)
-            self.proxy.heal()
+            self.heal()
             await browser.say(messageType="register", channelID=CHID2)
             assert (await browser.hear())["status"] == 200
             await browser.leave()
@@ -484,7 +509,7 @@ class TestUnacknowledged(WebSocketFaultCase):
             self.spoil("PutItem", fault)
             await browser.leave()
             await self.failed_once("PutItem")
-            self.proxy.heal()
+            self.heal()
             await self.in_reactor(self.node.idle)
             again = await self.connected(uaid)
             frame = await again.hear()
@@ -554,7 +579,7 @@ class TestMonthlyMove(WebSocketFaultCase):
             browser = await self.connected(uaid)
             await browser.ended()
             assert await self._month(uaid) == self.old
-            self.proxy.heal()
+            self.heal()
             browser = await self.connected(uaid)
             await self._arrives(uaid)
             await browser.leave()

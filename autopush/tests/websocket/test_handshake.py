@@ -21,11 +21,11 @@ from autopush.tests.websocket.support import (
     PING,
     TEXT,
     FakeTransport,
+    Server,
     close_frame,
     frame,
     request,
 )
-from autopush.tests.websocket.test_wire import Server
 from autopush.websocket import PushServerProtocol
 from autopush.websocket.handshake import accept, opening
 

@@ -13,8 +13,7 @@ from twisted.logger import capturedLogs
 from autopush.addresses import origin_of
 from autopush.logging import human
 from autopush.logging.floods import LINES
-from autopush.tests.websocket.support import request
-from autopush.tests.websocket.test_wire import Server, StockPushProtocol, heard, say
+from autopush.tests.websocket.support import Server, StockPushProtocol, heard, request, say
 from autopush.websocket import PushServerProtocol
 from autopush.websocket.origins import origins_in, show
 

@@ -13,8 +13,7 @@ from twisted.internet.task import Clock
 
 from autopush.session import Delivery, Session
 from autopush.tests.session.support import CHID, UAID, Rig, ack, message
-from autopush.tests.websocket.support import FakeTransport, request
-from autopush.tests.websocket.test_wire import make_conf, say
+from autopush.tests.websocket.support import FakeTransport, make_conf, request, say
 from autopush.websocket import PushServerFactory, PushServerProtocol
 from autopush.websocket.overrides import REPLACEABLE, RoutedSession
 from autopush.websocket.wire import PushWire

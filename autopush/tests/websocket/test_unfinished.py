@@ -10,8 +10,18 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from twisted.logger import capturedLogs
 
-from autopush.tests.websocket.support import CLOSE, CONT, PING, PONG, TEXT, frame
-from autopush.tests.websocket.test_wire import Server, StockPushProtocol, heard, say
+from autopush.tests.websocket.support import (
+    CLOSE,
+    CONT,
+    PING,
+    PONG,
+    TEXT,
+    Server,
+    StockPushProtocol,
+    frame,
+    heard,
+    say,
+)
 from autopush.websocket import PushServerProtocol
 from autopush.websocket.trimmed import OPEN
 from autopush.websocket.unfinished import RELIEF, STRANGER_MESSAGE, Budget
