@@ -10,9 +10,9 @@ from typing import Any
 
 from autopush.testing.http import Control
 
-WAIT = 5.0
+WAIT = 10.0
 """Seconds :meth:`Browser.wait` waits, if it isn't told how long. A message that is on its way comes
-within milliseconds."""
+within milliseconds, but for machines that run many tests at once."""
 
 LONGEST = 300.0
 """Seconds one request may wait; more is asked again."""

@@ -13,6 +13,7 @@ from twisted.trial import util
 from websockets.asyncio import client as asyncio_client
 from websockets.sync import client as sync_client
 
+from autopush.testing.browser import Browser
 from autopush.tests.session import changes
 
 LONGEST_ID = 40
@@ -22,7 +23,8 @@ name: parallel workers must find the same names."""
 
 PATIENCE = 60.0
 """Seconds to wait for anything over HTTP and WebSocket, where a test doesn't say: httpx gives up
-after five and websockets after ten, which are soon over on a machine that is busy with others."""
+after five, websockets and a browser of ours after ten, which are soon over on a machine that is
+busy with others."""
 
 LONGEST_TEST = 1800.0
 """Seconds until trial gives up a test; of itself it would after 120."""
@@ -37,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
         defaults: Any = connect.__kwdefaults__
         assert {"open_timeout", "ping_timeout"} <= set(defaults)
         defaults.update(open_timeout=PATIENCE, ping_timeout=PATIENCE)
+    for wait in (Browser.wait, Browser.wait_async):
+        wait.__defaults__ = (PATIENCE,)
     util.DEFAULT_TIMEOUT_DURATION = LONGEST_TEST
     hypothesis.settings.register_profile(
         "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

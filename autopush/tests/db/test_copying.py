@@ -35,7 +35,9 @@ def fill(side, *users):
 
 @pairs
 @settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(users=stores)
 def test_there_and_back_is_the_same(pair, users):
