@@ -47,17 +47,22 @@ class OneTableStore(Store):
 
     def delete_message(self, month: str, notification: WebPushNotification) -> Deferred[bool]:
         """Delete the row, or spare the write if it is not written yet."""
-        return self._writer.delete(*self._row_of(notification))
+        return self._writer.delete(
+            self._key(notification.uaid.hex),
+            notification.sort_key,
+            notification.update_id or None,
+        )
 
     def delete_messages(
         self, month: str, notifications: Sequence[WebPushNotification]
     ) -> Deferred[None]:
         """Delete the rows, or spare the writes."""
-        return self._writer.delete_all([self._row_of(one) for one in notifications])
-
-    def _row_of(self, notification: WebPushNotification) -> tuple[str, str, str | None]:
-        key = self._key(notification.uaid.hex)
-        return key, notification.sort_key, notification.update_id or None
+        return self._writer.delete_all(
+            [
+                (self._key(one.uaid.hex), one.sort_key, one.update_id or None)
+                for one in notifications
+            ]
+        )
 
     def _note(self, failure: Failure, what: str) -> None:
         # The writer reports what is wrong with the store; this is about what wasn't done.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
         wait.__defaults__ = (PATIENCE,)
     util.DEFAULT_TIMEOUT_DURATION = LONGEST_TEST
     hypothesis.settings.register_profile(
-        "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+        "patient",
+        deadline=None,
+        # The same examples each time: what is new is looked for when somebody means to.
+        derandomize="EXPLORE" not in os.environ,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     hypothesis.settings.load_profile("patient")
     nowhere: Any = lambda event: None  # noqa: E731

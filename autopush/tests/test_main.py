@@ -25,7 +25,7 @@ from websockets.sync.client import connect
 
 from autopush import __version__
 from autopush.app.process import surviving, within
-from autopush.tests.e2e.clients import PATIENCE
+from autopush.tests.e2e.clients import PATIENCE, BlockingClient
 from autopush.tests.e2e.harness import Server, eventually, free_port, run
 from autopush.tests.tlsfiles import make_certificate
 
@@ -100,7 +100,7 @@ def test_port_0_takes_any_free_port_and_urls_say_which(tmp_path):
 
 
 def endpoint_of(server, url=None, **kwargs):
-    with connect(url or server.ws_url, open_timeout=PATIENCE, **kwargs) as browser:
+    with BlockingClient(url or server.ws_url, **kwargs) as browser:
         browser.send(HELLO)
         browser.recv()
         channel = "11111111-2222-4333-8444-555555555555"

@@ -320,3 +320,52 @@ class UserAgent:
         """Acknowledge, and wait until the server has seen it."""
         await self.ack(*frames)
         await self.round_trip()
+
+
+class BlockingClient:
+    """A WebSocket for tests that are no coroutines.
+
+    The blocking client of ``websockets`` reads in one thread and writes in another, which OpenSSL
+    allows nobody with the same connection: over TLS it loses a request now and then.
+
+    :param options: as ``connect`` of ``websockets`` takes them
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._runner = asyncio.Runner()
+        try:
+            self._ws = self._runner.run(_opened(url, options))
+        except BaseException:
+            self._runner.close()
+            raise
+
+    def __enter__(self) -> BlockingClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self._runner.run(self._ws.close())
+        finally:
+            self._runner.close()
+
+    def send(self, text: str) -> None:
+        """Send a message."""
+        self._runner.run(self._ws.send(text))
+
+    def recv(self, timeout: float = PATIENCE) -> str | bytes:
+        """Wait for a message.
+
+        :raises TimeoutError: none came in so many seconds
+        """
+        return self._runner.run(asyncio.wait_for(self._ws.recv(), timeout))
+
+    def ping(self) -> None:
+        """Send a ping, and wait until it is answered."""
+        self._runner.run(self._ping())
+
+    async def _ping(self) -> None:
+        await asyncio.wait_for(await self._ws.ping(), PATIENCE)
+
+
+async def _opened(url: str, options: JSON) -> ClientConnection:
+    return await connect(url, **{**PATIENT, **options})
