@@ -11,29 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TREE / "bench"))
+from process import free_port as free_port  # noqa: E402
+
+sys.path.pop(0)
 TESTS = "autopush/tests/db/dynamodb"
 URL = "AUTOPUSH_TEST_DYNAMODB"
 """Environment variable with the URL of a server that is running (dynamodb_support.py)."""
 
 START_WITHIN = 180
-
-
-_kept: list[socket.socket] = []
-"""Of the ports that were given out."""
-
-
-def free_port() -> int:
-    """A TCP port for a server of ours, and for nobody else while this process lives.
-
-    The kernel gives a port that is bound to no other program, as the source of a connection or
-    when asked for any. A server may bind it, too, and listen: both say ``SO_REUSEADDR``.
-    """
-    probe = socket.socket()
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    probe.bind(("127.0.0.1", 0))
-    _kept.append(probe)
-    port: int = probe.getsockname()[1]
-    return port
 
 
 def run_tests(url: str, arguments: Sequence[str]) -> int:

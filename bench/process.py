@@ -19,7 +19,7 @@ import psutil
 
 TREE = Path(__file__).resolve().parents[1]
 START_WITHIN = 180
-
+"""Seconds."""
 
 _kept: list[socket.socket] = []
 """Of the ports that were given out."""

@@ -64,7 +64,8 @@ SOME = ("-k", "TestDynamoStore and get_user_unknown", "-v")
 def tree(tmp_path):
     """The scripts in a tree of their own: what they install is put there."""
     root = tmp_path / "tree"
-    shutil.copytree(TREE / ".ci", root / ".ci")
+    for folder in (".ci", "bench"):
+        shutil.copytree(TREE / folder, root / folder)
     (root / "autopush").symlink_to(TREE / "autopush")
     return root
 

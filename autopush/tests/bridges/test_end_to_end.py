@@ -164,10 +164,10 @@ def test_hanging_bridge(node: Node, bridge: Bridge) -> None:
     assert device.get().status_code == 200
 
 
+@pytest.mark.parametrize("bridge", [n for n, b in BRIDGES.items() if b.moved], indirect=True)
 def test_canonical_id_keeps_the_credentials(node: Node, bridge: Bridge) -> None:
-    """B5"""
-    if bridge.moved is None:
-        pytest.skip("this vendor doesn't rename devices")
+    """B5: where the vendor renames devices."""
+    assert bridge.moved
     device = node.register(bridge)
     script, status = bridge.moved
     device.script(script(bridge.token("c")))
@@ -176,9 +176,11 @@ def test_canonical_id_keeps_the_credentials(node: Node, bridge: Bridge) -> None:
     assert bridge.device(device.seen()[-1]) == bridge.token("c")
 
 
+@pytest.mark.parametrize(
+    "bridge", [n for n, b in BRIDGES.items() if b.stand_in != "apns"], indirect=True
+)
 def test_retry_after(node: Node, bridge: Bridge) -> None:
-    if bridge.stand_in == "apns":
-        pytest.skip("answered 502 with Retry-After, see test_apnsrouter")
+    """APNs is answered 502 with Retry-After, see test_apnsrouter."""
     device = node.register(bridge)
     device.script({"status": 503, "headers": {"Retry-After": "17"}, "json": {}})
     answer = device.post(b"x")
